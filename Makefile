@@ -1,0 +1,83 @@
+# One entry point for people and for CI. `make help` lists the targets.
+# Nothing here needs the network once `make setup` has run.
+
+# The first interpreter here that has wheels for every dependency; `make PYTHON=... setup` picks another.
+SUITS  := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c '$(SUITS)' 2>/dev/null && echo $$p && break; done)
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
+STAMPS := $(VENV)/.stamps
+MODEL  ?= smollm2-135m
+BENCH  ?= all
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint types imports bench ci lock changelog clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMPS)/project  ## virtual environment, pinned dependencies, the model (digest-checked, cached outside this tree)
+	@$(BIN)/assay models pull $(MODEL)
+
+demo: setup  ## a small network on loopback answers questions; one provider cheats and is caught
+	@$(BIN)/assay demo
+
+test: setup $(STAMPS)/dev  ## the tests, without the slow ones
+	@$(BIN)/python -m pytest
+
+test-slow: setup $(STAMPS)/dev  ## only the slow tests
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(STAMPS)/dev  ## format and lint
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: $(STAMPS)/dev  ## strict types
+	@$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
+
+imports: $(STAMPS)/dev  ## the direction of imports
+	@$(BIN)/lint-imports --no-cache
+
+bench: setup  ## measurements as JSON (BENCH=name, default all)
+	@$(BIN)/assay bench $(BENCH) --json
+
+ci: ## what CI runs
+	@.ci/run
+
+lock: $(STAMPS)/venv  ## resolve the dependencies again and write both lock files (needs the network)
+	@$(PIP) install --quiet --require-virtualenv uv
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  --python-version 3.11 --upgrade --group build --group dev pyproject.toml -o requirements-dev.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  --python-version 3.11 --group build pyproject.toml -c requirements-dev.lock -o requirements.lock
+
+changelog: $(STAMPS)/dev  ## fold changelog.d/ into CHANGELOG.md
+	@$(BIN)/towncrier build --yes
+
+clean:  ## remove what was built here (the model cache stays)
+	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/venv:
+	@$(or $(PYTHON),false) -c '$(SUITS)' || { echo "setup: Assay needs Python 3.11, 3.12 or 3.13:" \
+	  "install one and run \`make PYTHON=/path/to/it setup\`"; exit 1; }
+	@echo "setup: virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/runtime: requirements.lock | $(STAMPS)/venv
+	@echo "setup: dependencies of requirements.lock (about 60 MB on a first run)"
+	@$(PIP) install -qq --require-hashes --only-binary=:all: -r requirements.lock
+	@touch $@
+
+$(STAMPS)/project: pyproject.toml $(STAMPS)/runtime
+	@echo "setup: assay itself"
+	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(STAMPS)/dev: requirements-dev.lock $(STAMPS)/project
+	@echo "setup: development tools of requirements-dev.lock"
+	@$(PIP) install -qq --require-hashes --only-binary=:all: -r requirements-dev.lock
+	@touch $@

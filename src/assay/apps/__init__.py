@@ -1,0 +1,1 @@
+"""The programs people run: wiring and presentation only."""

@@ -1,0 +1,108 @@
+"""`assay demo`: a small network on loopback answers questions, and a provider that cheats is caught."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay.apps.cli.console import JsonFlag, err, out, print_json
+from assay.apps.cli.exits import ExitCode
+from assay.core.errors import ConfigError
+
+_KEPT = 5
+"""Older demonstrations are deleted."""
+
+
+def demo(
+    cheat: Annotated[str, typer.Option(help="How the dishonest provider cheats; see --cheats.")] = "other-model",
+    cheats: Annotated[bool, typer.Option("--cheats", help="List the ways to cheat, and end.")] = False,
+    model: Annotated[str, typer.Option(help="Name of a model, or a GGUF file.")] = "smollm2-135m",
+    questions: Annotated[Path | None, typer.Option(help="Another list of questions (JSON).")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Where receipts and logs go. Default: ASSAY_HOME/demo; a folder a run.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a small network on this machine, ask it questions, check every answer, and tell who cheated."""
+    from assay.apps.cheats import CHEATS
+
+    if cheats:
+        _list(as_json)
+        return
+    if cheat not in CHEATS and not cheat.startswith("swap:"):
+        raise ConfigError(f"nobody knows how to cheat by {cheat[:80]!r}", "choose one of `assay demo --cheats`")
+    if cheat.startswith("swap:") and not Path(cheat[5:]).is_file():
+        raise ConfigError(f"{cheat[5:]} is not a file", "name a GGUF file: --cheat swap:FILE")
+    caught_by = CHEATS[cheat].caught_by if cheat in CHEATS else "check"
+    does = CHEATS[cheat].does if cheat in CHEATS else f"serves {cheat[5:]} under the model's name"
+
+    from assay.apps.client import Client
+    from assay.apps.demo.conversation import Conversation, summary
+    from assay.apps.demo.network import running
+    from assay.apps.demo.questions import load_questions
+    from assay.apps.demo.screen import Notes, Screen, report
+    from assay.apps.wiring import find_model
+
+    started = time.monotonic()
+    asked = load_questions(questions)
+    found = find_model(model)
+    place = _folder(folder)
+    console = err if as_json else out
+    watcher = Notes(console, len(asked)) if as_json else Screen(console, len(asked))
+    console.print(f"[bold]Assay demo[/]: {found.name}, three providers on this machine, one of them cheats.")
+    with (
+        running(found, cheat, place, lambda line: console.print(f"[dim]{line}…[/]")) as network,
+        Client(network.gateway) as client,
+    ):
+        talk = Conversation(network, client, watcher, place / "receipts", client.models()[0], caught_by)
+        talk.ask_all(asked)
+    seconds = time.monotonic() - started
+    result = summary(talk, does, seconds)
+    if as_json:
+        print_json(result)
+    else:
+        report(console, talk, does)
+        console.print(f"\n[dim]{seconds:.0f} s; receipts and logs in {place}[/]", soft_wrap=True)
+    good = (talk.caught() is not None or talk.demoted()) and not result["false_alarms"]
+    raise typer.Exit(ExitCode.DONE if good else ExitCode.FAILED_CHECK)
+
+
+def _list(as_json: bool) -> None:
+    from assay.apps.cheats import CHEATS
+
+    known = {cheat.name: cheat.does for cheat in CHEATS.values()}
+    known["swap:FILE"] = "serves the GGUF in FILE under the model's name and digest"
+    if as_json:
+        print_json({"cheats": known})
+        return
+    for name, does in known.items():
+        out.print(f"[bold]{name:<18}[/] {does}")
+
+
+def _folder(chosen: Path | None) -> Path:
+    """The folder of this run; of earlier ones under ASSAY_HOME the last few stay.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    from assay.apps.config import home
+
+    # Never an earlier run's folder: its gateway's database remembers the cheat, and would not ask it again.
+    root = chosen or home() / "demo"
+    place = root / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    if chosen is None and root.is_dir():
+        runs = sorted(path for path in root.iterdir() if path.is_dir() and path.name[:1].isdigit())
+        for old in runs[: -_KEPT + 1]:
+            with suppress(OSError):
+                shutil.rmtree(old)
+    try:
+        (place / "receipts").mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"{place} cannot be made ({error.strerror})", "name another folder with --out") from error
+    return place.absolute()

@@ -1,0 +1,73 @@
+"""`assay gateway`: the consumer's OpenAI endpoint over many providers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from assay.apps.cli.console import JsonFlag
+from assay.apps.cli.serve import HostOption, PortOption
+from assay.core.errors import ConfigError
+
+
+def gateway(
+    provider: Annotated[
+        list[str] | None, typer.Option(help="Address of a provider, http://HOST:PORT (repeat it for several).")
+    ] = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    audit_token: Annotated[
+        str,
+        typer.Option(envvar="ASSAY_AUDIT_TOKEN", help="Lets validators elsewhere look at receipts."),
+    ] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Answer OpenAI clients by asking providers, and check and keep every receipt."""
+    from assay.apps.config import load_config
+    from assay.apps.logs import configure_logs, logger
+    from assay.apps.wiring import known_models, open_speller, open_store, override, tool_reader
+
+    given = {"providers": tuple(provider) if provider else None, "host": host, "port": port}
+    config = override(load_config(), "gateway", given)
+    settings = config.gateway
+    if not settings.providers:
+        raise ConfigError("no provider is named", "add --provider http://HOST:PORT, or set it in config.toml")
+    for address in settings.providers:
+        if not address.startswith(("http://", "https://")):
+            raise ConfigError(f"{address!r} is no address of a provider", "write http://HOST:PORT")
+    configure_logs(config.log.level, config.log.format)
+
+    from assay.apps.gateway import gateway_app
+    from assay.apps.server import announce, bind, url_of
+    from assay.apps.server import serve as run
+    from assay.core.offer import Price
+    from assay.journey import MarketAnswers
+    from assay.network.http import HttpTransport, Patience
+    from assay.network.openai.accept import NO_CEILING
+
+    log = logger("gateway")
+    ceilings = settings.max_prompt_price_wei, settings.max_output_price_wei
+    with ExitStack() as stack:
+        sock = stack.enter_context(bind(settings.host, settings.port))
+        here = url_of(sock)
+        store = open_store(config, "gateway")
+        transport = HttpTransport(settings.providers, patience=Patience(silence=settings.timeout_seconds))
+        market = MarketAnswers(
+            transport,
+            store,
+            known=known_models(),
+            spell=stack.enter_context(open_speller()),
+            ceiling=Price(*(NO_CEILING if part is None else part for part in ceilings)),
+            log=lambda event, facts: log.info(event, **facts),
+        )
+        app = gateway_app(
+            market,
+            store,
+            read_tools=tool_reader(),
+            audit_token=audit_token,
+            max_body=settings.max_body_bytes,
+            close=transport.aclose,
+        )
+        run(app, sock, drain=market.drain, started=lambda: announce("gateway", here, as_json=as_json))

@@ -1,0 +1,129 @@
+"""`assay serve`: a provider."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from assay.apps.cli.console import JsonFlag, note
+from assay.core.errors import ConfigError
+
+_DEVELOPERS = "For developers: test kit of dishonest providers"
+HostOption = Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
+PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+ModelOption = Annotated[str | None, typer.Option(help="Name of a model, or a GGUF file.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=0, help="Threads that compute; 0 measures and chooses.")]
+ParallelOption = Annotated[int | None, typer.Option(min=1, help="Answers at the same time; the next one is refused.")]
+ContextOption = Annotated[int | None, typer.Option(min=64, help="Positions of one answer, the prompt included.")]
+
+
+def serve(
+    model: ModelOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    threads: ThreadsOption = None,
+    parallel: ParallelOption = None,
+    context: ContextOption = None,
+    level: Annotated[
+        list[str] | None, typer.Option(help="Level to offer (repeat it for several): signed, statistical, pinned.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Where consumers reach this machine, if elsewhere.")] = None,
+    key: Annotated[str | None, typer.Option(help="Name of the signing key (see `assay keys`).")] = None,
+    upstream: Annotated[
+        str | None, typer.Option(help="OpenAI server that computes the model (llama-server, vLLM, …); see docs.")
+    ] = None,
+    upstream_model: Annotated[str | None, typer.Option(help="That server's name for the model.")] = None,
+    as_json: JsonFlag = False,
+    cheat: Annotated[
+        str, typer.Option(help="Be dishonest in this way.", rich_help_panel=_DEVELOPERS, show_default=False)
+    ] = "",
+    testing: Annotated[
+        bool,
+        typer.Option(
+            "--i-am-testing-dishonesty",
+            help="Needed with --cheat: receipts signed so are proof against the key.",
+            rich_help_panel=_DEVELOPERS,
+        ),
+    ] = False,
+) -> None:
+    """Offer this machine's answers, each with a signed receipt. Options override config.toml."""
+    from assay.apps.config import load_config
+    from assay.apps.logs import configure_logs
+    from assay.apps.wiring import (
+        Capacity,
+        find_model,
+        open_cheat,
+        open_engine,
+        open_key,
+        open_proxy,
+        open_store,
+        override,
+        tool_reader,
+    )
+    from assay.core.receipt import attest
+
+    if cheat and not testing:
+        raise ConfigError(
+            "--cheat signs false receipts", "add --i-am-testing-dishonesty, and use a key that nobody trusts"
+        )
+    given = {
+        "model": model, "host": host, "port": port, "threads": threads, "parallel": parallel, "context": context,
+        "levels": tuple(level) if level else None, "url": url, "key": key,
+        "upstream": upstream, "upstream_model": upstream_model,
+    }  # fmt: skip
+    config = override(load_config(), "provider", given)
+    settings = config.provider
+    configure_logs(config.log.level, config.log.format)
+    signer, made = open_key(settings.key)
+    if made:
+        note(f"Made the key {settings.key} ({signer.address}).")
+    found = find_model(settings.model)
+
+    from assay.apps.levelled import Levelled
+    from assay.apps.provider import provider_app
+    from assay.apps.server import announce, bind, url_of
+    from assay.apps.server import serve as run
+    from assay.apps.serving import LocalAnswers
+    from assay.core.offer import Price
+    from assay.core.request import LEVELS
+
+    with ExitStack() as stack:
+        sock = stack.enter_context(bind(settings.host, settings.port))
+        here = url_of(sock)
+        store = open_store(config, "provider", forgetful=bool(cheat))
+        capacity = Capacity(threads=settings.threads, parallel=settings.parallel, context=settings.context)
+        places, pen = settings.parallel, attest
+        if cheat:
+            engine, pen = stack.enter_context(open_cheat(cheat, found, capacity))
+        elif settings.upstream:
+            engine = proxy = stack.enter_context(open_proxy(found, capacity, settings))
+            places = proxy.parallel
+            note(proxy.traits.summary)
+        else:
+            engine = stack.enter_context(open_engine(found, capacity))
+        offered = Levelled(engine, settings.levels)
+        if not offered.levels:
+            raise ConfigError(f"{found.name} can be offered at {', '.join(engine.levels)} here", "choose --level there")
+        local = LocalAnswers(
+            [offered],
+            signer,
+            store,
+            prices=dict.fromkeys(LEVELS, Price(settings.prompt_price_wei, settings.output_price_wei)),
+            parallel=places,
+            url=settings.url or here,
+            attest=pen,
+        )
+        run(
+            provider_app(
+                local,
+                store,
+                signer.address,
+                read_tools=tool_reader(found),
+                max_body=settings.max_body_bytes,
+            ),
+            sock,
+            drain=local.drain,
+            started=lambda: announce("provider", here, as_json=as_json, address=signer.address, model=found.name),
+        )

@@ -1,0 +1,228 @@
+"""The one configuration file, `config.toml` in ASSAY_HOME, and the environment variables that override it.
+
+`ASSAY_PROVIDER_PORT=8200` overrides `port` of `[provider]`, and so on for every setting. ASSAY_HOME says where models,
+keys, databases and the file itself live; ASSAY_CONFIG names another file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from assay.core.errors import ConfigError
+from assay.core.request import Level
+
+Port: TypeAlias = Annotated[int, Field(ge=0, le=65_535)]
+"""0 lets the system choose."""
+Wei: TypeAlias = Annotated[int, Field(ge=0)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Bytes: TypeAlias = Annotated[int, Field(ge=1024)]
+Positive: TypeAlias = Annotated[int, Field(ge=1)]
+
+_MAX_FILE = 1 << 20
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Provider(_Section):
+    """`[provider]`: what `assay serve` offers."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8100
+    url: str = ""
+    """Where consumers reach this provider, when that is not `http://host:port`."""
+    key: str = "provider"
+    """Name of the signing key."""
+    model: str = "smollm2-135m"
+    """Name or file."""
+    upstream: str = ""
+    """Address of an OpenAI server that computes `model` in this machine's place (see docs/engines.md)."""
+    upstream_model: str = ""
+    """That server's name for the model; empty if it has only one."""
+    upstream_api_key: str = ""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """0 measures and chooses."""
+    parallel: Positive = 4
+    """Answers at the same time; the next one gets a 429."""
+    context: Positive = 2048
+    """Positions per answer, the prompt included."""
+    levels: tuple[Level, ...] = ("signed", "statistical", "pinned")
+    prompt_price_wei: Wei = 0
+    """Per prompt token."""
+    output_price_wei: Wei = 0
+    """Per output token."""
+    max_body_bytes: Bytes = 4 << 20
+
+
+class Gateway(_Section):
+    """`[gateway]`: the consumer's OpenAI endpoint."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8200
+    providers: tuple[str, ...] = ()
+    """Base URLs."""
+    max_prompt_price_wei: Wei | None = None
+    max_output_price_wei: Wei | None = None
+    timeout_seconds: Positive = 30
+    """Longest silence of a provider before another one is tried."""
+    max_body_bytes: Bytes = 4 << 20
+
+
+class Validator(_Section):
+    """`[validator]`: who re-checks receipts, and how many."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8300
+    model: str = "smollm2-135m"
+    threads: Annotated[int, Field(ge=0)] = 0
+    audit_share: Share = 0.1
+    """Share of the receipts that is checked, chosen at random."""
+    interval_seconds: Positive = 5
+    """Pause between looks for new receipts."""
+
+
+class Node(_Section):
+    """`[node]`: one person's own model (`assay up`)."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    key: str = "node"
+    model: str = "smollm2-135m"
+    threads: Annotated[int, Field(ge=0)] = 0
+    parallel: Positive = 2
+    context: Positive = 2048
+    max_body_bytes: Bytes = 4 << 20
+
+
+class Log(_Section):
+    """`[log]`: to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Config(_Section):
+    """Everything that can be set."""
+
+    data_dir: Path | None = None
+    """Where databases live, when not in ASSAY_HOME; a PostgreSQL or other database is named by `database_url`."""
+    database_url: str = ""
+    """SQLAlchemy URL; empty for SQLite in the data folder."""
+    provider: Provider = Provider()
+    gateway: Gateway = Gateway()
+    validator: Validator = Validator()
+    node: Node = Node()
+    log: Log = Log()
+
+    @property
+    def data(self) -> Path:
+        """The folder of the databases."""
+        return self.data_dir or home() / "data"
+
+
+def home() -> Path:
+    """ASSAY_HOME, or the platform's folder for a user's application data. Nothing is created."""
+    if chosen := os.environ.get("ASSAY_HOME"):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "assay"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "assay"
+    xdg = Path(os.environ.get("XDG_DATA_HOME") or "")
+    # The XDG specification says to ignore relative paths.
+    return (xdg if xdg.is_absolute() else Path.home() / ".local" / "share") / "assay"
+
+
+def load_config(path: Path | None = None) -> Config:
+    """The settings of a file, overridden by the environment.
+
+    Args:
+        path: the file; None for ASSAY_CONFIG, else `config.toml` in ASSAY_HOME, which need not exist.
+
+    Raises:
+        ConfigError: the file cannot be read, or a setting is unknown or has a value that it cannot have.
+    """
+    if path is None and (named := os.environ.get("ASSAY_CONFIG")):
+        path = Path(named).expanduser()
+    members = _read(path or home() / "config.toml", required=path is not None)
+    origins = _override(members, os.environ)
+    try:
+        return Config.model_validate(members)
+    except ValidationError as error:
+        raise _explain(error, origins, path or home() / "config.toml") from error
+
+
+def _read(path: Path, *, required: bool) -> dict[str, object]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_FILE + 1)
+        if len(text) > _MAX_FILE:
+            raise ConfigError(f"{path} is over {_MAX_FILE} bytes", "name Assay's own configuration file")
+        return tomllib.loads(text.decode("utf-8"))
+    except FileNotFoundError as error:
+        if required:
+            raise ConfigError(f"there is no configuration file {path}", "check the path") from error
+        return {}
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror or error})", "check the path and its permissions"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not TOML ({error})", "correct that line") from error
+
+
+def _override(members: dict[str, object], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Put the environment's settings into `members`; returns which variable each of them came from."""
+    origins: dict[tuple[str, ...], str] = {}
+    for variable, text in sorted(environment.items()):
+        name = variable.removeprefix("ASSAY_").lower()
+        section, _, field = name.partition("_")
+        if not variable.startswith("ASSAY_"):
+            continue
+        if name in ("data_dir", "database_url"):
+            members[name] = text
+            origins[(name,)] = variable
+        elif section in Config.model_fields and field:
+            held = members.get(section)
+            inner: dict[str, object] = {**held} if isinstance(held, dict) else {}
+            inner[field] = (
+                [part.strip() for part in text.split(",") if part.strip()] if _is_list(section, field) else text
+            )
+            members[section] = inner
+            origins[section, field] = variable
+    return origins
+
+
+def _fields(section: str) -> tuple[str, ...]:
+    """Names of the settings of a section, or of the top level for an empty name."""
+    kind = Config.model_fields[section].annotation if section in Config.model_fields else Config
+    return tuple(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else ()
+
+
+def _is_list(section: str, field: str) -> bool:
+    return isinstance(getattr(getattr(Config(), section), field, None), tuple)
+
+
+def _explain(error: ValidationError, origins: Mapping[tuple[str, ...], str], path: Path) -> ConfigError:
+    """The first complaint, with where the value came from and the settings that exist."""
+    complaint = error.errors(include_url=False)[0]
+    where = tuple(str(part) for part in complaint["loc"])
+    source = origins.get(where[:2]) or str(path)
+    name = f"[{where[0]}] {'.'.join(where[1:])}" if len(where) > 1 else where[0]
+    if complaint["type"] == "extra_forbidden":
+        known = _fields(where[0] if len(where) > 1 else "")
+        near = difflib.get_close_matches(where[-1], known, n=1)
+        return ConfigError(
+            f"{source}: unknown setting {name}", f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        )
+    given = str(complaint["input"])[:100]
+    return ConfigError(f"{source}: {name} cannot be {given!r} ({complaint['msg']})", "correct or remove it")

@@ -1,0 +1,158 @@
+"""Real processes on loopback: providers, one of them dishonest, a gateway and a validator."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from assay.apps.config import home
+from assay.apps.lifeline import start, stop, tail
+from assay.core.errors import EngineError
+from assay.core.keys import Address
+from assay.engines.models import ModelFile
+
+_READY_SECONDS: Final = 120.0
+"""Longest wait for a process to answer: a slow disk loads a model slowly."""
+_HONEST: Final = ("ada", "boole")
+_DISHONEST: Final = "mallory"
+_COMMAND: Final = (sys.executable, "-P", "-m", "assay.apps.cli")
+
+Lines: TypeAlias = "queue.Queue[bytes | None]"
+"""What a process prints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One provider of the demonstration."""
+
+    name: str
+    address: Address
+    url: str
+    cheat: str
+    """Empty for an honest one."""
+
+
+@dataclass(slots=True)
+class Network:
+    """The running processes."""
+
+    providers: Sequence[Provider] = ()
+    gateway: str = ""
+    """Address of the gateway."""
+    verdicts: queue.Queue[Mapping[str, object]] = field(default_factory=queue.Queue)
+    """What the validator found, as it comes (`Verdict.to_json`)."""
+    processes: list[tuple[str, subprocess.Popen[bytes], Path]] = field(default_factory=list)
+    """Name, process, log."""
+
+    def name(self, address: Address) -> str:
+        """What a provider is called here."""
+        return next((provider.name for provider in self.providers if provider.address == address), address[:10])
+
+    @property
+    def dishonest(self) -> Provider:
+        """The provider that cheats."""
+        return next(provider for provider in self.providers if provider.cheat)
+
+    def check_alive(self) -> None:
+        """Raise `EngineError` if a process has ended."""
+        for name, process, log in self.processes:
+            if process.poll() is not None:
+                raise EngineError(f"the process {name} ended ({process.returncode}): {tail(log)}", f"see {log}")
+
+
+@contextmanager
+def running(model: ModelFile, cheat: str, folder: Path, say: Callable[[str], None]) -> Iterator[Network]:
+    """Start everything, with its files under `folder`, and end it on the way out.
+
+    Two providers are honest, one cheats; `say` is told what is being started.
+
+    Raises:
+        EngineError: a process does not start.
+    """
+    network = Network()
+    try:
+        say(f"starting providers {', '.join(_HONEST)} and {_DISHONEST}")
+        sellers = [(name, "") for name in _HONEST] + [(_DISHONEST, cheat)]
+        lines = [_serve(network, folder, name, model, how) for name, how in sellers]
+        facts = [_ready(network, name, line) for (name, _), line in zip(sellers, lines, strict=True)]
+        network.providers = [
+            Provider(name, str(fact["address"]), str(fact["url"]), how)
+            for (name, how), fact in zip(sellers, facts, strict=True)
+        ]
+        say("starting gateway and validator")
+        named = [part for provider in network.providers for part in ("--provider", provider.url)]
+        gateway = _spawn(network, folder, "gateway", ["gateway", "--port", "0", "--json", *named])
+        network.gateway = str(_ready(network, "gateway", gateway)["url"])
+        check = ["validate", "--share", "1", "--model", str(model.path), "--port", "0", "--threads", "1"]
+        validator = _spawn(network, folder, "validator", [*check, "--interval", "1", "--json"])
+        _ready(network, "validator", validator)
+        threading.Thread(target=_collect, args=(network, validator), daemon=True).start()
+        yield network
+    finally:
+        stop([process for _, process, _ in network.processes])
+
+
+def _serve(network: Network, folder: Path, name: str, model: ModelFile, cheat: str) -> Lines:
+    command = ["serve", "--port", "0", "--json", "--model", str(model.path), "--key", f"demo-{name}", "--threads", "1"]
+    command += ["--parallel", "2", "--context", "1024"]
+    if cheat:
+        command += ["--cheat", cheat, "--i-am-testing-dishonesty"]
+    return _spawn(network, folder, name, command)
+
+
+def _spawn(network: Network, folder: Path, name: str, command: Sequence[str]) -> Lines:
+    """Start `assay COMMAND`; its standard output comes line by line through the queue, and None at its end."""
+    place = folder / ("gateway" if name == "validator" else name)  # the validator looks into the gateway's database
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings = place / "config.toml"
+    settings.touch()
+    log = folder / f"{name}.log"
+    env = {key: value for key, value in os.environ.items() if not key.startswith("ASSAY_")}
+    env |= {"ASSAY_HOME": str(home()), "ASSAY_CONFIG": str(settings), "ASSAY_DATA_DIR": str(place)}
+    with log.open("wb") as file:
+        process = start([*_COMMAND, *command], env=env, log=file)
+    network.processes.append((name, process, log))
+    lines: Lines = queue.Queue()
+    threading.Thread(target=_pump, args=(process, lines), daemon=True).start()
+    return lines
+
+
+def _pump(process: subprocess.Popen[bytes], lines: Lines) -> None:
+    with suppress(OSError, ValueError):  # closed under its feet at the end
+        for line in process.stdout or ():
+            lines.put(line)
+    lines.put(None)
+
+
+def _ready(network: Network, name: str, lines: Lines) -> Mapping[str, object]:
+    """The line in which a process says where it answers."""
+    until = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < until:
+        try:
+            line = lines.get(timeout=0.5)
+        except queue.Empty:
+            network.check_alive()
+            continue
+        if line is None:
+            break
+        fact = json.loads(line)
+        assert isinstance(fact, dict)
+        return fact
+    log = next(log for known, _, log in network.processes if known == name)
+    raise EngineError(f"the process {name} did not start: {tail(log) or 'it says nothing'}", f"see {log}")
+
+
+def _collect(network: Network, lines: Lines) -> None:
+    while (line := lines.get()) is not None:
+        with suppress(ValueError, KeyError, TypeError):
+            network.verdicts.put(json.loads(line)["verdict"])

@@ -1,0 +1,176 @@
+"""The consumer's gateway as a web application: the OpenAI surface over the market, and a desk for validators."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from assay.apps.failures import ERROR_HANDLERS
+from assay.apps.limits import MAX_BODY, Limits
+from assay.apps.logs import logger
+from assay.apps.metrics import Measured, Metrics
+from assay.apps.openai_api import call_name, openai_routes
+from assay.apps.openapi_native import desk_paths, metrics_path, traces_path
+from assay.apps.provider import StoredBundles
+from assay.core.encoding import b64, canonical, unb64
+from assay.core.errors import EncodingError, InvalidRequest, NotFound
+from assay.core.verdict import Verdict
+from assay.journey import MarketAnswers
+from assay.network.openai.shape import ToolReader, encode
+from assay.store.receipts import ReceiptStore
+
+MOST_LISTED: Final = 1000
+"""Receipts that one look at the validators' desk lists."""
+_VERDICT: Final = TypeAdapter(Verdict)
+
+
+async def _nothing() -> None:
+    return
+
+
+def gateway_app(
+    market: MarketAnswers,
+    store: ReceiptStore,
+    *,
+    read_tools: ToolReader | None = None,
+    audit_token: str = "",
+    max_body: int = MAX_BODY,
+    close: Callable[[], Awaitable[None]] = _nothing,
+) -> Starlette:
+    """The application.
+
+    `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `close` is awaited
+    at the end, after the last answer.
+    """
+    log, metrics = logger("gateway"), Metrics()
+    metrics.watch_verdicts(store)
+
+    def health() -> Mapping[str, object]:
+        return {"active": market.active}
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        await market.drain(0)
+        await close()
+        store.close()
+
+    return Starlette(
+        routes=[
+            metrics.route(),
+            _traces_route(store),
+            *(_Desk(store, market, audit_token).routes() if audit_token else ()),
+            *openai_routes(
+                Measured(market, metrics, log),
+                StoredBundles(store),
+                read_tools=read_tools,
+                health=health,
+                documented=metrics_path() | traces_path() | (desk_paths() if audit_token else {}),
+            ),
+        ],
+        exception_handlers=ERROR_HANDLERS,
+        middleware=[Middleware(Limits, max_body=max_body)],
+        lifespan=lifespan,
+    )
+
+
+def _traces_route(store: ReceiptStore) -> Route:
+    """`GET /traces/{name}`: what happened to a request, for who knows its name, as receipts are found."""
+
+    async def traces(request: Request) -> Response:
+        found = await asyncio.to_thread(store.traces, call_name(request.path_params["name"]))
+        if not found:
+            raise NotFound("no trace has this name", "it is kept when an answer has ended; give the `id` of a reply")
+        return Response(encode({"traces": found}), media_type="application/json")
+
+    return Route("/traces/{name}", traces, methods=["GET"])
+
+
+class _Desk:
+    """Where validators look for receipts and leave verdicts; apps/auditing.py is its client."""
+
+    def __init__(self, store: ReceiptStore, market: MarketAnswers, token: str) -> None:
+        self._store: Final = store
+        self._market: Final = market
+        self._token: Final = token.encode()
+
+    def routes(self) -> list[Route]:
+        """The desk's part of the application."""
+        return [
+            Route("/assay/v1/unaudited", self.unaudited, methods=["GET"]),
+            Route("/assay/v1/contradictions", self.contradictions, methods=["GET"]),
+            Route("/assay/v1/tested/{provider}", self.tested, methods=["GET"]),
+            Route("/assay/v1/receipts/{digest}", self.receipt, methods=["GET"]),
+            Route("/assay/v1/verdicts", self.judge, methods=["POST"]),
+        ]
+
+    async def unaudited(self, request: Request) -> Response:
+        self._admit(request)
+        after = request.query_params.get("after", "0")
+        if not (after.isascii() and after.isdigit() and len(after) < 16):
+            raise InvalidRequest(
+                "`after` is no row number", field="after", remedy="leave it out, or send a number from 0"
+            )
+        rows = await asyncio.to_thread(self._store.unaudited, MOST_LISTED, after=int(after))
+        listed = [{"row": row, "digest": b64(digest)} for row, digest in rows]
+        return Response(canonical({"receipts": listed}), media_type="application/json")
+
+    async def contradictions(self, request: Request) -> Response:
+        self._admit(request)
+        pairs = await asyncio.to_thread(self._store.contradicting, MOST_LISTED)
+        listed = [{"one": b64(one), "other": b64(other)} for one, other in pairs]
+        return Response(canonical({"contradictions": listed}), media_type="application/json")
+
+    async def tested(self, request: Request) -> Response:
+        self._admit(request)
+        count = await asyncio.to_thread(self._store.tested, request.path_params["provider"])
+        return Response(canonical({"tested": count}), media_type="application/json")
+
+    async def receipt(self, request: Request) -> Response:
+        self._admit(request)
+        try:
+            digest = unb64(request.path_params["digest"], size=32, what="the digest")
+        except EncodingError:
+            raise NotFound("no receipt can have this digest", "give it in base64url") from None
+        bundle = await asyncio.to_thread(self._store.get, digest)
+        return Response(await asyncio.to_thread(bundle.encode), media_type="application/json")
+
+    async def judge(self, request: Request) -> Response:
+        self._admit(request)
+        try:
+            verdict = _VERDICT.validate_json(await request.body())
+            bundle = await asyncio.to_thread(self._store.get, bytes.fromhex(verdict.receipt))
+        except (ValidationError, ValueError) as error:
+            raise InvalidRequest("the body is no verdict", remedy="send what `assay verify --json` prints") from error
+        receipt = bundle.receipt
+        for name, said, is_ in (
+            ("provider", verdict.provider, receipt.provider),
+            ("level", verdict.level, receipt.level),
+        ):
+            if said != is_:  # or who holds the token could put another one out of the market
+                raise InvalidRequest(
+                    f"the verdict's {name} is {said}, and the receipt's is {is_}",
+                    field=name,
+                    remedy="judge the receipt's own",
+                )
+        await asyncio.to_thread(self._store.judge, verdict)
+        await self._market.look_up_verdicts()
+        return Response(status_code=204)
+
+    def _admit(self, request: Request) -> None:
+        """Strangers see nothing here: a list of receipts would open the way to prompts and answers."""
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+        if not hmac.compare_digest(given, self._token):
+            raise NotFound(
+                "there is nothing here", "validators send `Authorization: Bearer` and the gateway's audit token"
+            )

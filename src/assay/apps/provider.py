@@ -1,0 +1,216 @@
+"""A provider as a web application: the native wire, the OpenAI surface, receipts and metrics over local engines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from assay.apps.failures import ERROR_HANDLERS
+from assay.apps.limits import MAX_BODY, Limits
+from assay.apps.logs import logger
+from assay.apps.metrics import Measured, Metrics
+from assay.apps.openai_api import openai_routes
+from assay.apps.openapi_native import provider_paths
+from assay.apps.serving import LocalAnswers
+from assay.core.bundle import Bundle
+from assay.core.encoding import unb64
+from assay.core.errors import AssayError, EncodingError, NotFound
+from assay.core.hashing import Digest
+from assay.core.keys import Address
+from assay.core.offer import Ask
+from assay.core.ports import Answer, Answers
+from assay.core.sse import KEEP_ALIVE
+from assay.network.openai.shape import ToolReader
+from assay.network.wire import bundle_event, decode_request, encode_offers, error_event, step_event
+from assay.store.receipts import ReceiptStore
+
+_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class LocalBundles:
+    """Implements `Bundles` over answers of this machine: those that have just ended are waited for."""
+
+    def __init__(self, local: LocalAnswers, store: ReceiptStore) -> None:
+        self._local: Final = local
+        self._stored: Final = StoredBundles(store)
+
+    async def find(self, name: Digest) -> Sequence[Bundle]:
+        """See `Bundles`."""
+        await self._local.settled(name)
+        return await self._stored.find(name)
+
+
+class StoredBundles:
+    """Implements `Bundles` over a database, off the event loop."""
+
+    def __init__(self, store: ReceiptStore) -> None:
+        self._store: Final = store
+
+    async def find(self, name: Digest) -> Sequence[Bundle]:
+        """See `Bundles`."""
+        return await asyncio.to_thread(self._store.find, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Of the native stream, in seconds."""
+
+    sign_of_life: float = 5.0
+    """Between comments while no token comes."""
+    stall: float = 30.0
+    """How long a consumer may leave a token unread before it counts as gone."""
+
+
+def provider_app(
+    local: LocalAnswers,
+    store: ReceiptStore,
+    address: Address,
+    *,
+    read_tools: ToolReader | None = None,
+    max_body: int = MAX_BODY,
+    pace: Pace | None = None,
+) -> Starlette:
+    """The application; `address` is the provider's own."""
+    log, metrics = logger("provider"), Metrics()
+    metrics.watch_verdicts(store)
+    answers = Measured(local, metrics, log)
+    bundles = LocalBundles(local, store)
+    native = _Native(answers, local, bundles, address, pace or Pace())
+
+    def health() -> Mapping[str, object]:
+        return {"provider": address, "active": local.active}
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        await local.drain(0)
+        store.close()
+
+    return Starlette(
+        routes=[
+            Route("/assay/v1/offers", native.offers, methods=["GET"]),
+            Route("/assay/v1/answers", native.answers, methods=["POST"]),
+            Route("/assay/v1/answers/{name}", native.stop, methods=["DELETE"]),
+            Route("/assay/v1/bundles/{name}", native.bundle, methods=["GET"]),
+            metrics.route(),
+            *openai_routes(answers, bundles, read_tools=read_tools, health=health, documented=provider_paths()),
+        ],
+        exception_handlers=ERROR_HANDLERS,
+        middleware=[Middleware(Limits, max_body=max_body)],
+        lifespan=lifespan,
+    )
+
+
+class _Native:
+    """Handlers of the native wire."""
+
+    def __init__(
+        self, answers: Answers, local: LocalAnswers, bundles: LocalBundles, address: Address, pace: Pace
+    ) -> None:
+        self._answers: Final = answers
+        self._local: Final = local
+        self._bundles: Final = bundles
+        self._address: Final = address
+        self._pace: Final = pace
+
+    async def offers(self, _request: Request) -> Response:
+        return Response(encode_offers(self._address, await self._answers.models()), media_type="application/json")
+
+    async def answers(self, request: Request) -> ASGIApp:
+        wanted, top_logprobs = decode_request(await request.body())
+        wish = Ask(wanted.model, wanted.level)
+        return _Stream(await self._answers.answer(wanted, wish, top_logprobs=top_logprobs), self._pace)
+
+    async def stop(self, request: Request) -> Response:
+        await self._local.stop(_name(request))
+        return Response(status_code=204)
+
+    async def bundle(self, request: Request) -> Response:
+        name = _name(request)
+        # The first choice's name is that of its call too, which finds the other choices.
+        found = [item for item in await self._bundles.find(name) if item.request.name == name]
+        if not found:
+            raise NotFound("no receipt for this request is known", "it is issued when the answer has ended")
+        return Response(found[-1].encode(), media_type="application/json")
+
+
+class _Stream:
+    """One answer as server-sent events; an ASGI application. Who hangs up stops the engine within one token."""
+
+    def __init__(self, answer: Answer, pace: Pace) -> None:
+        self._answer: Final = answer
+        self._pace: Final = pace
+        self._lock: Final = asyncio.Lock()
+        self._gone = False
+        self._sent = False
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        helpers = [asyncio.create_task(self._watch(receive)), asyncio.create_task(self._beat(send))]
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await self._run(send)
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await self._answer.close()
+
+    async def _run(self, send: Send) -> None:
+        try:
+            async for step in self._answer.steps():
+                await self._write(send, step_event(step))
+        except AssayError as error:
+            await self._write(send, error_event(error))
+        try:
+            last = bundle_event(await self._answer.bundle())
+        except AssayError as error:
+            last = error_event(error)
+        await self._write(send, last, more=False)
+
+    async def _write(self, send: Send, data: bytes, *, more: bool = True) -> None:
+        if self._gone:
+            return
+        self._sent = True
+        try:
+            async with asyncio.timeout(self._pace.stall), self._lock:
+                await send({"type": "http.response.body", "body": data, "more_body": more})
+        except OSError:  # TimeoutError is one
+            await self._leave()
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await self._leave()
+
+    async def _leave(self) -> None:
+        self._gone = True
+        await self._answer.close()
+
+    async def _beat(self, send: Send) -> None:
+        """Show that the connection lives while the prompt is read."""
+        while not self._gone:
+            await asyncio.sleep(self._pace.sign_of_life)
+            if not self._sent:
+                await self._write(send, KEEP_ALIVE)
+            self._sent = False
+
+
+def _name(request: Request) -> Digest:
+    name: str = request.path_params["name"]
+    try:
+        return unb64(name, size=32, what="the name")
+    except EncodingError:
+        raise NotFound("no request can have this name", "give the request's name in base64url") from None

@@ -1,0 +1,151 @@
+"""Runs an application under uvicorn: a port of its own, an announced address, an end that leaves nobody hanging."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+from typing_extensions import override
+
+from assay.core.errors import ConfigError, MachineError
+
+GRACE_SECONDS: Final = 10.0
+"""How long answers under way may go on after a signal to stop."""
+_FAREWELL_SECONDS: Final = 15
+"""After that: for hanging up, signing, and writing the last events."""
+_KEEP_ALIVE_SECONDS: Final = 30
+"""Idle connections are kept longer than our own clients use them."""
+_HEADER_BYTES: Final = 65_536
+
+Drain = Callable[[float], Awaitable[None]]
+"""Lets answers finish for so many seconds, then ends them."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one.
+
+    Raises:
+        MachineError: the port is taken.
+        ConfigError: the port is forbidden, or the host is none of this machine's addresses.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"{host!r} is no address of this machine ({error})", "use 127.0.0.1 or 0.0.0.0") from error
+    try:
+        if sys.platform != "win32":  # there, this would let two programs share a port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(2048)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise MachineError(
+                f"port {port} on {host} is in use",
+                f"stop the program that uses it, or choose another with --port {port + 1}",
+            ) from error
+        if error.errno == errno.EACCES:
+            raise ConfigError(f"port {port} needs rights that you do not have", "choose one over 1023") from error
+        raise ConfigError(f"cannot listen on {host} port {port} ({error.strerror})", "use 127.0.0.1") from error
+    sock.setblocking(False)
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    """The address at which a listening socket is reached from this machine."""
+    host, port = sock.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def announce(program: str, url: str, *, as_json: bool, **facts: str) -> None:
+    """One line on standard output when the address answers; with `as_json` for programs that started this one."""
+    line = json.dumps({"program": program, "url": url, **facts}) if as_json else f"{program} answers at {url}"
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, with answers ended in order before connections are."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        drain: Drain | None = None,
+        grace: float = GRACE_SECONDS,
+        started: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`drain` is called when the server is told to stop; `started` once it listens."""
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            h11_max_incomplete_event_size=_HEADER_BYTES,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=int(grace) + _FAREWELL_SECONDS,
+        )
+        super().__init__(config)
+        self._drain: Final = drain
+        self._grace: Final = grace
+        self._on_start: Final = started
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_start()
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, let answers end, then stop."""
+        ending = asyncio.ensure_future(self._end_answers())
+        await super().shutdown(sockets)
+        await asyncio.wait([ending], timeout=_FAREWELL_SECONDS)
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=1.0)
+        if self.force_exit:  # uvicorn leaves it out then, and what the application opened stays open
+            await self.lifespan.shutdown()
+        # uvicorn would raise the signals again and end the process before our callers have closed what they opened.
+        self._captured_signals.clear()
+
+    async def _end_answers(self) -> None:
+        """Let answers end; told to stop a second time, hang up at once."""
+        if self._drain is None:
+            return
+        draining = asyncio.ensure_future(self._drain(self._grace))
+        while not draining.done() and not self.force_exit:
+            await asyncio.wait([draining], timeout=0.1)
+        if not draining.done():
+            await self._drain(0)
+        await draining
+
+
+def serve(
+    app: ASGIApp,
+    sock: socket.socket,
+    *,
+    drain: Drain | None = None,
+    grace: float = GRACE_SECONDS,
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, then return. A second SIGINT does not wait for answers."""
+    # An engine's thread comes back from each decode and wants the interpreter: with Python's 5 ms it would wait for
+    # the event loop for as long as a tenth of a token takes.
+    sys.setswitchinterval(0.0005)
+    Server(app, drain=drain, grace=grace, started=started).run(sockets=[sock])

@@ -1,0 +1,256 @@
+"""Parts put together from configuration: model files, engines, keys and databases."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from assay.apps.config import Config, home
+from assay.apps.config import Provider as ProviderSettings
+from assay.apps.keyfile import key_path, load_or_new
+from assay.apps.progress import progress_bar
+from assay.apps.speed import choose_threads
+from assay.core.errors import AssayError, BindingMismatch, ConfigError, ModelFileError, ModelNotFound, StoreError
+from assay.core.hashing import Digest
+from assay.core.keys import Key
+from assay.core.ports import Engine
+from assay.engines.llama_model import LlamaModel, LlamaTokenizer
+from assay.engines.llama_reader import LlamaReader
+from assay.engines.llama_regime import file_refusal, probe
+from assay.engines.llamacpp import LlamaEngine
+from assay.engines.models import CATALOGUE, ModelFile, list_models, pull, resolve
+from assay.engines.openai_proxy import ProxyEngine, connect
+from assay.engines.text import final_text
+from assay.engines.tool_calls import TOOL_STYLES, ToolStyle, parse_tool_calls, tool_style
+from assay.journey import Spell
+from assay.network.openai.shape import ToolCall, ToolReader
+from assay.store.receipts import ReceiptStore
+
+if TYPE_CHECKING:
+    from assay.apps.serving import Attest
+
+Program: TypeAlias = Literal["provider", "gateway", "node"]
+"""Who keeps receipts; each has a database of its own."""
+
+
+def open_key(name: str) -> tuple[Key, bool]:
+    """The signing key of that name, made if there is none yet; and whether it was made now.
+
+    Raises:
+        ConfigError: it cannot be read or written, or others may read it.
+    """
+    return load_or_new(key_path(home(), name))
+
+
+def find_model(name_or_path: str) -> ModelFile:
+    """The model of that name or file; one of the catalogue is fetched if it is not here.
+
+    Raises:
+        ModelNotFound, ModelFileError: there is none, or it is damaged.
+    """
+    try:
+        return resolve(name_or_path, home())
+    except ModelNotFound:
+        if name_or_path not in CATALOGUE:
+            raise
+    with progress_bar(name_or_path) as report:
+        return pull(name_or_path, home(), report=report)
+
+
+def known_models() -> Mapping[str, Digest]:
+    """Digests by name of the models of the catalogue and of this machine: an offer of another file is no offer."""
+    known = {name: entry.sha256 for name, entry in CATALOGUE.items()}
+    return known | {model.name: model.sha256 for model in list_models(home())}
+
+
+@contextmanager
+def open_speller() -> Iterator[Spell]:
+    """What tokens of the models on this machine say; their vocabularies are opened as they are asked for. A model that
+    is not here, or whose file cannot be read, is not known."""
+    with ExitStack() as stack:
+        vocabularies: dict[Digest, LlamaTokenizer | None] = {}
+        lock = threading.Lock()
+
+        def opened(model: Digest) -> LlamaTokenizer | None:
+            try:
+                found = next((item for item in list_models(home()) if item.sha256 == model), None)
+                return stack.enter_context(LlamaModel(found.path, vocab_only=True)).tokenizer if found else None
+            except AssayError:
+                return None  # a broken file here is no fault of the answer's
+
+        def spell(model: Digest, tokens: Sequence[int], stops: Sequence[str]) -> str | None:
+            with lock:
+                if model not in vocabularies:
+                    vocabularies[model] = opened(model)
+            vocabulary = vocabularies[model]
+            if vocabulary is None:
+                return None
+            for index, token in enumerate(tokens):
+                if not 0 <= token < vocabulary.n_vocab:
+                    raise BindingMismatch(
+                        "tokens", f"token {index} is {token}, and the model knows {vocabulary.n_vocab} tokens"
+                    )
+            return final_text(b"".join(map(vocabulary.piece, tokens)), stops)[0]
+
+        yield spell
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How much of this machine an engine takes."""
+
+    threads: int
+    """0 measures and chooses."""
+    parallel: int
+    """Answers at the same time."""
+    context: int
+    """Positions of one answer."""
+
+
+@contextmanager
+def open_engine(model: ModelFile, capacity: Capacity) -> Iterator[LlamaEngine]:
+    """A llama.cpp engine, in the pinned regime if the model turns out to be bit-exact in it here.
+
+    Raises:
+        ModelFileError, EngineError: the file or this machine does not work.
+    """
+    with LlamaModel(model.path) as loaded:
+        engine = LlamaEngine(
+            loaded,
+            name=model.name,
+            digest=model.sha256,
+            regime="free" if probe(loaded).refusal else "pinned",
+            parallel=capacity.parallel,
+            context=capacity.context,
+            threads=capacity.threads or choose_threads(loaded),
+        )
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+@contextmanager
+def open_proxy(model: ModelFile, capacity: Capacity, settings: ProviderSettings) -> Iterator[ProxyEngine]:
+    """An engine that has the server at `settings.upstream` compute; of the model file only the vocabulary is read.
+
+    Raises:
+        ModelFileError: the file does not work.
+        ProviderFailed, EngineError: the server cannot be reached, or cannot be used for this model.
+    """
+    with LlamaModel(model.path, vocab_only=True) as loaded:
+        ends = [token for token in (loaded.tokenizer.eos(), *sorted(loaded.tokenizer.eog())) if token is not None]
+        if not ends:
+            raise ModelFileError(f"{model.path} has no token that ends an answer", "use another model")
+        yield asyncio.run(
+            connect(
+                settings.upstream,
+                LlamaReader(loaded),
+                name=model.name,
+                digest=model.sha256,
+                end=ends[0],
+                served=settings.upstream_model,
+                api_key=settings.upstream_api_key,
+                parallel=capacity.parallel,
+                context=capacity.context,
+                checkable=not file_refusal(loaded),
+            )
+        )
+
+
+@contextmanager
+def open_cheat(name: str, model: ModelFile, capacity: Capacity) -> Iterator[tuple[Engine, Attest]]:
+    """The engine and the pen of a dishonest provider (see `apps/cheats`).
+
+    Raises:
+        ConfigError: there is no such cheat.
+    """
+    from assay.apps.cheats import Workshop, make_cheat
+
+    shop = Workshop(
+        path=model.path,
+        name=model.name,
+        digest=model.sha256,
+        scratch=home() / "cheats",
+        parallel=capacity.parallel,
+        context=capacity.context,
+        threads=capacity.threads or 1,
+    )
+    dishonest = make_cheat(name, shop)
+    yield dishonest.engine, dishonest.attest
+
+
+def tool_reader(model: ModelFile | None = None) -> ToolReader | None:
+    """Finds tool calls in answers as the model's template writes them; without a model, as any of them does.
+
+    None if the template writes them in a way that is not read here: then calls stay text.
+
+    Raises:
+        ModelFileError: the file is damaged.
+    """
+    styles: Sequence[ToolStyle] = TOOL_STYLES
+    if model is not None:
+        with LlamaModel(model.path, vocab_only=True) as loaded:
+            style = tool_style(loaded.chat_template or "")
+        if style is None:
+            return None
+        styles = (style,)
+
+    def read(text: str) -> tuple[str, Sequence[ToolCall]]:
+        for style in styles:
+            content, calls = parse_tool_calls(text, style, id_prefix="")
+            if calls:
+                return content, [ToolCall(call.name, call.arguments) for call in calls]
+        return text, []
+
+    return read
+
+
+def open_store(config: Config, program: Program, *, forgetful: bool = False) -> ReceiptStore:
+    """The program's database; `forgetful`: a dishonest provider's (see `apps/cheats/forgetful.py`).
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    url = config.database_url or store_url(config, program)
+    if forgetful:
+        from assay.apps.cheats.forgetful import ForgetfulStore
+
+        return ForgetfulStore(url)
+    return ReceiptStore(url)
+
+
+def store_url(config: Config, program: Program) -> str:
+    """The SQLite file of `program` as SQLAlchemy names it; its folder is made, for the owner only.
+
+    Raises:
+        StoreError: the folder cannot be made.
+    """
+    folder = config.data.expanduser().absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the folder {folder} cannot be made ({error.strerror})", "set ASSAY_HOME elsewhere"
+        ) from error
+    return f"sqlite:///{folder / program}.sqlite3"
+
+
+def override(config: Config, section: str, settings: Mapping[str, object]) -> Config:
+    """`config` with what was given on the command line (not None) in place of its own settings, checked alike.
+
+    Raises:
+        ConfigError: a value that the setting cannot have.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    members = config.model_dump()
+    members[section] |= given
+    try:
+        return Config.model_validate(members)
+    except ValueError as error:
+        what = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
+        raise ConfigError(f"one of {what} cannot be used", "see the command's --help") from error

@@ -1,0 +1,1 @@
+"""Nouns and pure rules: types, encoding, hashing, signing, receipts, verdicts, errors, ports."""

@@ -1,0 +1,46 @@
+"""Domain-tagged SHA-256: a digest of one kind can never be taken for one of another kind."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from typing import Literal, TypeAlias
+
+Digest: TypeAlias = bytes
+"""32 bytes of SHA-256."""
+
+Tag: TypeAlias = Literal[
+    "assay/request/1",
+    "assay/name/1",
+    "assay/seed/1",
+    "assay/nonce/1",
+    "assay/prompt-text/1",
+    "assay/prompt-tokens/1",
+    "assay/output/1",
+    "assay/profile/1",
+    "assay/logits/1",
+    "assay/evidence/1",
+    "assay/merkle-leaf/1",
+    "assay/merkle-node/1",
+    "assay/merkle-root/1",
+]
+"""Every domain in use; the number rises when what is hashed under it changes."""
+
+ZERO = bytes(32)
+"""An absent 32-byte value, where the protocol allows absence (a receipt without a channel)."""
+
+
+@cache
+def _prefix(tag: Tag) -> bytes:
+    return hashlib.sha256(tag.encode("ascii")).digest() * 2
+
+
+def digest(tag: Tag, *parts: bytes | memoryview) -> Digest:
+    """SHA-256(SHA-256(tag) ‖ SHA-256(tag) ‖ parts), the tagged hash of BIP-340.
+
+    Parts are concatenated: callers pass at most one part of variable length, and that one last.
+    """
+    state = hashlib.sha256(_prefix(tag))
+    for part in parts:
+        state.update(part)
+    return state.digest()

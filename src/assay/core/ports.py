@@ -1,0 +1,202 @@
+"""The interfaces between layers; each has two real implementations."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from assay.core.bundle import Bundle
+from assay.core.completion import Prompt, Step
+from assay.core.hashing import Digest
+from assay.core.offer import Ask, Offer
+from assay.core.profile import Profile
+from assay.core.request import Level, Request
+
+
+class Tokenizer(Protocol):
+    """A model's vocabulary."""
+
+    @property
+    def n_vocab(self) -> int:
+        """Number of token ids."""
+        ...
+
+    def encode(self, text: str, *, special: bool) -> tuple[int, ...]:
+        """Token ids of `text`; with `special`, texts of control tokens become those tokens."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for; nothing for control tokens."""
+        ...
+
+    def is_eog(self, token: int) -> bool:
+        """The token ends generation."""
+        ...
+
+    def is_control(self, token: int) -> bool:
+        """The token is a control token, never text."""
+        ...
+
+
+class Constraint(Protocol):
+    """A grammar's state along one answer."""
+
+    def allowed(self) -> np.ndarray:
+        """Which tokens may come next: bool [n_vocab]."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Go on to after `token`."""
+        ...
+
+
+class PromptReader(Protocol):
+    """How a model reads requests: the part that provider and verifier share."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's vocabulary."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Positions that the model was trained on; 0 if that is not known here."""
+        ...
+
+    def render(self, request: Request) -> Prompt:
+        """The prompt as the model sees it.
+
+        Raises:
+            InvalidRequest: the model's template refuses the messages, or has no place for the tools.
+        """
+        ...
+
+    def constraint(self, request: Request) -> Constraint | None:
+        """A fresh grammar for the request's response format or forced tool call, or None."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs one model."""
+
+    @property
+    def model(self) -> str:
+        """The name that requests use."""
+        ...
+
+    @property
+    def model_digest(self) -> Digest:
+        """SHA-256 of the model file."""
+        ...
+
+    @property
+    def profile(self) -> Profile:
+        """What determines its numbers."""
+        ...
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The assurance levels that it can honour."""
+        ...
+
+    @property
+    def reader(self) -> PromptReader:
+        """How it reads requests."""
+        ...
+
+    def generate(self, request: Request, prompt: Prompt, *, top_logprobs: int | None = None) -> AsyncIterator[Step]:
+        """Answer a request token by token; closing the iterator stops generation within one token.
+
+        `top_logprobs`: put log-probabilities of that many tokens (0: of the emitted one only) into each step.
+
+        Raises:
+            Busy: as many answers as it can carry are under way.
+            ContextOverflow: the prompt leaves no room for an answer.
+        """
+        ...
+
+
+class Replayer(Protocol):
+    """Recomputes what a model gives for known tokens, by prefill."""
+
+    @property
+    def model_digest(self) -> Digest:
+        """SHA-256 of the model file."""
+        ...
+
+    @property
+    def profile(self) -> Profile:
+        """The profile under which it recomputes."""
+        ...
+
+    @property
+    def reader(self) -> PromptReader:
+        """How the model reads requests."""
+        ...
+
+    def rows(self, tokens: Sequence[int], first: int) -> Iterator[np.ndarray]:
+        """Logits, float32 [n_vocab], that predict the tokens at positions first, first + 1, … of `tokens`."""
+        ...
+
+
+class Answer(Protocol):
+    """An answer under way at a provider."""
+
+    def steps(self) -> AsyncIterator[Step]:
+        """The tokens as they come; a provider that breaks off raises `ProviderFailed`."""
+        ...
+
+    async def bundle(self) -> Bundle:
+        """The receipt and its evidence: after the last step, or of what was delivered when cut short."""
+        ...
+
+    async def close(self) -> None:
+        """Hang up: the provider stops within one token."""
+        ...
+
+
+class Answers(Protocol):
+    """Where answers come from: the local engine of a node, or the market behind a gateway."""
+
+    async def models(self) -> Sequence[Offer]:
+        """Everything that can be asked for now."""
+        ...
+
+    async def answer(self, request: Request, ask: Ask, *, top_logprobs: int | None = None) -> Answer:
+        """Start an answer.
+
+        Raises:
+            ModelNotFound: nobody serves the model.
+            InvalidRequest: the model cannot take the request.
+            Busy: no capacity anywhere.
+            ProviderFailed: every provider that fits failed.
+        """
+        ...
+
+
+class Bundles(Protocol):
+    """Where receipts are kept."""
+
+    async def find(self, name: Digest) -> Sequence[Bundle]:
+        """Every bundle whose request or call has this name (see `Request.name`): by choice, then in the order in which
+        they came; empty if there is none. Digests, which receipts show, find nothing."""
+        ...
+
+
+class Transport(Protocol):
+    """Reaches providers."""
+
+    async def offers(self) -> Sequence[Offer]:
+        """What the known providers offer now."""
+        ...
+
+    async def send(self, offer: Offer, request: Request, *, top_logprobs: int | None = None) -> Answer:
+        """Start an answer at a provider.
+
+        Raises:
+            Busy: the provider has no capacity.
+            ProviderFailed: it cannot be reached or refuses.
+        """
+        ...

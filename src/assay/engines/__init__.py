@@ -1,0 +1,1 @@
+"""What turns a request into tokens, and the model files that it needs."""

@@ -1,0 +1,105 @@
+"""One answer's path from logits to steps: the part that every engine of ours shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from assay.core.completion import Prompt, Step, StepStop, TopLogprobs
+from assay.core.errors import ContextOverflow, InvalidRequest
+from assay.core.evidence import TOP_K, logits_leaf, top_leaf
+from assay.core.ports import PromptReader
+from assay.core.request import Request
+from assay.core.sampler import draw, top_logprobs
+from assay.engines.text import TextStream
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A token that was chosen, before it is known what it adds to the text."""
+
+    index: int
+    """Output position, from 0."""
+    token: int
+    stop: StepStop | None
+    """Why it is the last one; only a stop text shows later, in `Answering.finish`."""
+
+
+class Answering:
+    """The state of one answer: feed it a row of logits, it gives the next step.
+
+    `pick` is what the next decode waits for. `finish` may run in another thread beside it and beside the next `pick`,
+    in the order of the tokens.
+
+    Raises:
+        ContextOverflow: at construction, if the prompt leaves no room for one token.
+        InvalidRequest: at construction, if the prompt is empty: nothing predicts a first token.
+    """
+
+    def __init__(
+        self, request: Request, prompt: Prompt, reader: PromptReader, *, context: int, logprobs: int | None = None
+    ) -> None:
+        """`context`: positions of one sequence. `logprobs`: how many alternatives each step shows (None: none)."""
+        if not prompt.tokens:
+            raise InvalidRequest("the prompt has no tokens", field="prompt", remedy="send some text")
+        if len(prompt.tokens) >= context:
+            raise ContextOverflow(len(prompt.tokens), context)
+        room = context - len(prompt.tokens)
+        self.limit: Final = min(request.max_tokens, room) if request.max_tokens else room
+        self.tokens: list[int] = []
+        self._request = request
+        self._seed = request.seed
+        self._tokenizer = reader.tokenizer
+        self._constraint = reader.constraint(request)
+        self._text = TextStream(reader.tokenizer.piece, request.stop)
+        self._logprobs = logprobs
+
+    def step(self, row: np.ndarray) -> Step:
+        """Choose the next token from logits, float32 [n_vocab], and say what it adds.
+
+        Raises:
+            EngineError: the logits are not finite.
+        """
+        return self.finish(row, self.pick(row))
+
+    def pick(self, row: np.ndarray) -> Picked:
+        """Choose the next token from logits, float32 [n_vocab].
+
+        Raises:
+            EngineError: the logits are not finite.
+        """
+        index = len(self.tokens)
+        allowed = self._constraint.allowed() if self._constraint else None
+        token = self.choose(row, index, allowed)
+        self.tokens.append(token)
+        if self._constraint:
+            self._constraint.accept(token)
+        ends = "stop" if self._tokenizer.is_eog(token) else "length" if index + 1 >= self.limit else None
+        return Picked(index, token, ends)
+
+    def finish(self, row: np.ndarray, picked: Picked) -> Step:
+        """Say what a picked token adds: text, evidence, log-probabilities. `row`: as `pick` had it."""
+        leaf, top = self._observe(row, picked.token)
+        text = self._text.push(picked.token)
+        stop = "stop" if self._text.stopped else picked.stop
+        if stop:
+            text += self._text.finish()
+        return Step(picked.index, picked.token, text, leaf, top, stop)
+
+    def choose(self, row: np.ndarray, index: int, allowed: np.ndarray | None) -> int:
+        """The token that logits, settings and seed give at output position `index`."""
+        return draw(row, self._request.sampler, self._seed, index, allowed)
+
+    def _observe(self, row: np.ndarray, token: int) -> tuple[bytes, TopLogprobs | None]:
+        level = self._request.level
+        if self._logprobs is None and level != "statistical":
+            return (logits_leaf(row) if level == "pinned" else b""), None
+        top = top_logprobs(row, token, max(self._logprobs or 0, TOP_K if level == "statistical" else 0))
+        leaf = top_leaf(top) if level == "statistical" else logits_leaf(row) if level == "pinned" else b""
+        if self._logprobs is None:
+            return leaf, None
+        ids = top.ids[: self._logprobs]
+        piece = self._tokenizer.piece
+        return leaf, TopLogprobs(top.chosen, ids, top.logprobs[: self._logprobs], piece(token), tuple(map(piece, ids)))

@@ -1,0 +1,362 @@
+"""A prompt's whole life on one page: accept → match → send → generate → attest → check → keep.
+
+`accept` (network/openai/accept.py) made the `Request` and the `Ask`; `generate` and `attest` happen at the provider
+(apps/serving.py, core/receipt.py); `verify` comes later, for a share of what is kept (apps/validator.py). The rest
+is here: whom to ask, what to do when a provider fails, and what must hold before a receipt is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final, TypeAlias
+
+from assay.core.bundle import Bundle
+from assay.core.completion import WHOLE, Step, StepStop
+from assay.core.errors import (
+    AssayError,
+    BindingMismatch,
+    Busy,
+    Equivocation,
+    InvalidRequest,
+    NotFound,
+    ProviderFailed,
+    StoreError,
+    VerificationError,
+)
+from assay.core.hashing import Digest
+from assay.core.offer import Ask, Offer, Price
+from assay.core.ports import Answer, Transport
+from assay.core.request import Request
+from assay.core.trace import Diary
+from assay.market.health import Health
+from assay.market.matching import choose
+from assay.market.pricing import amount_due
+from assay.store.receipts import ReceiptStore
+from assay.verify.binding import check_offline
+
+Spell: TypeAlias = Callable[[Digest, Sequence[int], Sequence[str]], str | None]
+"""The text of an answer of the model with this digest, by its tokens and the request's stop texts; None: the model is
+not known. Raises BindingMismatch for tokens that the model does not have."""
+_REFUSALS: Final = 2
+"""So many providers that call a request invalid are believed."""
+_NOTE: Final = 200
+"""Most characters of a provider's words in a trace."""
+_VERDICTS_SECONDS: Final = 2.0
+"""Age at which verdicts are looked up again."""
+
+
+class MarketAnswers:
+    """Implements `Answers` over the market: the gateway's side of the journey."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        store: ReceiptStore,
+        *,
+        known: Mapping[str, Digest] | None = None,
+        ceiling: Price | None = None,
+        spell: Spell = lambda _model, _tokens, _stops: None,
+        clock: Callable[[], float] = time.monotonic,
+        log: Callable[[str, Mapping[str, object]], None] = lambda _event, _facts: None,
+    ) -> None:
+        """`known`: digests of models by name; offers of other files under these names are passed over.
+
+        `ceiling`: for asks that name no `max_price`. `spell`: what tokens say, where that is known here. `clock`:
+        seconds that only rise. `log`: told of events and facts.
+        """
+        self._transport: Final = transport
+        self._store: Final = store
+        self._known: Final = known or {}
+        self._ceiling: Final = ceiling
+        self.spell: Final = spell
+        self._clock: Final = clock
+        self._log: Final = log
+        self._looked_up = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
+        self._open: Final[set[MarketAnswer]] = set()
+        self._noting: Final[set[asyncio.Task[None]]] = set()
+        self.health: Final = Health()
+
+    @property
+    def active(self) -> int:
+        """Answers under way."""
+        return len(self._open)
+
+    async def models(self) -> Sequence[Offer]:
+        """What the providers offer now, except other files under names that are known."""
+        offers = await self._transport.offers()
+        return [offer for offer in offers if self._known.get(offer.model, offer.model_digest) == offer.model_digest]
+
+    async def answer(self, request: Request, ask: Ask, *, top_logprobs: int | None = None) -> MarketAnswer:
+        """Match, then send to one provider after the other until the first token comes.
+
+        Raises:
+            ModelNotFound, NoProvider: nobody offers this; the message says which wish leaves nobody.
+            InvalidRequest: providers say so.
+            Busy: all that fit are full.
+            ProviderFailed: all that fit failed; the message has each one's reason.
+        """
+        diary = Diary(self._clock)
+        wish = replace(ask, model=request.model, level=request.level, max_price=ask.max_price or self._ceiling)
+        offers = await self.models()
+        self._look_up_verdicts()
+        match = choose(wish, offers, records=self.health.records, now=self._clock())
+        diary.mark("match", f"{len(match.offers)} of {len(offers)} offers fit")
+        errors: list[AssayError] = []
+        for offer in match.offers:
+            try:
+                return await self._send(offer, request, top_logprobs, diary)
+            except (Busy, ProviderFailed, InvalidRequest, NotFound) as error:
+                errors.append(error)
+                diary.mark("failed", f"{offer.provider}: {error.message[:_NOTE]}")
+            if sum(isinstance(error, InvalidRequest) for error in errors) >= _REFUSALS:
+                break
+        self.note(request, diary)
+        raise _all_failed(errors)
+
+    def note(self, request: Request, diary: Diary) -> None:
+        """Store what happened to a request, in the background; that it cannot be stored costs nobody anything."""
+
+        async def keep() -> None:
+            with suppress(StoreError):
+                await asyncio.to_thread(self._store.note, request, diary.trace)
+
+        noting = asyncio.create_task(keep())
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
+
+    async def look_up_verdicts(self) -> None:
+        """Let what checks found up to now decide the next choice."""
+        tallies = await asyncio.to_thread(self._store.tallies)
+        contradictions = await asyncio.to_thread(self._store.contradictions)
+        self.health.judged(((t.provider, t.level, t.outcome, t.basis, t.count) for t in tallies), contradictions)
+
+    async def keep(self, bundle: Bundle) -> None:
+        """Store a receipt that was checked. That it cannot be stored must not cost the buyer answer or receipt.
+
+        Raises:
+            Equivocation: the provider signed another receipt under the same number.
+        """
+        try:
+            await asyncio.to_thread(self._store.put, bundle)
+        except StoreError as error:
+            self._log("receipt_not_kept", {"receipt": bundle.receipt.digest.hex(), "reason": str(error)})
+        except Equivocation:
+            await self.look_up_verdicts()
+            raise
+
+    def failed(self, offer: Offer, error: AssayError) -> None:
+        """Remember a failure; one that is a lie weighs more."""
+        self.health.failed(offer.url, self._clock(), badly=isinstance(error, VerificationError))
+        self._log("provider_failed", {"provider": offer.provider, "url": offer.url, "reason": error.message})
+
+    async def drain(self, grace: float) -> None:
+        """Let answers finish for `grace` seconds, then hang up and take the receipts of what came."""
+        if self._open:
+            await asyncio.wait([answer.over for answer in self._open], timeout=grace)
+        await asyncio.gather(*(answer.bundle() for answer in list(self._open)), return_exceptions=True)
+        await asyncio.gather(*self._noting)
+
+    async def _send(self, offer: Offer, request: Request, top_logprobs: int | None, diary: Diary) -> MarketAnswer:
+        """Start at one provider and wait for the first token."""
+        self.health.asked(offer.url)
+        diary.mark("send", f"{offer.provider} at {offer.url}")
+        answer: Answer | None = None
+        try:
+            answer = await self._transport.send(offer, request, top_logprobs=top_logprobs)
+            steps = answer.steps()
+            first = await anext(steps, None)
+            if first is None:
+                raise ProviderFailed(f"{offer.url} ended before its first token", "ask another provider")
+        except BaseException as error:
+            self.health.over(offer.url)
+            if isinstance(error, Busy):
+                self.health.busy(offer.url, self._clock(), error)
+            elif isinstance(error, ProviderFailed | NotFound):
+                self.failed(offer, error)
+            if answer is not None:
+                await asyncio.shield(answer.close())
+            raise
+        diary.mark("first_token")
+        begun = MarketAnswer(self, offer, request, answer, first, steps, diary)
+        self._open.add(begun)
+        begun.over.add_done_callback(lambda _: self._open.discard(begun))
+        return begun
+
+    def _look_up_verdicts(self) -> None:
+        """In the background: an answer does not wait for the database."""
+        if self._looking is None and self._clock() - self._looked_up > _VERDICTS_SECONDS:
+            self._looking = asyncio.create_task(self._refresh_verdicts())
+
+    async def _refresh_verdicts(self) -> None:
+        try:
+            with suppress(StoreError):
+                await self.look_up_verdicts()
+        finally:
+            self._looked_up, self._looking = self._clock(), None
+
+
+class MarketAnswer:
+    """Implements `Answer`: one answer under way at a provider that has sent its first token."""
+
+    def __init__(
+        self,
+        market: MarketAnswers,
+        offer: Offer,
+        request: Request,
+        inner: Answer,
+        first: Step,
+        rest: AsyncIterator[Step],
+        diary: Diary,
+    ) -> None:
+        self.offer: Final = offer
+        self.over: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
+        """Done when the receipt was taken, or there is none."""
+        self._market: Final = market
+        self._request: Final = request
+        self._inner: Final = inner
+        self._first: Final = first
+        self._rest: Final = rest
+        self._diary: Final = diary
+        self._tokens: list[int] = []
+        self._shown: list[str] = []
+        self._stop: StepStop | None = None
+        self._hung_up = False
+        self._taking: asyncio.Task[Bundle] | None = None
+
+    async def steps(self) -> AsyncIterator[Step]:
+        """The tokens as they come.
+
+        Raises:
+            ProviderFailed: the provider broke off, or ended without saying that the answer is whole though nobody
+                hung up; `bundle` may still have its receipt for the part.
+        """
+        step: Step | None = self._first
+        try:
+            while step is not None:
+                self._tokens.append(step.token)
+                self._shown.append(step.text)
+                self._stop = step.stop
+                yield step
+                step = await anext(self._rest, None)
+            if self._stop not in WHOLE and not self._hung_up:
+                raise ProviderFailed(
+                    f"{self.offer.provider} ended the answer in the middle ({self._stop or 'it does not say why'})",
+                    "ask again, or ask another provider",
+                )
+        except ProviderFailed as error:
+            self._market.failed(self.offer, error)
+            if self.offer.provider in error.message:
+                raise
+            raise ProviderFailed(f"{self.offer.provider} failed: {error.message}", error.remedy) from error
+
+    async def bundle(self) -> Bundle:
+        """The receipt, checked and kept; hangs up first if the answer is still under way.
+
+        Raises:
+            ProviderFailed: there is none, or it does not hold.
+        """
+        return await asyncio.shield(self._take())
+
+    async def close(self) -> None:
+        """Hang up; the receipt of what came is taken all the same."""
+        self._take()
+        await self._inner.close()
+
+    def _take(self) -> asyncio.Task[Bundle]:
+        """Once, whoever asks first, and whatever becomes of who asked."""
+        if self._taking is None:
+            self._hung_up = True
+            self._taking = asyncio.create_task(self._check_and_keep())
+            self._taking.add_done_callback(self._taken)
+        return self._taking
+
+    async def _check_and_keep(self) -> Bundle:
+        self._diary.mark("last_token", f"{len(self._tokens)} tokens, {self._stop or 'cut'}")
+        try:
+            return await self._attested()
+        except ProviderFailed as error:
+            self._diary.mark("failed", f"{self.offer.provider}: {error.message[:_NOTE]}")
+            raise
+        finally:
+            self._market.note(self._request, self._diary)
+
+    async def _attested(self) -> Bundle:
+        try:
+            bundle = await self._inner.bundle()
+            self._diary.mark("attest", bundle.receipt.digest.hex())
+            await asyncio.to_thread(check_promise, bundle, self.offer, self._request, self._tokens, self._stop)
+            await asyncio.to_thread(self._check_text)
+            self._diary.mark("check")
+            await self._market.keep(bundle)
+            self._diary.mark("keep")
+        except ProviderFailed as error:
+            self._market.failed(self.offer, error)
+            raise
+        except VerificationError as error:
+            self._market.failed(self.offer, error)
+            raise ProviderFailed(
+                f"the receipt of {self.offer.provider} does not hold: {error.message}", "ask another provider"
+            ) from error
+        if self._stop in WHOLE:
+            self._market.health.good(self.offer.url)
+        return bundle
+
+    def _check_text(self) -> None:
+        """Tokens are what a receipt binds, and text is what people read: it has to be what the tokens say."""
+        said = self._market.spell(self.offer.model_digest, self._tokens, self._request.stop)
+        shown = "".join(self._shown)
+        if said is not None and (said != shown if self._stop in WHOLE else not said.startswith(shown)):
+            raise BindingMismatch("text", f"the text that came is not what its {len(self._tokens)} tokens say")
+
+    def _taken(self, task: asyncio.Task[Bundle]) -> None:
+        self._market.health.over(self.offer.url)
+        self.over.set_result(None)
+        if not task.cancelled():
+            task.exception()  # seen: who asks for the bundle gets it
+
+
+def check_promise(bundle: Bundle, offer: Offer, request: Request, tokens: Sequence[int], stop: StepStop | None) -> None:
+    """Check a receipt against itself, the offer, the request and what was delivered; no model is needed.
+
+    `tokens` are those that came and `stop` is how the last one ended the answer, None if it was cut: then the
+    receipt may cover tokens that were still on their way (the transport bounds how many).
+
+    Raises:
+        InvalidSignature, BindingMismatch: it does not hold.
+    """
+    check_offline(bundle)
+    receipt = bundle.receipt
+    due = amount_due(offer.price, receipt.prompt_count, receipt.output_count)
+    for name, promised, found in (
+        ("request", request.digest, receipt.request),
+        ("model", offer.model_digest, receipt.model),
+        ("provider", offer.provider, receipt.provider),
+        ("amount", due, receipt.amount),
+        ("context", offer.context, bundle.profile.context),
+        ("sampler", offer.sampler, bundle.profile.sampler),
+        ("profile", offer.profile, receipt.profile),
+    ):
+        if promised != found:
+            raise BindingMismatch(name, f"the receipt's {name} is not what was promised")
+    covered = bundle.tokens if stop else bundle.tokens[: len(tokens)]
+    if covered != tuple(tokens):
+        raise BindingMismatch("output", "the receipt is for other tokens than those that came")
+    if stop and receipt.stop != stop:
+        raise BindingMismatch("stop", f"the answer ended with {stop!r}, and the receipt says {receipt.stop!r}")
+
+
+def _all_failed(errors: Sequence[AssayError]) -> AssayError:
+    """What to tell the consumer when no provider gave a first token."""
+    refused = [error for error in errors if isinstance(error, InvalidRequest)]
+    if refused:
+        return refused[0]
+    waits = [error.retry_after for error in errors if isinstance(error, Busy)]
+    if len(waits) == len(errors):
+        return Busy("every provider that fits is full", retry_after=min(waits, default=1), remedy="try again")
+    reasons = "; ".join(dict.fromkeys(error.message for error in errors))
+    return ProviderFailed(f"every provider that fits failed ({reasons[:2000]})", "try again, or start another provider")

@@ -1,0 +1,1 @@
+"""Prices, matching of asks with offers, and metering; pure."""

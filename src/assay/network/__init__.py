@@ -1,0 +1,1 @@
+"""How requests and steps travel between machines."""

@@ -1,0 +1,354 @@
+"""Providers over HTTP: their offers, and answers that stream as server-sent events. Implements `Transport`.
+
+A provider may be unreachable, slow, half-dead or lying: connections, headers, silence and sizes are all bounded, and
+what breaks a bound or the protocol is ProviderFailed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import httpx
+
+from assay.core.bundle import MAX_BUNDLE_BYTES, Bundle
+from assay.core.completion import Step
+from assay.core.encoding import MAX_IDS, b64
+from assay.core.errors import AssayError, BindingMismatch, EncodingError, NotFound, ProviderFailed
+from assay.core.offer import Offer
+from assay.core.request import Request
+from assay.core.sse import EventReader
+from assay.network.wire import BUNDLE, MAX_EVENT, decode_error, decode_event, decode_offers, encode_request
+
+_T = TypeVar("_T")
+_MAX_REPLY: Final = 2**20
+"""Bytes of a list of offers or of an error."""
+_MAX_STREAM: Final = MAX_BUNDLE_BYTES + 32 * 2**20
+"""Bytes of a whole answer, its receipt included."""
+IN_FLIGHT: Final = 64
+"""Tokens that a receipt may cover beyond those that had come when we hung up or the connection broke: what a provider
+makes and sends in the half second, at most, until it hears of it."""
+_AHEAD: Final = 256
+"""Steps that are kept for a consumer that is slower than its provider; then nothing more is read from the provider."""
+_IDLE_SECONDS: Final = 15.0
+"""Connections are kept that long; our servers keep them longer, so that none is used just as it closes."""
+_RETRY_SECONDS: Final = 0.1
+"""Between two attempts to fetch a receipt that is being signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for what, in seconds."""
+
+    connect: float = 3.0
+    reply: float = 15.0
+    """For the reply's head: providers send it before they read the prompt."""
+    token: float = 300.0
+    """For the next token: a long prompt takes a small machine its time."""
+    silence: float = 20.0
+    """Without a token or a sign of life (providers send one every 5 s)."""
+    farewell: float = 2.0
+    """For the receipt after hanging up."""
+    others: float = 0.5
+    """For more offers when the first ones are there."""
+    refresh: float = 10.0
+    """Age at which offers are asked for again; meanwhile the old ones serve."""
+
+
+class HttpTransport:
+    """Reaches the providers at `urls`. Close it with `aclose`."""
+
+    def __init__(self, urls: Sequence[str], *, patience: Patience | None = None) -> None:
+        self._urls: Final = tuple(url.rstrip("/") for url in urls)
+        self._patience: Final = patience or Patience()
+        wait = httpx.Timeout(self._patience.reply, connect=self._patience.connect)
+        self._client: Final = httpx.AsyncClient(
+            timeout=wait,
+            limits=httpx.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS),
+            trust_env=False,
+        )
+        self._offers: dict[str, list[Offer]] = {}
+        self._silent: dict[str, str] = {}
+        self._asked = float("-inf")
+        self._heard: Final = asyncio.Event()
+        self._asking: asyncio.Task[None] | None = None
+
+    async def offers(self) -> Sequence[Offer]:
+        """What providers offer, at most `refresh` seconds and one round old; who does not reply offers nothing.
+
+        Raises:
+            ProviderFailed: not one of them replies.
+        """
+        if time.monotonic() - self._asked > self._patience.refresh and self._asking is None:
+            self._asking = asyncio.create_task(self._refresh())
+        if self._asking is not None and not any(self._offers.values()):
+            # Until all have replied, or one has and the others had a moment: who is half-dead holds nobody up.
+            heard = asyncio.create_task(self._heard.wait())
+            await asyncio.wait({self._asking, heard}, return_when=asyncio.FIRST_COMPLETED)
+            heard.cancel()
+            if self._asking is not None:
+                await asyncio.wait({self._asking}, timeout=self._patience.others)
+        if len(self._silent) == len(self._urls):
+            reasons = "; ".join(self._silent.values()) or "none is known"
+            raise ProviderFailed(f"no provider can be reached ({reasons})", "start one with `assay serve`")
+        return [offer for url in self._urls for offer in self._offers.get(url, ())]
+
+    async def send(self, offer: Offer, request: Request, *, top_logprobs: int | None = None) -> HttpAnswer:
+        """Start an answer; returns when the provider has taken the request on.
+
+        Raises:
+            Busy, InvalidRequest, NotFound: as the provider says.
+            ProviderFailed: it cannot be reached, or does not keep to the protocol.
+        """
+        outgoing = self._client.build_request(
+            "POST",
+            f"{offer.url}/assay/v1/answers",
+            content=encode_request(request, top_logprobs),
+            headers={"content-type": "application/json", "accept": "text/event-stream"},
+            timeout=httpx.Timeout(None, connect=self._patience.connect, write=self._patience.reply),
+        )
+        response = await _within(
+            self._patience.reply, self._client.send(outgoing, stream=True), f"{offer.url} does not reply"
+        )
+        if response.status_code != 200:
+            try:
+                body = await _within(self._patience.reply, _read(response, _MAX_REPLY), f"{offer.url} does not reply")
+            finally:
+                await response.aclose()
+            raise decode_error(response.status_code, body, response.headers.get("retry-after", ""))
+        return HttpAnswer(self._client, self._patience, offer, request, response)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._asking is not None:
+            self._asking.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._asking
+        await self._client.aclose()
+
+    async def _refresh(self) -> None:
+        self._heard.clear()
+        try:
+            await asyncio.gather(*(self._ask(url) for url in self._urls))
+            self._asked = time.monotonic()
+        finally:
+            self._asking = None
+
+    async def _ask(self, url: str) -> None:
+        try:
+            body = await _within(self._patience.reply, _get(self._client, f"{url}/assay/v1/offers", _MAX_REPLY), url)
+            self._offers[url] = decode_offers(body, url)
+            self._silent.pop(url, None)
+            self._heard.set()
+        except AssayError as error:
+            self._offers[url] = []
+            self._silent[url] = error.message if url in error.message else f"{url}: {error.message}"
+
+
+class HttpAnswer:
+    """Implements `Answer`: one answer under way at a provider. A task reads the stream to its end, the receipt."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, patience: Patience, offer: Offer, request: Request, response: httpx.Response
+    ) -> None:
+        self._client: Final = client
+        self._patience: Final = patience
+        self._offer: Final = offer
+        self._name: Final = b64(request.name)
+        self._response: Final = response
+        self._received: list[int] = []
+        self._wanted: int | None = None
+        """Tokens that had come when we hung up; None: all that come on the connection."""
+        self._most: Final = min(request.max_tokens or offer.context, offer.context, MAX_IDS)
+        """Tokens that the answer may have."""
+        self._ended = False
+        """The last step has come, or word that there will be none."""
+        self._queue: asyncio.Queue[Step | None] = asyncio.Queue()
+        self._room: Final = asyncio.Semaphore(_AHEAD)
+        self._failure: AssayError | None = None
+        self._bundle: Bundle | None = None
+        self._deadline = time.monotonic() + patience.token
+        self._closed = False
+        self._reading: Final = asyncio.create_task(self._read())
+        self._reading.add_done_callback(lambda _: self._queue.put_nowait(None))
+
+    async def steps(self) -> AsyncIterator[Step]:
+        """The tokens as they come.
+
+        Raises:
+            ProviderFailed: the provider broke off, went silent or left the protocol.
+            Busy, InvalidRequest: before the first token, if the provider says so.
+        """
+        while not self._closed and (step := await self._queue.get()) is not None:
+            if self._closed:
+                return
+            self._room.release()
+            yield step
+        if self._failure is not None and not self._closed:
+            raise self._failure
+
+    async def close(self) -> None:
+        """Hang up: ask the provider to stop, so that its receipt still comes on this stream."""
+        if self._closed or self._reading.done():
+            self._closed = True
+            return
+        self._closed = True
+        # Where a slow consumer had made us stop reading, all that came meanwhile is still in the connection.
+        self._wanted = None if self._room.locked() else len(self._received)
+        self._queue.put_nowait(None)
+        self._room.release()  # steps are read on, to the receipt, and no longer kept
+        self._deadline = time.monotonic() + self._patience.farewell
+        with suppress(httpx.HTTPError, TimeoutError):
+            async with asyncio.timeout(self._patience.farewell):
+                reply = await self._client.delete(f"{self._offer.url}/assay/v1/answers/{self._name}")
+                if reply.status_code != 204:  # it cannot tell which answer is meant: the closed connection does
+                    self._reading.cancel()
+
+    async def bundle(self) -> Bundle:
+        """The receipt from the end of the stream, or, if that broke, as the provider kept it.
+
+        Raises:
+            ProviderFailed: there is none to be had.
+            BindingMismatch: it is for other tokens than those that came, or for more than can have been on their way.
+        """
+        if not self._reading.done():
+            await self.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._patience.farewell):
+                    await asyncio.shield(self._reading)
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+        bundle = self._bundle or await self._fetch()
+        # Fetched, it may also cover tokens that were on their way when the connection broke.
+        covered = bundle.tokens if self._bundle else bundle.tokens[: len(self._received)]
+        if covered != tuple(self._received):
+            raise BindingMismatch("output", f"the receipt by {self._offer.url} is for other tokens than it sent")
+        wanted = len(self._received) if self._wanted is None else self._wanted
+        if len(bundle.tokens) > wanted + IN_FLIGHT:
+            raise BindingMismatch(
+                "count",
+                f"the receipt by {self._offer.url} is for {len(bundle.tokens)} tokens, and was stopped after {wanted}",
+            )
+        return bundle
+
+    async def _read(self) -> None:
+        """Read the stream to its end; failures are kept for who waits."""
+        try:
+            await self._read_events()
+        except AssayError as error:
+            self._failure = error
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            self._failure = ProviderFailed(
+                f"the connection to {self._offer.url} broke ({type(error).__name__})", "ask again"
+            )
+        except TimeoutError:
+            self._failure = ProviderFailed(f"{self._offer.url} went silent", "ask another provider")
+        finally:
+            await self._response.aclose()
+
+    async def _read_events(self) -> None:
+        reader, size = EventReader(MAX_EVENT, large=BUNDLE, max_large=MAX_BUNDLE_BYTES), 0
+        failure: AssayError | None = None
+        chunks = self._response.aiter_bytes()
+        while True:
+            async with asyncio.timeout(self._patience.silence):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                raise failure or ProviderFailed(f"{self._offer.url} broke off in mid-answer", "ask again")
+            size += len(chunk)
+            if size > _MAX_STREAM:
+                raise ProviderFailed(f"{self._offer.url} sends without end", "ask another provider")
+            for data in reader.feed(chunk):
+                if len(data) > MAX_EVENT:  # streams under way must not wait while a large receipt is read
+                    event = await asyncio.to_thread(decode_event, data, len(self._received))
+                else:
+                    event = decode_event(data, len(self._received))
+                if isinstance(event, Step):
+                    await self._take(event)
+                elif isinstance(event, Bundle):
+                    self._bundle = event
+                    await self._finish(chunks)
+                    if failure is not None:
+                        raise failure
+                    return
+                else:
+                    failure, self._ended = event, True
+            if time.monotonic() > self._deadline:
+                raise TimeoutError
+
+    async def _take(self, step: Step) -> None:
+        """Keep a step for the consumer; waits while it has enough to do."""
+        if self._ended or step.index >= self._most:
+            raise ProviderFailed(
+                f"{self._offer.url} sent more than the answer can have ({self._most} tokens, none after the last)",
+                "ask another provider",
+            )
+        self._ended = step.stop is not None
+        self._received.append(step.token)
+        if not self._closed:
+            await self._room.acquire()
+            self._queue.put_nowait(step)
+        if not self._closed:
+            self._deadline = time.monotonic() + self._patience.token
+
+    async def _finish(self, chunks: AsyncIterator[bytes]) -> None:
+        """Read the end of the reply, so that the connection can be used again."""
+        with suppress(TimeoutError, httpx.HTTPError):
+            async with asyncio.timeout(self._patience.farewell):
+                if await anext(chunks, None) is not None:
+                    raise ProviderFailed(f"{self._offer.url} sent more after its receipt", "ask another provider")
+
+    async def _fetch(self) -> Bundle:
+        """The provider signs what it had sent when the connection broke; that takes it a moment."""
+        url = f"{self._offer.url}/assay/v1/bundles/{self._name}"
+        until = time.monotonic() + self._patience.farewell
+        while True:
+            try:
+                return Bundle.decode(
+                    await _within(self._patience.farewell, _get(self._client, url, MAX_BUNDLE_BYTES), url)
+                )
+            except NotFound as error:
+                if time.monotonic() > until:
+                    raise ProviderFailed(
+                        f"{self._offer.url} has no receipt for what it sent", "ask another provider"
+                    ) from error
+            except EncodingError as error:
+                raise ProviderFailed(
+                    f"{self._offer.url} gave no receipt but something else", "ask another provider"
+                ) from error
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _get(client: httpx.AsyncClient, url: str, limit: int) -> bytes:
+    """The body at `url`; errors as the provider says."""
+    async with client.stream("GET", url) as response:
+        body = await _read(response, limit)
+        if response.status_code != 200:
+            raise decode_error(response.status_code, body, response.headers.get("retry-after", ""))
+        return body
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > limit:
+            raise ProviderFailed(f"the reply is larger than {limit} bytes", "is it an Assay provider?")
+    return bytes(body)
+
+
+async def _within(seconds: float, work: Awaitable[_T], late: str) -> _T:
+    """Await `work`, with HTTP's failures and lateness as ProviderFailed."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError as error:
+        raise ProviderFailed(f"{late} (waited {seconds:g} s)", "ask another provider") from error
+    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError) as error:
+        raise ProviderFailed(
+            f"{late} ({type(error).__name__}: {error})", "check the address, or ask another provider"
+        ) from error

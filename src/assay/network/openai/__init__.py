@@ -1,0 +1,1 @@
+"""The OpenAI API as bytes and objects: reading bodies, shaping replies, server-sent events."""

@@ -1,0 +1,297 @@
+"""The native wire between gateway and provider: offers, steps, receipts and errors as JSON, alone or as SSE events.
+
+What comes in was written by strangers: every member is checked, and what does not fit is ProviderFailed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from assay.core.bundle import Bundle
+from assay.core.completion import STEP_STOPS, Step, TopLogprobs
+from assay.core.encoding import Json, b64, canonical, check_bounds, unb64
+from assay.core.errors import (
+    AssayError,
+    Busy,
+    ContextOverflow,
+    EncodingError,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    ProviderFailed,
+)
+from assay.core.keys import Address, parse_address
+from assay.core.offer import Offer, Price
+from assay.core.profile import SAMPLERS
+from assay.core.request import LEVELS, Request, natural, text
+from assay.network.openai.shape import error_object
+
+MAX_OFFERS: Final = 256
+"""Offers of one provider."""
+MAX_TEXT: Final = 65_536
+"""Characters that one step may show: a stop text that did not come true is released at once."""
+MAX_EVENT: Final = 65_536
+"""Bytes of an event that is no receipt."""
+BUNDLE: Final = b'{"bundle":'
+"""How the event with the receipt begins."""
+MAX_TOP: Final = 20
+"""Alternatives of one step."""
+_MAX_WEI: Final = 2**96
+"""No honest price of a token is larger; receipts carry amounts of 128 bits."""
+_ADVICE: Final = "ask another provider"
+_OVERFLOW: Final = re.compile(r"has ([0-9]{1,9}) tokens and the context holds ([0-9]{1,9})")
+"""How ContextOverflow says it."""
+
+
+def encode_request(request: Request, top_logprobs: int | None) -> bytes:
+    """The body of POST /assay/v1/answers."""
+    return canonical({"request": request.to_json(), "top_logprobs": top_logprobs})
+
+
+def decode_request(body: bytes) -> tuple[Request, int | None]:
+    """Inverse of `encode_request`.
+
+    Raises:
+        EncodingError: not this object.
+    """
+    value = _object(body, "the body")
+    if set(value) != {"request", "top_logprobs"}:
+        raise EncodingError("the body has exactly the members request, top_logprobs")
+    top = value["top_logprobs"]
+    if top is not None and not 0 <= natural(top, "top_logprobs") <= MAX_TOP:
+        raise EncodingError(f"top_logprobs is at most {MAX_TOP}")
+    request = Request.from_json(value["request"])
+    _ = request.digest  # refuses what has no canonical encoding, such as lone surrogates
+    return request, None if top is None else natural(top, "top_logprobs")
+
+
+def encode_offers(provider: Address, offers: Sequence[Offer]) -> bytes:
+    """The reply to GET /assay/v1/offers."""
+    listed: list[Json] = [
+        {
+            "model": offer.model,
+            "model_digest": b64(offer.model_digest),
+            "level": offer.level,
+            "price": {"prompt": str(offer.price.prompt), "output": str(offer.price.output)},
+            "context": offer.context,
+            "chat": offer.chat,
+            "tools": offer.tools,
+            "profile": b64(offer.profile),
+            "sampler": offer.sampler,
+        }
+        for offer in offers
+    ]
+    return canonical({"provider": provider, "offers": listed})
+
+
+def decode_offers(body: bytes, url: str) -> list[Offer]:
+    """The offers of the provider that answers at `url`.
+
+    Raises:
+        ProviderFailed: not that reply.
+    """
+    try:
+        value = _object(body, "the list of offers")
+        provider = parse_address(text(value.get("provider"), "provider"), what="provider")
+        listed = value.get("offers")
+        if not isinstance(listed, list) or len(listed) > MAX_OFFERS:
+            raise EncodingError(f"offers is no list of at most {MAX_OFFERS}")
+        return [_offer(item, provider, url) for item in listed]
+    except EncodingError as error:
+        raise ProviderFailed(
+            f"{url} does not offer as the protocol says ({error.message})", "is it an Assay provider?"
+        ) from error
+
+
+def step_event(step: Step) -> bytes:
+    """One token as an SSE event."""
+    event: dict[str, object] = {"i": step.index, "t": step.token, "x": step.text}
+    if step.stop is not None:
+        event["stop"] = step.stop
+    if step.top is not None:
+        event["top"] = {
+            "chosen": step.top.chosen,
+            "ids": step.top.ids,
+            "logprobs": step.top.logprobs,
+            "bytes": [b64(step.top.chosen_bytes), *map(b64, step.top.top_bytes)],
+        }
+    return _event(event)
+
+
+def bundle_event(bundle: Bundle) -> bytes:
+    """The receipt as an SSE event: the last of a stream."""
+    return b"data: " + BUNDLE + canonical(bundle.to_json()) + b"}\n\n"
+
+
+def error_event(error: AssayError) -> bytes:
+    """An error as an SSE event."""
+    return _event(error_object(error))
+
+
+def decode_event(data: bytes, index: int) -> Step | Bundle | AssayError:
+    """What an event says; `index` is the step that comes next. An error that the provider reports is returned: before
+    the first step as what the provider calls it, later as ProviderFailed.
+
+    Raises:
+        ProviderFailed: it is none of these, or another step.
+    """
+    receipt = data.startswith(BUNDLE)
+    try:
+        if not receipt and len(data) > MAX_EVENT:
+            raise EncodingError(f"an event has more than {MAX_EVENT} bytes and is no receipt")
+        value = _object(data, "an event")
+        if receipt:
+            return Bundle.from_json(value["bundle"])
+        if "error" in value:
+            return _broken_off(value, begun=index > 0)
+        return _step(value, index)
+    except EncodingError as error:
+        raise ProviderFailed(f"the provider does not stream as the protocol says ({error.message})", _ADVICE) from error
+
+
+def decode_error(status: int, body: bytes, retry_after: str) -> AssayError:
+    """The error behind an HTTP status other than 200."""
+    value: Mapping[str, Json] = {}
+    with suppress(EncodingError):
+        value = _object(body, "the error")
+    message = _message(value)
+    said = f"the provider refused: {message}"
+    match status:
+        case 413:
+            error: AssayError = InvalidRequest(said, remedy="send a smaller request")
+        case 400:
+            error = _refusal(said, value)
+        case 404:
+            error = ModelNotFound(said, _ADVICE) if "model" in message else NotFound(said, _ADVICE)
+        case 429:
+            wait = int(retry_after) if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 5 else 1
+            error = Busy(said, retry_after=min(max(wait, 1), 60))
+        case _:
+            error = ProviderFailed(f"{said} (status {status})", _ADVICE)
+    return error
+
+
+def _broken_off(value: Mapping[str, Json], *, begun: bool) -> AssayError:
+    error = value.get("error")
+    kind = error.get("type") if isinstance(error, dict) else None
+    said = f"the provider broke off: {_message(value)}"
+    if kind == Busy.kind and not begun:
+        return Busy(said)
+    if kind == InvalidRequest.kind and not begun:
+        return _refusal(said, value)
+    return ProviderFailed(said, _ADVICE)
+
+
+def _refusal(said: str, value: Mapping[str, Json]) -> InvalidRequest:
+    """Clients act on an overflow (they shorten the chat), so it stays one."""
+    error, numbers = value.get("error"), _OVERFLOW.search(said)
+    if numbers and isinstance(error, dict) and error.get("code") == "context_length_exceeded":
+        return ContextOverflow(int(numbers[1]), int(numbers[2]))
+    return InvalidRequest(said, field=_field(value))
+
+
+def _event(value: Mapping[str, object]) -> bytes:
+    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _object(data: bytes, what: str) -> Mapping[str, Json]:
+    check_bounds(data, what=what)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise EncodingError(f"{what} is not JSON ({str(error)[:100]})") from error
+    if not isinstance(value, dict):
+        raise EncodingError(f"{what} is not a JSON object")
+    return value
+
+
+def _message(value: Mapping[str, Json]) -> str:
+    error = value.get("error")
+    message = error.get("message") if isinstance(error, dict) else None
+    return _printable(message[:1000]) if isinstance(message, str) else "no reason given"
+
+
+def _field(value: Mapping[str, Json]) -> str:
+    error = value.get("error")
+    field = error.get("param") if isinstance(error, dict) else None
+    return _printable(field[:100]) if isinstance(field, str) else ""
+
+
+def _printable(text: str) -> str:
+    """A stranger's words without lone surrogates, which no output stream takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _step(value: Mapping[str, Json], index: int) -> Step:
+    token, shown, stop = natural(value.get("t"), "t"), text(value.get("x"), "x"), value.get("stop")
+    if natural(value.get("i"), "i") != index:
+        raise EncodingError(f"step {index} was due, and another one came")
+    if token >= 2**32 or len(shown) > MAX_TEXT:
+        raise EncodingError("a step's token or text is too large")
+    if stop is not None and stop not in STEP_STOPS:
+        raise EncodingError("a step's stop reason is none of stop, length, failed")
+    return Step(index, token, shown, b"", _top(value["top"]) if "top" in value else None, stop)
+
+
+def _top(value: Json) -> TopLogprobs:
+    if not isinstance(value, dict):
+        raise EncodingError("top is not an object")
+    ids, logprobs, spelled = value.get("ids"), value.get("logprobs"), value.get("bytes")
+    if not isinstance(ids, list) or not isinstance(logprobs, list) or not isinstance(spelled, list):
+        raise EncodingError("top has the lists ids, logprobs and bytes")
+    if not (len(ids) == len(logprobs) <= MAX_TOP and len(spelled) in (1, 1 + len(ids))):
+        raise EncodingError(f"top's lists do not fit each other, or have over {MAX_TOP} entries")
+    chosen, *others = (unb64(text(item, "bytes"), size=None, what="bytes") for item in spelled)
+    return TopLogprobs(
+        chosen=_logprob(value.get("chosen")),
+        ids=tuple(natural(item, "id") for item in ids),
+        logprobs=tuple(_logprob(item) for item in logprobs),
+        chosen_bytes=chosen,
+        top_bytes=tuple(others),
+    )
+
+
+def _logprob(value: object) -> float:
+    # Integers are compared before they become floats: a large one has no float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value <= 1e30:
+        raise EncodingError("a log-probability is not a number")
+    return float(max(value, -1e30))
+
+
+def _offer(value: Json, provider: Address, url: str) -> Offer:
+    if not isinstance(value, dict):
+        raise EncodingError("an offer is not an object")
+    level, price, model = value.get("level"), value.get("price"), text(value.get("model"), "model")
+    chat, tools, sampler = value.get("chat"), value.get("tools"), value.get("sampler")
+    if level not in LEVELS or not isinstance(price, dict) or not isinstance(chat, bool) or not isinstance(tools, bool):
+        raise EncodingError("an offer's level, price, chat or tools is malformed")
+    if sampler not in SAMPLERS:
+        raise EncodingError("an offer's sampler is unknown")
+    if not 0 < len(model) <= 256:
+        raise EncodingError("an offer's model has 1 to 256 characters")
+    return Offer(
+        provider=provider,
+        url=url,
+        model=model,
+        model_digest=unb64(text(value.get("model_digest"), "model_digest"), size=32, what="model_digest"),
+        level=level,
+        price=Price(_wei(price.get("prompt")), _wei(price.get("output"))),
+        context=natural(value.get("context"), "context"),
+        chat=chat,
+        tools=tools,
+        profile=unb64(text(value.get("profile"), "profile"), size=32, what="profile"),
+        sampler=sampler,
+    )
+
+
+def _wei(value: Json) -> int:
+    digits = text(value, "price")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 30) or str(int(digits)) != digits:
+        raise EncodingError("a price is not wei per token in decimal digits")
+    if int(digits) > _MAX_WEI:
+        raise EncodingError("a price is out of range")
+    return int(digits)

@@ -1,0 +1,1 @@
+"""Receipts, requests and verdicts at rest."""

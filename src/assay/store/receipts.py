@@ -1,0 +1,296 @@
+"""Receipts at rest: issued under rising sequence numbers by a provider, or collected by who paid for them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection, CursorResult, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from assay.core.bundle import Bundle
+from assay.core.errors import Equivocation, NotFound
+from assay.core.hashing import Digest
+from assay.core.keys import Address
+from assay.core.request import Level, Request
+from assay.core.trace import Trace
+from assay.core.verdict import Basis, Outcome, Verdict
+from assay.store.database import ATTEMPTS, counters, exhibits, guard, open_database, reading, receipts, traces, verdicts
+
+_SEQUENCE_BITS: Final = 20
+"""A key's first sequence number in a database is the time in Unix seconds, times 2^20: who lost a database and goes on
+with the same key never signs a number again, as long as it issued less than a million receipts a second."""
+_MOST_FOUND: Final = 256
+"""Bundles that one name gives at most: OpenAI's `n` ends at 128."""
+T = TypeVar("T")
+_PRUNE_EVERY: Final = 256
+"""Writes between two clearings of what is over the limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How much is kept; the oldest goes first. Sequence numbers are never forgotten."""
+
+    receipts: int = 1_000_000
+    """Rows."""
+    seconds: int = 180 * 86400
+    """Age since they were stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How often checks of one provider at one level came out one way."""
+
+    provider: Address
+    level: Level
+    outcome: Outcome
+    basis: Basis
+    """What the outcome rests on."""
+    count: int
+
+
+class ReceiptStore:
+    """Receipts, verdicts and sequence numbers in one database. Calls block: keep them off an event loop.
+
+    Every method raises StoreError when the database is full, locked by another program, damaged or unreachable.
+    """
+
+    def __init__(self, url: str, *, keep: Keep | None = None, clock: Callable[[], float] = time.time) -> None:
+        """`url`: an SQLAlchemy URL, such as `sqlite:////path/to/receipts.db`. `clock`: Unix seconds."""
+        self._url = url
+        self._keep = keep or Keep()
+        self._clock = clock
+        self._engine = open_database(url)
+        self._writes = 0
+
+    def issue(self, provider: Address, make: Callable[[int], Bundle]) -> Bundle:
+        """Take `provider`'s next sequence number, have `make` sign under it, and store what it made.
+
+        One transaction: when this returns, the bundle is on the disk and its number spent; when the process dies
+        before, neither is, and nobody has seen the bundle.
+        """
+
+        def work(connection: Connection) -> Bundle:
+            bundle = make(self._next(connection, provider))
+            self._insert(connection, bundle)
+            self._prune(connection)
+            return bundle
+
+        return self._write(work)
+
+    def put(self, bundle: Bundle) -> None:
+        """Keep somebody else's receipt, whose signature was checked; once more is no error.
+
+        Raises:
+            Equivocation: the same provider signed another receipt under this number. Two of them are kept.
+        """
+        receipt = bundle.receipt
+        found = self._write(lambda connection: self._put(connection, bundle))
+        if found not in (None, receipt.digest.hex()):
+            raise Equivocation(
+                f"{receipt.provider} signed two different receipts under sequence number {receipt.sequence}",
+                f"{found} is kept, and one that contradicts it",
+            )
+
+    def get(self, digest: Digest) -> Bundle:
+        """The receipt with this digest; for those who may read everything, since receipts show their digests.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with guard(self._url), reading(self._engine) as connection:
+            for table in (receipts, exhibits):
+                data = connection.scalar(select(table.c.bundle).where(table.c.digest == digest.hex()))
+                if data is not None:
+                    return Bundle.decode(data)
+        raise NotFound("no receipt has this digest", "it may be older than what is kept here")
+
+    def find(self, name: Digest) -> Sequence[Bundle]:
+        """Every bundle whose request or call has this name (`Request.name`, `Request.call`): by choice, then in the
+        order in which they came. Nothing that a receipt shows finds it: who knows the name knows the request."""
+        named = or_(receipts.c.name == name.hex(), receipts.c.call == name.hex())
+        query = select(receipts.c.bundle).where(named).order_by(receipts.c.id.desc()).limit(_MOST_FOUND)
+        with guard(self._url), reading(self._engine) as connection:
+            found = [Bundle.decode(data) for data in connection.scalars(query)]
+        found.reverse()
+        return sorted(found, key=lambda bundle: bundle.request.choice)
+
+    def note(self, request: Request, trace: Trace) -> None:
+        """Keep what happened to a request."""
+        row = insert(traces).values(
+            name=request.name.hex(),
+            call=request.call.hex(),
+            kept=int(self._clock()),
+            body=json.dumps(trace.to_json()),
+        )
+        self._write(lambda connection: connection.execute(row))
+
+    def traces(self, name: Digest) -> Sequence[Sequence[Mapping[str, object]]]:
+        """What happened to the requests with this name or call (`Trace.to_json`), oldest first."""
+        named = or_(traces.c.name == name.hex(), traces.c.call == name.hex())
+        query = select(traces.c.body).where(named).order_by(traces.c.id.desc()).limit(_MOST_FOUND)
+        with guard(self._url), reading(self._engine) as connection:
+            return [json.loads(body) for body in connection.scalars(query)][::-1]
+
+    def unaudited(self, limit: int, *, after: int = 0) -> Sequence[tuple[int, Digest]]:
+        """Row numbers over `after` and digests of receipts without a verdict, oldest first."""
+        query = (
+            select(receipts.c.id, receipts.c.digest)
+            .outerjoin(verdicts, verdicts.c.receipt == receipts.c.digest)
+            .where(receipts.c.id > after, verdicts.c.id.is_(None))
+            .order_by(receipts.c.id)
+            .limit(limit)
+        )
+        with guard(self._url), reading(self._engine) as connection:
+            return [(row.id, bytes.fromhex(row.digest)) for row in connection.execute(query)]
+
+    def contradicting(self, limit: int) -> Sequence[tuple[Digest, Digest]]:
+        """Digests of two receipts each that contradict each other, as long as the later one has no verdict."""
+        same_number = (receipts.c.provider == exhibits.c.provider) & (receipts.c.sequence == exhibits.c.sequence)
+        query = (
+            select(receipts.c.digest.label("one"), exhibits.c.digest.label("other"))
+            .join(exhibits, same_number)
+            .outerjoin(verdicts, verdicts.c.receipt == exhibits.c.digest)
+            .where(verdicts.c.id.is_(None))
+            .order_by(exhibits.c.id)
+            .limit(limit)
+        )
+        with guard(self._url), reading(self._engine) as connection:
+            return [(bytes.fromhex(row.one), bytes.fromhex(row.other)) for row in connection.execute(query)]
+
+    def count(self) -> int:
+        """Receipts that are kept."""
+        with guard(self._url), reading(self._engine) as connection:
+            return connection.scalar(select(func.count()).select_from(receipts)) or 0
+
+    def judge(self, verdict: Verdict) -> None:
+        """Keep a verdict."""
+        with guard(self._url), self._engine.begin() as connection:
+            connection.execute(
+                insert(verdicts).values(
+                    receipt=verdict.receipt,
+                    provider=verdict.provider,
+                    level=verdict.level,
+                    outcome=verdict.outcome,
+                    basis=verdict.basis,
+                    body=json.dumps(verdict.to_json()),
+                )
+            )
+
+    def verdicts_on(self, digest: Digest) -> Sequence[Mapping[str, object]]:
+        """What checks of one receipt found (`Verdict.to_json`), oldest first."""
+        query = select(verdicts.c.body).where(verdicts.c.receipt == digest.hex()).order_by(verdicts.c.id)
+        with guard(self._url), reading(self._engine) as connection:
+            return [json.loads(body) for body in connection.scalars(query)]
+
+    def tested(self, provider: Address) -> int:
+        """Verdicts on a provider that rest on statistics."""
+        statistical = (verdicts.c.provider == provider) & verdicts.c.basis.in_(("test", "history"))
+        with guard(self._url), reading(self._engine) as connection:
+            return connection.scalar(select(func.count()).select_from(verdicts).where(statistical)) or 0
+
+    def tallies(self) -> Sequence[Tally]:
+        """What checks found, counted."""
+        keys = (verdicts.c.provider, verdicts.c.level, verdicts.c.outcome, verdicts.c.basis)
+        query = select(*keys, func.count().label("times")).group_by(*keys)
+        with guard(self._url), reading(self._engine) as connection:
+            rows = connection.execute(query)
+            return [Tally(row.provider, row.level, row.outcome, row.basis, row.times) for row in rows]
+
+    def contradictions(self) -> Mapping[Address, int]:
+        """How many receipts contradict another one, per provider."""
+        query = select(exhibits.c.provider, func.count().label("times")).group_by(exhibits.c.provider)
+        with guard(self._url), reading(self._engine) as connection:
+            return {row.provider: row.times for row in connection.execute(query)}
+
+    def check(self) -> None:
+        """Write something and commit it.
+
+        Raises:
+            StoreError: receipts cannot be kept now.
+        """
+        self._write(lambda connection: _set(connection, "checked", int(self._clock())))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        """`work` in one transaction; anew where another program wrote the same row at the same time, which databases
+        tell that let writers work side by side (PostgreSQL)."""
+        with guard(self._url):
+            for _ in range(ATTEMPTS - 1):
+                with suppress(IntegrityError), self._engine.begin() as connection:
+                    return work(connection)
+            with self._engine.begin() as connection:
+                return work(connection)
+
+    def _put(self, connection: Connection, bundle: Bundle) -> str | None:
+        """The digest of the receipt that was here under the same number, if there was one."""
+        receipt = bundle.receipt
+        same_number = (receipts.c.provider == receipt.provider) & (receipts.c.sequence == receipt.sequence)
+        found = connection.scalar(select(receipts.c.digest).where(same_number))
+        if found is None:
+            self._insert(connection, bundle)
+            self._prune(connection)
+        elif found != receipt.digest.hex():
+            like = (exhibits.c.provider == receipt.provider) & (exhibits.c.sequence == receipt.sequence)
+            if connection.scalar(select(exhibits.c.id).where(like).limit(1)) is None:
+                connection.execute(
+                    insert(exhibits).values(
+                        digest=receipt.digest.hex(),
+                        provider=receipt.provider,
+                        sequence=receipt.sequence,
+                        bundle=bundle.encode(),
+                    )
+                )
+        return found
+
+    def _next(self, connection: Connection, provider: Address) -> int:
+        name = f"sequence {provider}"
+        raised = connection.execute(update(counters).where(counters.c.name == name).values(value=counters.c.value + 1))
+        if _changed(raised):
+            return connection.execute(select(counters.c.value).where(counters.c.name == name)).scalar_one()
+        first = int(self._clock()) << _SEQUENCE_BITS
+        connection.execute(insert(counters).values(name=name, value=first))
+        return first
+
+    def _insert(self, connection: Connection, bundle: Bundle) -> None:
+        receipt = bundle.receipt
+        connection.execute(
+            insert(receipts).values(
+                digest=receipt.digest.hex(),
+                name=bundle.request.name.hex(),
+                call=bundle.request.call.hex(),
+                provider=receipt.provider,
+                sequence=receipt.sequence,
+                kept=int(self._clock()),
+                bundle=bundle.encode(),
+            )
+        )
+
+    def _prune(self, connection: Connection) -> None:
+        self._writes += 1
+        if self._writes % _PRUNE_EVERY:
+            return
+        for table in (receipts, traces):
+            newest = connection.scalar(select(func.max(table.c.id))) or 0
+            old = (table.c.id <= newest - self._keep.receipts) | (
+                table.c.kept < int(self._clock()) - self._keep.seconds
+            )
+            connection.execute(delete(table).where(old))
+        newest = connection.scalar(select(func.max(verdicts.c.id))) or 0
+        connection.execute(delete(verdicts).where(verdicts.c.id <= newest - self._keep.receipts))
+
+
+def _set(connection: Connection, name: str, value: int) -> None:
+    if not _changed(connection.execute(update(counters).where(counters.c.name == name).values(value=value))):
+        connection.execute(insert(counters).values(name=name, value=value))
+
+
+def _changed(result: CursorResult[tuple[object, ...]]) -> bool:
+    return result.rowcount > 0

@@ -1,0 +1,1 @@
+"""Checks of receipts against recomputed steps; pure, and never importing an engine."""

@@ -1,0 +1,34 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Asynchronous tests (`@pytest.mark.anyio`) run on asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    """The real model's GGUF in the user's own ASSAY_HOME, fetched once if it is missing."""
+    from assay.apps.config import home
+    from assay.engines.models import pull
+
+    return pull("smollm2-135m", home()).path
+
+
+@pytest.fixture
+def tmp_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty ASSAY_HOME of the test's own, and no setting from the environment."""
+    for name in [name for name in os.environ if name.startswith("ASSAY_")]:
+        monkeypatch.delenv(name)
+    root = tmp_path / "home"
+    root.mkdir()
+    monkeypatch.setenv("ASSAY_HOME", str(root))
+    return root

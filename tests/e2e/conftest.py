@@ -1,0 +1,98 @@
+"""One network of real processes that the whole session shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.e2e.kit import TOOLS_MODEL, TOOLS_TEMPLATE, Place, Program, all_running, with_template
+
+from assay.apps.checking import open_checker
+from assay.core.bundle import Bundle
+from assay.core.hashing import Digest
+from assay.core.verdict import Verdict
+from assay.engines.llama_model import LlamaModel, LlamaTokenizer
+from assay.engines.models import resolve
+
+SIZE = ("--port", "0", "--json", "--threads", "1", "--parallel", "4", "--context", "320")
+
+
+@dataclass
+class Network:
+    """Two providers behind a gateway, and a node, each with both models."""
+
+    place: Place
+    model: Path
+    tools_model: Path
+    gateway: Program
+    node: Program
+    tools_node: Program
+    providers: list[Program]
+
+    def programs(self) -> list[Program]:
+        """All of them."""
+        return [self.gateway, self.node, self.tools_node, *self.providers]
+
+    def file(self, model: str) -> Path:
+        """The model file that is served under a name."""
+        return self.tools_model if model == TOOLS_MODEL else self.model
+
+    def surface(self, name: str, model: str) -> Program:
+        """Who answers for a model: the gateway for both, one node for each."""
+        if name == "gateway":
+            return self.gateway
+        return self.tools_node if model == TOOLS_MODEL else self.node
+
+
+@pytest.fixture(scope="session")
+def tools_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real model with a chat template that takes tools."""
+    return with_template(model_path, tmp_path_factory.mktemp("model") / f"{TOOLS_MODEL}.gguf", TOOLS_TEMPLATE)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(model_path: Path) -> Iterator[LlamaTokenizer]:
+    """The real model's vocabulary."""
+    with LlamaModel(model_path, vocab_only=True) as model:
+        yield model.tokenizer
+
+
+@pytest.fixture(scope="session")
+def check(
+    model_path: Path, tools_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Bundle], Verdict]]:
+    """What `assay verify` does, in this process: another one for each receipt takes seconds."""
+    root = tmp_path_factory.mktemp("checks")
+    with ExitStack() as stack:
+        checks: dict[Digest, Callable[[Bundle], Verdict]] = {}
+
+        def checked(bundle: Bundle) -> Verdict:
+            for path in (model_path, tools_path):
+                found = resolve(str(path), root)
+                if found.sha256 == bundle.receipt.model and found.sha256 not in checks:
+                    checks[found.sha256] = stack.enter_context(open_checker(found))
+            return checks[bundle.receipt.model](bundle)
+
+        yield checked
+
+
+@pytest.fixture(scope="session")
+def network(model_path: Path, tools_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """Real programs on loopback. At the end none of them may have failed at anything that was asked of it."""
+    place = Place(tmp_path_factory.mktemp("network"))
+    models: Mapping[str, Path] = {"plain": model_path, "tools": tools_path}
+    starts = [
+        place.running(f"{kind}-{name}", *command, "--model", str(path), *SIZE, wait=False, ASSAY_NODE_KEY=name)
+        for name, path in models.items()
+        for kind, command in (("serve", ("serve", "--key", f"provider-{name}")), ("up", ("up",)))
+    ]
+    with all_running(starts) as (provider, node, tools_provider, tools_node):
+        named = [part for one in (provider, tools_provider) for part in ("--provider", one.url)]
+        with place.running("gateway", "gateway", "--port", "0", "--json", *named) as gateway:
+            found = Network(place, model_path, tools_path, gateway, node, tools_node, [provider, tools_provider])
+            yield found
+            for program in found.programs():
+                assert "Traceback" not in program.log, program.log

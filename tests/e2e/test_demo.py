@@ -1,0 +1,121 @@
+"""The demonstration as a user runs it: real processes, the real model, a cheat that is caught."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.apps.cli_kit import COMMAND, ROOT, Said, environment
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.model]
+OFFLINE = """
+import socket
+
+def refuse(*_args, **_kwargs):
+    raise AssertionError("the network was used")
+
+socket.socket.connect = socket.socket.connect_ex = socket.socket.bind = socket.getaddrinfo = refuse
+"""
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> dict[str, str]:
+    """Environment of a process that fails as soon as it touches the network."""
+    folder = tmp_path / "offline"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(OFFLINE)
+    return {**environment(), "PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'src'}"}
+
+
+def demo(*options: str, timeout: float = 400) -> Said:
+    """Run the demonstration."""
+    done = subprocess.run(
+        [*COMMAND, "demo", *options], capture_output=True, text=True, timeout=timeout, env=environment()
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+def children(parent: int) -> list[int]:
+    """Processes that `parent` started and that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            _, _, rest = path.read_text().rpartition(")")
+        except OSError:
+            continue
+        state, ppid, *_ = rest.split()
+        if int(ppid) == parent and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_the_cheat_is_caught_and_every_receipt_verifies(
+    model_path: Path, tmp_path: Path, offline: dict[str, str]
+) -> None:
+    """One object with every key; honest answers hold, the cheat is named with a reason, and each receipt file verifies
+    in another process that has no network, while those of the cheat do not."""
+    said = demo("--json", "--out", str(tmp_path / "out"))
+    result = said.json
+    assert said.code == 0, said.err
+    assert result["requests"] >= 12
+    assert result["false_alarms"] == 0
+    assert result["inconclusive"] == 0
+    (cheat,) = result["cheats"]
+    assert cheat["caught"] is True
+    assert cheat["kind"] == "other-model"
+    assert cheat["reason"]
+    assert cheat["provider"] in {provider["address"] for provider in result["providers"] if provider["cheat"]}
+    assert result["verified"] == len(result["receipts"]) >= 8
+    assert {row["level"] for row in result["answers"]} >= {"pinned", "statistical"}
+    files = [(path, 0) for path in result["receipts"]] + [(path, 1) for path in result["exhibits"]]
+    assert any(code for _, code in files)
+    for path, code in files:
+        checked = subprocess.run([*COMMAND, "verify", path, "--json"], capture_output=True, env=offline, timeout=120)
+        verdict = json.loads(checked.stdout)
+        assert checked.returncode == code, (path, verdict, checked.stderr)
+        assert {"holds", "level", "reasons", "tokens_checked", "seconds"} <= set(verdict)
+        assert verdict["holds"] is (code == 0)
+        assert verdict["tokens_checked"] > 0
+
+
+def test_the_text(model_path: Path, tmp_path: Path) -> None:
+    """In text: a row an answer, the cheat and what it did, and what to try next."""
+    questions = json.loads((ROOT / "src" / "assay" / "apps" / "demo" / "questions.json").read_text(encoding="utf-8"))[
+        :4
+    ]
+    short = tmp_path / "questions.json"
+    short.write_text(json.dumps(questions), encoding="utf-8")
+    said = demo("--cheat", "temperature", "--questions", str(short), "--out", str(tmp_path / "out"))
+    assert said.code == 0, said.out + said.err
+    for question in questions:
+        assert question["text"] in said.out
+    for words in ("ignores the temperature", "Caught", "0 false alarms", "Try next", "verify"):
+        assert words in said.out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_is_left(model_path: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C, and even `kill -9`, take every process of the network along."""
+    running = subprocess.Popen(
+        [*COMMAND, "demo", "--out", str(tmp_path / "out")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    until = time.monotonic() + 60
+    while len(started := children(running.pid)) < 3 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert len(started) >= 3
+    running.send_signal(number)
+    assert running.wait(30) in (130, -signal.SIGKILL)
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in started) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]

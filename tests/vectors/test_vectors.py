@@ -1,0 +1,189 @@
+"""The checked-in vectors: the code reproduces them, and implementations that share no code with it agree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.core import sampler_reference as reference
+from tests.ethereum import Account, encode_typed_data, keccak
+from tests.vectors import generate
+
+from assay.core import encoding, merkle
+from assay.core.bundle import Bundle
+from assay.core.completion import TopLogprobs
+from assay.core.errors import BindingMismatch, EncodingError, InvalidSignature, VerificationError
+from assay.core.evidence import logits_leaf, top_leaf
+from assay.core.keys import recover
+from assay.core.profile import Profile
+from assay.core.receipt import Receipt, verify_signature
+from assay.core.request import LEVELS, Request, SamplerSettings
+from assay.verify.binding import check_offline
+
+HERE = Path(__file__).parent
+BUILT = generate.build()
+
+
+def load(path: str) -> Any:
+    """A vector file's content."""
+    return json.loads((HERE / path).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", sorted(BUILT))
+def test_the_code_reproduces_the_vectors(path: str) -> None:
+    """A change of any encoding shows here. Meant? Raise its version, then run `python -m tests.vectors.generate`."""
+    assert (HERE / path).read_bytes() == BUILT[path].encode()
+
+
+def test_every_file_is_generated_described_and_small() -> None:
+    """No stray vectors; each format's README names each of its files; all together stay under 200 KB."""
+    files = {path.relative_to(HERE).as_posix() for path in HERE.rglob("*.json")}
+    assert files == set(BUILT)
+    for path in files:
+        folder, name = path.split("/")
+        assert f"`{name}`" in (HERE / folder / "README.md").read_text(encoding="utf-8"), path
+    assert sum(path.stat().st_size for path in HERE.rglob("*.*") if path.suffix in (".json", ".md")) < 200_000
+
+
+def test_canonical_encoding() -> None:
+    """Canonical bytes are read; every other spelling listed is refused."""
+    for case in load("encoding/canonical.json"):
+        data = bytes.fromhex(case["hex"])
+        assert data == case["canonical"].encode()
+        assert encoding.parse_canonical(data, what="it") == json.loads(case["json"])
+    for case in load("encoding/refused.json"):
+        with pytest.raises(EncodingError):
+            encoding.parse_canonical(bytes.fromhex(case["hex"]), what=case["why"])
+    for text in load("encoding/base64url.json")["refused"]:
+        with pytest.raises(EncodingError):
+            encoding.unb64(text, size=None, what="it")
+
+
+def test_merkle_proofs() -> None:
+    """Each proof holds, and not for its neighbour's place."""
+    for case in load("merkle/proofs.json"):
+        root, item = bytes.fromhex(case["root"]), bytes.fromhex(case["leaf"])
+        path = [bytes.fromhex(step) for step in case["path"]]
+        merkle.verify(root, case["count"], case["index"], item, path)
+        with pytest.raises(BindingMismatch):
+            merkle.verify(root, case["count"], case["index"] ^ 1, item, path)
+
+
+def test_keys() -> None:
+    """eth_account has the same addresses and signatures; the refused ones are refused."""
+    for case in load("keys/signatures.json"):
+        account = Account.from_key(case["secret"])
+        assert account.address.lower() == case["address"]
+        assert account.unsafe_sign_hash(bytes.fromhex(case["digest"])).signature.hex() == case["signature"]
+    for case in load("keys/refused.json"):
+        with pytest.raises(InvalidSignature):
+            recover(bytes.fromhex(case["digest"]), bytes.fromhex(case["signature"]))
+
+
+def test_receipts() -> None:
+    """eth_account computes each digest from the struct's type and recovers the provider."""
+    struct = load("receipt/struct.json")
+    name, members = struct["type"].rstrip(")").split("(")
+    fields = [dict(zip(("type", "name"), member.split(" "), strict=True)) for member in members.split(",")]
+    domain = [{"name": "name", "type": "string"}, {"name": "version", "type": "string"}]
+    levels, stops = ("signed", "statistical", "pinned"), ("stop", "length", "cancelled", "failed")
+    assert keccak(struct["type"].encode()).hex() == struct["type_hash"]
+    for case in load("receipt/receipts.json"):
+        receipt = Receipt.from_json(encoding.parse_canonical(case["canonical"].encode(), what="it"))
+        verify_signature(receipt)
+        message: dict[str, Any] = {}
+        for field in fields:
+            snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in field["name"])
+            message[field["name"]] = getattr(receipt, snake, 1)
+        message |= {"level": levels.index(receipt.level), "stop": stops.index(receipt.stop)}
+        typed = encode_typed_data(
+            full_message={
+                "types": {"EIP712Domain": domain, name: fields},
+                "primaryType": name,
+                "domain": struct["domain"],
+                "message": message,
+            }
+        )
+        assert typed.header.hex() == struct["domain_separator"]
+        assert keccak(b"\x19" + typed.version + typed.header + typed.body).hex() == case["digest"]
+        assert Account.recover_message(typed, signature=case["signature"]).lower() == receipt.provider
+
+
+def test_requests_and_profiles() -> None:
+    """What the canonical text spells has the digests listed."""
+    for case in load("request/requests.json"):
+        request = Request.from_json(encoding.parse_canonical(case["canonical"].encode(), what="it"))
+        assert request == Request.from_json(case["request"])
+        assert [x.hex() for x in (request.digest, request.name, request.call, request.seed)] == [
+            case["digest"],
+            case["name"],
+            case["call"],
+            case["seed"],
+        ]
+    for case in load("profile/profiles.json"):
+        profile = Profile.from_json(encoding.parse_canonical(case["canonical"].encode(), what="it"))
+        assert profile == Profile.from_json(case["profile"])
+        assert profile.digest.hex() == case["digest"]
+
+
+def test_evidence() -> None:
+    """Leaves follow from the numbers listed."""
+    for case in load("evidence/pinned.json"):
+        assert logits_leaf(np.frombuffer(bytes.fromhex(case["logits"]), "<f4")).hex() == case["leaf"]
+    for case in load("evidence/statistical.json"):
+        top = TopLogprobs(float(case["chosen"]), tuple(case["ids"]), tuple(map(float, case["logprobs"])))
+        assert top_leaf(top).hex() == case["leaf"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_bundles(level: str) -> None:
+    """Each file holds as far as can be told without a model."""
+    bundle = Bundle.decode((HERE / "bundle" / f"{level}.json").read_bytes())
+    check_offline(bundle)
+    assert bundle.receipt.level == level
+
+
+def test_edited_bundles() -> None:
+    """Each edit is refused by what the vector says, and for a binding at the field it says."""
+    for case in load("bundle/refused.json"):
+        text = (HERE / "bundle" / case["file"]).read_bytes().decode()
+        assert text.count(case["replace"]) == 1, case
+        error, *field = case["by"].split(" ")
+        with pytest.raises((EncodingError, VerificationError)) as caught:
+            check_offline(Bundle.decode(text.replace(case["replace"], case["with"]).encode()))
+        assert type(caught.value).__name__ == error, case
+        assert [getattr(caught.value, "field", "")] == (field or [""]), case
+
+
+def test_sampler_noise_and_weights() -> None:
+    """The scalar reference gives the same keys, hashes, noise and weights, to the bit."""
+    vectors = load("sampler/noise.json")
+    seed = bytes.fromhex(vectors["seed"])
+    for case in vectors["positions"]:
+        assert f"{reference.position_key(seed, case['position']):016x}" == case["key"]
+        for item in case["tokens"]:
+            assert reference.hash32(seed, case["position"], item["token"]) == item["hash"]
+            assert reference.noise(item["hash"]).hex() == item["noise"]
+    for hashed, noise in vectors["hashes"]:
+        assert reference.noise(hashed).hex() == noise
+    for case in load("sampler/weights.json"):
+        assert reference.weight(float.fromhex(case["deficit"])) == case["weight"]
+
+
+def test_sampler_draws() -> None:
+    """The scalar reference draws the same tokens, and finds the same gaps."""
+    vectors = load("sampler/draws.json")
+    seed = bytes.fromhex(vectors["seed"])
+    for case in vectors["draws"]:
+        row, settings = vectors["rows"][case["row"]], SamplerSettings(**case["settings"])
+        allowed = None if case["allowed"] is None else [i in case["allowed"] for i in range(len(row))]
+        drawn = [reference.draw(row, settings, seed, position, allowed) for position in range(len(case["tokens"]))]
+        assert drawn == case["tokens"]
+        if settings.temperature:
+            scores = reference.scores(row, settings, seed, 0, allowed)
+            best = max(scores.values())
+            gaps = [best - scores[token] if token in scores else float("inf") for token in range(6)]
+            assert gaps == [float(gap) if gap == "inf" else float.fromhex(gap) for gap in case["gaps"]]
