@@ -22,7 +22,7 @@ def _bounded(_context: object, body: object) -> object:
     if not isinstance(body, dict):
         return body
     if isinstance(asked := body.get("request"), dict):
-        return body | {"request": _plainer(_known(asked))}
+        return {name: _whole(value) for name, value in body.items()} | {"request": _plainer(_known(asked))}
     body = _known(body)
     for field in ("max_tokens", "max_completion_tokens") if "messages" in body else ("max_tokens",):
         limit = body.get(field, 2)
@@ -39,8 +39,18 @@ def _known(body: dict[str, object]) -> dict[str, object]:
     return body
 
 
+def _whole(value: object) -> object:
+    """2.0 as 2, also within."""
+    if isinstance(value, dict):
+        return {name: _whole(each) for name, each in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _plainer(request: dict[str, object]) -> dict[str, object]:
-    """On the native wire no `max_tokens` is no limit, and valid JSON inside of strings is never generated."""
+    """On the native wire no `max_tokens` is no limit, and valid JSON inside of strings is never generated; nor do most
+    generators write an integer without a fraction, which JSON Schema counts as one and the canonical encoding does not.
+    """
+    request = {name: _whole(value) for name, value in request.items()}
     plain = {"tools": "", "response_format": "", "tool_choice": "none", "max_tokens": 2}
     request = request | {name: value for name, value in plain.items() if isinstance(request.get(name), type(value))}
     messages = request.get("messages")
