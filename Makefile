@@ -46,10 +46,10 @@ bench: setup  ## measurements as JSON (BENCH=name, default all)
 ci: ## what CI runs
 	@.ci/run
 
-lock: $(STAMPS)/venv  ## resolve the dependencies again and write both lock files (needs the network)
+lock: $(STAMPS)/venv  ## write both lock files for pyproject.toml (UPGRADE=--upgrade takes newer versions; needs the network)
 	@$(PIP) install --quiet --require-virtualenv uv
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	  --python-version 3.11 --upgrade --group build --group dev pyproject.toml -o requirements-dev.lock
+	  --python-version 3.11 $(UPGRADE) --group build --group dev pyproject.toml -o requirements-dev.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  --python-version 3.11 --group build pyproject.toml -c requirements-dev.lock -o requirements.lock
 
