@@ -18,6 +18,7 @@ import numpy as np
 from assay.engines.exact.affine import Matrix
 from assay.engines.exact.whole import (
     LOG_FRACTION,
+    SATURATED,
     bit_length,
     divide,
     exp2_negative,
@@ -35,6 +36,8 @@ HEAD_BITS: Final = 30
 """Queries and keys before they are turned."""
 SCORE_LIMIT: Final = 1 << 40
 """Attention scores (16 fraction bits, in powers of two) are capped at this magnitude."""
+EMBEDDING_LIMIT: Final = (1 << 38) - 1
+"""Embeddings that are multiplied with a number are capped at this magnitude before."""
 LOGIT_FRACTION: Final = 16
 """Fraction bits of logits, which are held in 32 bits."""
 
@@ -136,6 +139,7 @@ def embed(model: Model, token: int) -> np.ndarray:
     """The token's row, int64 [width] with RESIDUAL fraction bits."""
     x = model.embedding.whole(token)
     if model.embedding_scale:
+        x = np.clip(x, -EMBEDDING_LIMIT, EMBEDDING_LIMIT)
         return into_32_bits(round_shift(x * model.embedding_scale, model.embedding.fraction))
     return into_32_bits(round_shift(x, model.embedding.fraction - RESIDUAL))
 
@@ -245,7 +249,7 @@ GELU_SCALE: Final = 1713443940
 def normalise(x: np.ndarray, fraction: int, gain: Gain, epsilon: int) -> tuple[np.ndarray, int]:
     """RMS norm (arXiv:1910.07467): x g / sqrt(mean(x^2) + epsilon), as activations.
 
-    `x`: int64 [n] with `fraction` fraction bits, n at most 2^14. Bits under 2^-24 do not count beside epsilon.
+    `x`: int64 [n] with `fraction` fraction bits, n at most 2^13. Bits under 2^-24 do not count beside epsilon.
     """
     shift = max(0, bit_length(x) - NORM_BITS, fraction - NORM_BITS)
     x = round_shift(x, shift)
@@ -266,7 +270,9 @@ def multiply(matrix: Matrix, x: np.ndarray, fraction: int, bias: np.ndarray | No
     """
     y = matrix.whole() @ x
     fraction += matrix.fraction
-    return (y if bias is None else y + round_shift(bias, RESIDUAL - fraction)), fraction
+    if bias is not None:
+        y = np.clip(y + round_shift(bias, RESIDUAL - fraction), -SATURATED, SATURATED)
+    return y, fraction
 
 
 def add(model: Model, stream: np.ndarray, y: np.ndarray, fraction: int, after: Gain | None) -> np.ndarray:
