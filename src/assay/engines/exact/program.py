@@ -72,15 +72,14 @@ def program_of(model: Model) -> Program:
         bias_at=np.array(bias_table, np.int64),
         turns=np.array([layer.turns for layer in layers], np.uint64),
         windows=np.array([layer.window for layer in layers], np.int64),
-        products=np.array(
-            [fields(m) for layer in layers for m in products(layer)] + [fields(model.head)], np.int64
-        ),
-        offsets=np.cumsum([0, *rows[:-1]]).astype(np.int64),
-        layer_size=sum(rows),
+        products=np.array([fields(m) for layer in layers for m in products(layer)] + [fields(model.head)], np.int64),
+        offsets=np.array([0, rows[0] + 1, *(np.cumsum(rows[1:-1]) + rows[0] + 1), rows[0]], np.int64),
+        sizes=np.array(rows, np.int64),
+        layer_size=sum(rows) + 1,
     )
     shape = Shape(
         layers=len(layers), width=model.width, heads=model.heads, kv_heads=model.kv_heads,
         head_width=model.head_width, feed=rows[4], epsilon=model.epsilon, score_scale=model.score_scale,
         halves=int(model.halves), gelu=int(model.gate == "gelu"), norm_fraction=0,
     )  # fmt: skip
-    return Program(shape, plan, sum(rows) * len(layers), model.head.shape[0], model, tuple(keep))
+    return Program(shape, plan, (sum(rows) + 1) * len(layers), model.head.shape[0], model, tuple(keep))

@@ -10,11 +10,17 @@ from typing import Final
 import numpy as np
 
 from assay.core.errors import EngineError
-from assay.engines.exact.kernels.layers import PRODUCTS, Cache, Desk, Plan, Shape, run
+from assay.engines.exact.kernels.layers import Cache, Desk, Shape, Test, run
 from assay.engines.exact.program import Program
 
 _SPARE: Final = 64
 """Entries that kernels may touch beyond the positions in use."""
+
+
+_NO_TEST: Final = Test(
+    np.zeros((0, 0), np.int32), np.zeros((0, 3, 0), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64),
+    np.zeros(0, np.int64),
+)  # fmt: skip
 
 
 class Runner:
@@ -69,7 +75,7 @@ class Runner:
             self.program.embed(token, self._desk.stream[n])
         arguments = (
             self.program.shape, self.program.plan, self._cache, self._desk, sequences, np.array(positions, np.int64),
-            done.body, wanted, done.head, done.logits,
+            done.body, wanted, done.head, done.logits, _NO_TEST,
         )  # fmt: skip
         others = [self._helpers.submit(run, *arguments, n, self._threads) for n in range(1, self._threads)]
         run(*arguments, 0, self._threads)

@@ -11,8 +11,12 @@ from assay.engines.exact.kernels.scalars import compiled
 @numba.extending.intrinsic
 def _as_ptr(typ, a):
     from llvmlite import ir
-    def cg(c,b,s,args): return b.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    def cg(c, b, s, args):
+        return b.inttoptr(args[0], ir.IntType(8).as_pointer())
+
     return numba.types.voidptr(numba.types.int64), cg
+
 
 @compiled
 def prepare_row(x: np.ndarray, ready: np.ndarray, n: int, count: int) -> None:
@@ -23,7 +27,9 @@ def prepare_row(x: np.ndarray, ready: np.ndarray, n: int, count: int) -> None:
 
 
 @compiled
-def multiply_share(fields: np.ndarray, ready: np.ndarray, count: int, out: np.ndarray, at: int, thread: int, threads: int) -> None:
+def multiply_share(
+    fields: np.ndarray, ready: np.ndarray, count: int, out: np.ndarray, at: int, thread: int, threads: int
+) -> None:
     """Placeholder."""
     rows, columns = fields[1], fields[2]
     w = numba.carray(_as_ptr(fields[3]), (rows, columns), np.int64)

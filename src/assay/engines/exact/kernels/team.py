@@ -8,9 +8,8 @@ from typing import Any, Final
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from assay.engines.exact.kernels.scalars import compiled
+from assay.engines.exact.kernels.scalars import Whole, compiled, generated
 
 _LONG: Final = ir.IntType(64)
 _SPINS: Final = 20_000
@@ -18,7 +17,7 @@ _SPINS: Final = 20_000
 _YIELD: Final = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
 
-@intrinsic
+@generated
 def _fetch_add(_typing: Any, address: Any, value: Any) -> tuple[Any, Callable[..., ir.Value]]:  # noqa: ANN401
     """Add to the int64 at an address; what it was before."""
 
@@ -29,7 +28,7 @@ def _fetch_add(_typing: Any, address: Any, value: Any) -> tuple[Any, Callable[..
     return types.int64(types.int64, types.int64), codegen
 
 
-@intrinsic
+@generated
 def _let_others(_typing: Any) -> tuple[Any, Callable[..., ir.Value]]:  # noqa: ANN401
     def codegen(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> ir.Value:  # noqa: ANN401
         module = builder.module
@@ -41,7 +40,7 @@ def _let_others(_typing: Any) -> tuple[Any, Callable[..., ir.Value]]:  # noqa: A
 
 
 @compiled
-def meet(barrier: int, threads: int) -> None:
+def meet(barrier: Whole, threads: Whole) -> None:
     """Go on when all threads are here. `barrier`: the address of two int64, zero at first."""
     if threads == 1:
         return
