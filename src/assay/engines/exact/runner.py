@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Final
 
 import numpy as np
 
 from assay.core.errors import EngineError
-from assay.engines.exact.kernels.layers import Cache, Desk, Shape, Test, run
+from assay.engines.exact.kernels.layers import Cache, Desk, Shape, Test, remember, run
 from assay.engines.exact.program import Program
 
 _SPARE: Final = 64
 """Entries that kernels may touch beyond the positions in use."""
 
 
-_NO_TEST: Final = Test(
+NO_TEST: Final = Test(
     np.zeros((0, 0), np.int32), np.zeros((0, 3, 0), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64),
     np.zeros(0, np.int64),
 )  # fmt: skip
@@ -71,11 +70,57 @@ class Runner:
         wants = [want_logits] * count if isinstance(want_logits, bool) else want_logits
         wanted = np.flatnonzero(np.array(wants, bool))
         done.start(wanted)
+        self._run(tokens, sequences, positions, done, wanted, NO_TEST)
+
+    def test(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        bodies: Sequence[np.ndarray],
+        heads: Mapping[int, np.ndarray],
+        test: Test,
+    ) -> np.ndarray:
+        """Test passes of sequence 0 instead of computing them: what is wrong first with each, as `layers.run` says it.
+
+        `bodies` int64 [accumulators of all layers] for each token; `heads` int64 [vocabulary] for those that have one,
+        whose `logits` are there afterwards.
+        """
+        self._turn ^= 1
+        done = self._passes[self._turn]
+        wanted = np.array(sorted(heads), np.int64)
+        done.start(wanted)
+        for n, body in enumerate(bodies):
+            done.body[n] = body
+        for m, n in enumerate(wanted):
+            done.head[m] = heads[int(n)]
+        test.failed[:] = -1
+        self._run(tokens, np.zeros(len(tokens), np.int64), positions, done, wanted, test)
+        return test.failed[: len(tokens)]
+
+    def remember(self, positions: Sequence[int], bodies: Sequence[np.ndarray]) -> None:
+        """Take the keys and values of sequence 0's tokens from what their passes committed to, unchecked."""
+        done = self._passes[self._turn]
+        for n, body in enumerate(bodies):
+            done.body[n] = body
+        remember(
+            self.program.shape, self.program.plan, self._cache, self._desk, np.zeros(len(positions), np.int64),
+            np.array(positions, np.int64), done.body,
+        )  # fmt: skip
+
+    def _run(
+        self,
+        tokens: Sequence[int],
+        sequences: np.ndarray,
+        positions: Sequence[int],
+        done: _Pass,
+        wanted: np.ndarray,
+        test: Test,
+    ) -> None:
         for n, token in enumerate(tokens):
             self.program.embed(token, self._desk.stream[n])
         arguments = (
             self.program.shape, self.program.plan, self._cache, self._desk, sequences, np.array(positions, np.int64),
-            done.body, wanted, done.head, done.logits, _NO_TEST,
+            done.body, wanted, done.head, done.logits, test,
         )  # fmt: skip
         others = [self._helpers.submit(run, *arguments, n, self._threads) for n in range(1, self._threads)]
         run(*arguments, 0, self._threads)

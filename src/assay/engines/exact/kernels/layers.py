@@ -126,6 +126,8 @@ class Test(NamedTuple):
 
 FRACTION: Final = PRODUCTS
 """In a token's list of operations (8 a layer), the place of the committed fraction bits."""
+MOST_FRACTION: Final = 1 << 20
+"""More fraction bits than any vector has."""
 _NO_GAIN: Final = np.zeros(0, np.int32)
 _NO_WAVE: Final = np.zeros(0, np.int64)
 _NO_BIAS: Final = np.zeros(0, np.int64)
@@ -162,7 +164,7 @@ def run(
         for kind in (QUERY, KEY, VALUE):
             _product(shape, plan, desk, test, layer, kind, count, body, base, thread, threads)
         meet(barrier, threads)
-        _heads(shape, plan, cache, desk, layer, sequences, positions, body, base, thread, threads)
+        _heads(shape, plan, cache, desk, layer, sequences, positions, body, base, 0, thread, threads)
         meet(barrier, threads)
         _attention(shape, plan, cache, desk, layer, sequences, positions, thread, threads)
         meet(barrier, threads)
@@ -217,6 +219,22 @@ def run(
             shift = desk.fractions[m] + plan.products[last, 0] - LOGIT_FRACTION
             logits_of(head_accumulators[m, low:high], shift, logits[m, low:high])
     meet(barrier, threads)
+
+
+@compiled
+def remember(
+    shape: Shape, plan: Plan, cache: Cache, desk: Desk, sequences: np.ndarray, positions: np.ndarray, body: np.ndarray
+) -> None:
+    """Put the keys and values of n tokens into the cache, from what their passes committed to; one thread's work.
+
+    Of `body` int64 [n, accumulators of all layers] it reads the accumulators of keys and values, and the fraction bits.
+    """
+    for layer in range(shape.layers):
+        base = layer * plan.layer_size
+        for n in range(positions.size):
+            desk.fractions[n] = min(max(body[n, base + plan.offsets[FRACTION]], -MOST_FRACTION), MOST_FRACTION)
+            angles(positions[n], plan.turns[layer], desk.waves[n, 0], desk.waves[n, 1])
+        _heads(shape, plan, cache, desk, layer, sequences, positions, body, base, shape.heads, 0, 1)
 
 
 @compiled
@@ -284,13 +302,13 @@ def _add(
 @compiled
 def _heads(
     shape: Shape, plan: Plan, cache: Cache, desk: Desk, layer: Whole, sequences: np.ndarray, positions: np.ndarray,
-    body: np.ndarray, base: Whole, thread: Whole, threads: Whole,
+    body: np.ndarray, base: Whole, first: Whole, thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
-    """Queries, keys and values of all tokens."""
+    """Queries, keys and values of all tokens; without queries if `first` is the number of their heads, not 0."""
     width = shape.head_width
-    kinds = shape.heads + 2 * shape.kv_heads
+    kinds = shape.heads + 2 * shape.kv_heads - first
     for task in range(thread, positions.size * kinds, threads):
-        n, h = task // kinds, task % kinds
+        n, h = task // kinds, first + task % kinds
         kind = QUERY if h < shape.heads else KEY if h < shape.heads + shape.kv_heads else VALUE
         h -= 0 if kind == QUERY else shape.heads if kind == KEY else shape.heads + shape.kv_heads
         start, end = plan.bias_at[layer, kind]
