@@ -60,6 +60,16 @@ def verify(expected_root: Digest, count: int, index: int, item: Digest, path: Se
     Raises:
         BindingMismatch: it is not.
     """
+    if climb(count, index, item, path) != expected_root:
+        raise BindingMismatch("path", f"leaf {index} is not in the tree")
+
+
+def climb(count: int, index: int, item: Digest, path: Sequence[Digest]) -> Digest:
+    """The root of the tree of `count` leaves that `path` says has `item` at `index`.
+
+    Raises:
+        BindingMismatch: no such tree has a leaf there, or a path like this.
+    """
     if not 0 <= index < count < 2**64:
         raise BindingMismatch("index", f"no leaf {index} among {count}")
     if any(len(node) != 32 for node in (item, *path)):  # or two nodes' border could be moved
@@ -69,10 +79,9 @@ def verify(expected_root: Digest, count: int, index: int, item: Digest, path: Se
         before = place % FAN
         after = min(FAN, size - (place - before)) - before - 1
         siblings = path[used : used + before + after]
-        node = digest("assay/exact-node/1", *siblings[:before], node, *siblings[before:])
+        node = digest("assay/exact-node/1", b"".join([*siblings[:before], node, *siblings[before:]]))
         used += before + after
         place, size = place // FAN, -(-size // FAN)
     if used != len(path):
         raise BindingMismatch("path", f"the tree's path has {len(path)} steps, not {used}")
-    if seal(count, node) != expected_root:
-        raise BindingMismatch("path", f"leaf {index} is not in the tree")
+    return seal(count, node)

@@ -90,3 +90,11 @@ def token_leaf(body_root: Digest, head_root: Digest = ZERO) -> Digest:
 def prompt_leaf(leaves: Sequence[Digest]) -> Digest:
     """The evidence of the first output token: the root over the leaves of all prompt tokens, in order."""
     return tree16.root(leaves)
+
+
+def evidence_leaves(leaves: Sequence[Digest], prompt: int) -> list[Digest]:
+    """The evidence of each output token, given the leaves of all passes, of which the first `prompt` are the prompt's.
+
+    The first output token is predicted by the whole prompt, each later one by the pass over the one before it.
+    """
+    return [prompt_leaf(leaves[:prompt]), *leaves[prompt:]]

@@ -30,7 +30,7 @@ class Packed:
         Raises:
             EncodingError: a width that is none, or another length than the widths tell.
         """
-        codes = np.frombuffer(widths, dtype=np.uint8)
+        codes = np.frombuffer(widths, dtype=np.uint8).copy()
         if packed_size(codes) != len(data):
             raise EncodingError(f"chunks of {packed_size(codes)} bytes were announced, and {len(data)} are there")
         return cls(codes, np.frombuffer(data, dtype=np.uint8))
@@ -70,24 +70,35 @@ def packed_size(widths: np.ndarray) -> int:
     return CHUNK * sum(width * int(counts[width]) for width in WIDTHS)
 
 
+def digest_list(digests: np.ndarray) -> list[Digest]:
+    """uint8 [n, 32] as n digests."""
+    data = digests.tobytes()
+    return [data[i : i + 32] for i in range(0, len(data), 32)]
+
+
 def root_of(digests: np.ndarray) -> Digest:
     """The root over uint8 [chunks, 32]: `tree16.root`, with the lowest level of nodes computed side by side."""
     whole = len(digests) // tree16.FAN
     blocks = np.full(whole, 32 * tree16.FAN // 64, dtype=np.uint8)
-    nodes = _list(tagged_digests("assay/exact-node/1", digests.reshape(-1), blocks)) if whole else []
+    nodes = digest_list(tagged_digests("assay/exact-node/1", digests.reshape(-1), blocks)) if whole else []
     rest = digests[whole * tree16.FAN :]
     if len(digests) == 1:
-        nodes = _list(rest)
+        nodes = digest_list(rest)
     elif len(rest):
         nodes.append(digest("assay/exact-node/1", rest.tobytes()))
     return tree16.seal(len(digests), tree16.top(nodes))
 
 
 def encode_vector(vector: np.ndarray) -> Packed:
-    """Encode int64 [n], contiguous."""
+    """Encode int64 [n]."""
+    vector = np.ascontiguousarray(vector, dtype=np.int64)
+    whole = len(vector) - len(vector) % CHUNK
+    rest = np.zeros(CHUNK, dtype=np.int64)
+    rest[: len(vector) - whole] = vector[whole:]
     widths = np.empty(chunk_count(len(vector)), dtype=np.uint8)
     data = np.empty(len(widths) * CHUNK * max(WIDTHS), dtype=np.uint8)
-    return Packed(widths, data[: pack(vector, widths, data)])
+    last = rest.ctypes.data if whole < len(vector) else 0
+    return Packed(widths, data[: pack(vector.ctypes.data, last, widths, data)])
 
 
 def decode_vector(packed: Packed, n: int) -> np.ndarray:
@@ -111,14 +122,14 @@ def decode_chunks(packed: Packed) -> np.ndarray:
         EncodingError: a width that is not the smallest one.
     """
     vector = np.empty(len(packed.widths) * CHUNK, dtype=np.int64)
-    wrong = unpack(packed.widths, packed.data, vector)
+    wrong = unpack(packed.widths, packed.data.ctypes.data, vector)
     if wrong >= 0:
         raise EncodingError(f"chunk {wrong} takes {packed.widths[wrong]} bytes an accumulator where fewer do")
     return vector
 
 
 def vector_root(vector: np.ndarray) -> Digest:
-    """The root over the chunks of int64 [n], contiguous."""
+    """The root over the chunks of int64 [n]."""
     return encode_vector(vector).root()
 
 
@@ -136,10 +147,5 @@ def check_vector(packed: Packed, n: int, expected_root: Digest) -> np.ndarray:
 
 
 def commit(body: np.ndarray, head: np.ndarray | None) -> Digest:
-    """The leaf of a token's pass: int64 [body size] and, where it had one, int64 [vocabulary], contiguous."""
+    """The leaf of a token's pass: int64 [body size] and, where it had one, int64 [vocabulary]."""
     return token_leaf(vector_root(body), ZERO if head is None else vector_root(head))
-
-
-def _list(digests: np.ndarray) -> list[Digest]:
-    data = digests.tobytes()
-    return [data[i : i + 32] for i in range(0, len(data), 32)]

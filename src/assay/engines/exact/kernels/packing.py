@@ -116,21 +116,19 @@ def _width(spread: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def pack(values: np.ndarray, widths: np.ndarray, out: np.ndarray) -> int:
-    """Encode int64 [n] with zeros up to a multiple of 256.
+def pack(address: int, rest: int, widths: np.ndarray, out: np.ndarray) -> int:
+    """Encode int64 [n] at an address; its last n % 256 are taken from `rest`, the address of int64 [256].
 
     Writes the bytes of each accumulator of chunk i to `widths[i]`, uint8 [ceil(n / 256)], and the chunks to `out`, of
-    which uint8 [2048 for each chunk] are enough. Returns how many bytes were written there.
+    which uint8 [2048 for each chunk] are enough. Returns how many bytes were written there. Without a `rest`, 0, n is
+    a multiple of 256.
     """
-    rest = np.zeros(CHUNK, np.int64)
-    whole = len(values) // CHUNK
-    rest[: len(values) - whole * CHUNK] = values[whole * CHUNK :]
     begin = np.uintp(out.ctypes.data)
     at = begin
     for number in range(len(widths)):
-        source = np.uintp(values.ctypes.data) + np.uintp(8 * CHUNK * number)
-        if number == whole:
-            source = np.uintp(rest.ctypes.data)
+        source = np.uintp(address) + np.uintp(8 * CHUNK * number)
+        if rest != 0 and number == len(widths) - 1:
+            source = np.uintp(rest)
         width = _width(_spread(source))
         widths[number] = width
         _write_low(source, at)
@@ -146,12 +144,12 @@ def pack(values: np.ndarray, widths: np.ndarray, out: np.ndarray) -> int:
 
 
 @njit(nogil=True, cache=True)
-def unpack(widths: np.ndarray, data: np.ndarray, out: np.ndarray) -> int:
-    """Inverse of `pack`, for widths of 4, 5, 6 and 8 whose chunks `data` holds exactly: int64 [256 for each chunk].
+def unpack(widths: np.ndarray, address: int, out: np.ndarray) -> int:
+    """Inverse of `pack`: int64 [256 for each chunk] of the chunks at an address, of these widths (4, 5, 6 or 8).
 
     Returns the number of the first chunk whose width is not the smallest one, or -1.
     """
-    at = np.uintp(data.ctypes.data)
+    at = np.uintp(address)
     for number in range(len(widths)):
         width = np.int64(widths[number])
         place = np.uintp(out.ctypes.data) + np.uintp(8 * CHUNK * number)

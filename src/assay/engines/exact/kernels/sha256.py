@@ -71,7 +71,7 @@ def tagged_digests(tag: Tag, data: np.ndarray, blocks: np.ndarray) -> np.ndarray
     if not side_by_side():
         return _one_by_one(tag, data, blocks)
     out = np.empty((len(blocks), 8), dtype=np.uint32)
-    _digest_all(data, blocks, _midstate(tag), out)
+    _digest_all(data.ctypes.data, blocks, _midstate(tag), out)
     return out.view(np.uint8)
 
 
@@ -201,11 +201,11 @@ def _run(state: np.ndarray, lanes: np.ndarray, blocks: int) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _digest_all(data: np.ndarray, blocks: np.ndarray, midstate: np.ndarray, out: np.ndarray) -> None:
-    """See `tagged_digests`; `out` is uint32 [n, 8]."""
+def _digest_all(address: int, blocks: np.ndarray, midstate: np.ndarray, out: np.ndarray) -> None:
+    """See `tagged_digests`; the messages are at `address`, `out` is uint32 [n, 8]."""
     start = np.empty(len(blocks), np.int64)
     begin = np.zeros(257, np.int64)
-    at = np.int64(data.ctypes.data)
+    at = np.int64(address)
     for i in range(len(blocks)):
         start[i] = at
         at += np.int64(blocks[i]) * _BLOCK
