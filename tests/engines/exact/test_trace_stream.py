@@ -82,7 +82,7 @@ def test_a_plan_is_all_that_later_passes_need() -> None:
 
 def test_the_kept_form_is_much_smaller() -> None:
     """Its chunks, and 32 bytes for each other one."""
-    layout = replace(LAYOUT, layers=(replace(LAYOUT.layers[0], gate=9000),))
+    layout = replace(LAYOUT, layers=(LAYOUT.layers[0]._replace(gate=9000),))
     passes = [PackedPass.of(vector(i, layout.body), None if i == 0 else vector(i, 777)) for i in range(2)]
     header = TraceHeader(bytes(32), 2, 1, layout)
     whole, kept = (
@@ -215,5 +215,5 @@ def test_headers() -> None:
 
 def test_the_largest_models_have_room() -> None:
     """126 layers of 53,248 rows each fit the bound."""
-    layers = (replace(LAYOUT.layers[0], gate=53_248, up=53_248, query=16_384, down=16_384),) * 126
+    layers = (LAYOUT.layers[0]._replace(gate=53_248, up=53_248, query=16_384, down=16_384),) * 126
     assert len(TraceHeader(bytes(32), 2**20, 2**20, Layout(layers, 128_256)).encode()) < MAX_HEADER / 8

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +12,7 @@ from assay.engines.exact.accumulators import CHUNK
 from assay.engines.exact.reference import Model
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(NamedTuple):
     """Rows of a layer's matrices: as many accumulators has each product, in this order."""
 
     query: int
@@ -26,7 +26,7 @@ class Rows:
     @property
     def total(self) -> int:
         """Accumulators of the layer."""
-        return sum(astuple(self))
+        return sum(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Final, NamedTuple
 
 from assay.core.encoding import MAX_IDS, Json, b64, canonical, parse_canonical, unb64
@@ -69,7 +69,7 @@ class TraceHeader:
                 "output": self.output,
                 "body": self.layout.body,
                 "head": self.layout.head,
-                "layers": [list(astuple(rows)) for rows in self.layout.layers],
+                "layers": [list(rows) for rows in self.layout.layers],
             }
         )
 
@@ -109,8 +109,8 @@ class TraceHeader:
 
 
 def _rows(value: Json) -> Rows:
-    if not isinstance(value, list) or len(value) != len(fields(Rows)):
-        raise EncodingError(f"a layer has {len(fields(Rows))} products")
+    if not isinstance(value, list) or len(value) != len(Rows._fields):
+        raise EncodingError(f"a layer has {len(Rows._fields)} products")
     return Rows(*(_between(item, 1, MAX_ROWS, "rows") for item in value))
 
 

@@ -117,7 +117,10 @@ class TraceReader:
         self._expected: Final = header
         self._plan: Final = plan
         self._nonce: Final = nonce
+        self._body: Final = header.layout.body
+        self._spans: Final = tuple(header.layout.kept_spans())
         self._kept: Final = header.layout.kept_chunks()
+        self._others: Final = np.setdiff1d(np.arange(chunk_count(self._body)), self._kept)
         self._ready: list[Pass] = []
         self._refused: AssayError | None = None
         self._buffer = bytearray()
@@ -209,11 +212,10 @@ class TraceReader:
             self._ready.append(found)
 
     def _whole(self, position: int) -> Generator[int, memoryview, tuple[Pass, Digest]]:
-        layout = self._expected.layout
-        body, body_root = yield from self._vector(layout.body)
+        body, body_root = yield from self._vector(self._body)
         if not self._expected.has_head(position):
             return WholePass(position, body, None), token_leaf(body_root)
-        head, head_root = yield from self._vector(layout.head)
+        head, head_root = yield from self._vector(self._expected.layout.head)
         return WholePass(position, body, head), token_leaf(body_root, head_root)
 
     def _vector(self, size: int) -> Generator[int, memoryview, tuple[np.ndarray, Digest]]:
@@ -225,17 +227,16 @@ class TraceReader:
         return Packed.of(widths, (yield packed_size(np.frombuffer(widths, dtype=np.uint8))))
 
     def _part(self, position: int) -> Generator[int, memoryview, tuple[Pass, Digest]]:
-        layout, count = self._expected.layout, chunk_count(self._expected.layout.body)
         packed = yield from self._chunks(len(self._kept))
+        count = len(self._kept) + len(self._others)
         body = np.zeros((count, CHUNK), dtype=np.int64)
         body[self._kept] = decode_chunks(packed).reshape(-1, CHUNK)
         digests = np.empty((count, 32), dtype=np.uint8)
         digests[self._kept] = packed.digests()
-        others = np.frombuffer((yield 32 * (count - len(self._kept))), dtype=np.uint8)
-        digests[np.setdiff1d(np.arange(count), self._kept)] = others.reshape(-1, 32)
+        digests[self._others] = np.frombuffer((yield 32 * len(self._others)), dtype=np.uint8).reshape(-1, 32)
         head_root = bytes((yield 32)) if self._expected.has_head(position) else ZERO
-        vector, spans = body.reshape(-1), tuple(layout.kept_spans())
-        if vector[layout.body :].any():
+        vector = body.reshape(-1)
+        if vector[self._body :].any():
             raise EncodingError("the last chunk of accumulators is not filled up with zeros")
-        keys, values = (tuple(vector[span[i]].copy() for span in spans) for i in range(2))
+        keys, values = (tuple(vector[span[i]].copy() for span in self._spans) for i in range(2))
         return KeptPass(position, keys, values), token_leaf(root_of(digests), head_root)
