@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from tests.core import sampler_reference as reference
 from tests.ethereum import Account, encode_typed_data, keccak
 from tests.vectors import generate
 
-from assay.core import encoding, merkle
+from assay.core import encoding, merkle, tree16
 from assay.core.bundle import Bundle
 from assay.core.completion import TopLogprobs
 from assay.core.errors import BindingMismatch, EncodingError, InvalidSignature, VerificationError
@@ -21,6 +22,10 @@ from assay.core.keys import recover
 from assay.core.profile import Profile
 from assay.core.receipt import Receipt, verify_signature
 from assay.core.request import LEVELS, Request, SamplerSettings
+from assay.engines.exact.accumulators import decode_chunk
+from assay.engines.exact.packed import vector_root
+from assay.engines.exact.trace_header import Planned, TraceHeader
+from assay.engines.exact.trace_stream import TraceReader, WholePass
 from assay.verify.binding import check_offline
 
 HERE = Path(__file__).parent
@@ -187,3 +192,46 @@ def test_sampler_draws() -> None:
             best = max(scores.values())
             gaps = [best - scores[token] if token in scores else float("inf") for token in range(6)]
             assert gaps == [float(gap) if gap == "inf" else float.fromhex(gap) for gap in case["gaps"]]
+
+
+def test_tree16_proofs() -> None:
+    """Each proof holds, and not for its neighbour's place."""
+    for case in load("tree16/proofs.json"):
+        root, item = bytes.fromhex(case["root"]), bytes.fromhex(case["leaf"])
+        path = [bytes.fromhex(step) for step in case["path"]]
+        tree16.verify(root, case["count"], case["index"], item, path)
+        with pytest.raises(BindingMismatch):
+            tree16.verify(root, case["count"], case["index"] ^ 1, item, path)
+
+
+def test_chunks_and_roots() -> None:
+    """Python's own integers spell the same chunks; the fast code has the same roots; the refused ones are refused."""
+    for case in load("trace/chunks.json"):
+        spelled = [x.to_bytes(case["width"], "little", signed=True) for x in (*case["first"], *[-1] * 253)]
+        data = b"".join(x[:4] for x in spelled) + b"".join(x[4:] for x in spelled)
+        assert hashlib.sha256(data).hexdigest() == case["sha256"]
+        assert decode_chunk(data).tolist() == [*case["first"], *[-1] * 253]
+    for case in load("trace/roots.json"):
+        assert vector_root(generate.accumulators("roots", case["count"], case["bits"])).hex() == case["root"]
+    for case in load("trace/refused.json"):
+        with pytest.raises(EncodingError):
+            decode_chunk(bytes.fromhex(case["hex"]))
+
+
+def test_trace_stream() -> None:
+    """The stream is read, and gives the numbers that its labels say."""
+    case = load("trace/stream.json")
+    header, plan = TraceHeader.decode(case["header"].encode()), [Planned(*item) for item in case["plan"]]
+    reader = TraceReader(header, plan, bytes.fromhex(case["nonce"]))
+    passes = reader.feed(bytes.fromhex(case["stream"]))
+    reader.finish()
+    assert [item.position for item in passes] == [0, 1, 2]
+    for i, item in enumerate(passes):
+        body = generate.accumulators(f"body {i}", header.layout.body, 30)
+        if isinstance(item, WholePass):
+            assert item.head is not None
+            assert item.body.tolist() == body.tolist()
+            assert item.head.tolist() == generate.accumulators(f"head {i}", 16, 38).tolist()
+        else:
+            assert item.keys[0].tolist() == body[8:12].tolist()
+            assert item.values[0].tolist() == body[12:16].tolist()

@@ -19,6 +19,7 @@ AssayError
     ├── InvalidSignature
     ├── BindingMismatch       the receipt and what it should cover differ
     ├── ReplayMismatch        recomputing gives other numbers
+    ├── TraceMismatch         a trace is not the one that the receipt commits to
     ├── StatisticalMismatch   the numbers are too far away to be honest noise
     └── Equivocation          one key signed two different receipts under one sequence number
 """
@@ -170,6 +171,14 @@ class ReplayMismatch(VerificationError):
         self.step = step
         self.expected = expected
         self.actual = actual
+
+
+class TraceMismatch(VerificationError):
+    """A served trace is not what the receipt commits to; `position` counts tokens from 0, the prompt's first."""
+
+    def __init__(self, message: str, *, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class StatisticalMismatch(VerificationError):
