@@ -24,7 +24,7 @@ from assay.core.request import LEVELS, Level, Message, Request, SamplerSettings,
 from assay.engines.exact.accumulators import encode_chunk, evidence_leaves, token_leaf, vector_root
 from assay.engines.exact.layout import Layout, Rows
 from assay.engines.exact.trace_header import TraceHeader
-from assay.engines.exact.trace_stream import PackedPass, write_trace
+from assay.engines.exact.trace_stream import EncodedPass, write_trace
 
 HERE = Path(__file__).parent
 KEY = Key.from_secret(hashlib.sha256(b"the key of the vectors").digest())
@@ -506,7 +506,7 @@ def _trace() -> dict[str, Any]:
     }
     nonce, layout = bytes(range(32)), Layout((Rows(8, 4, 4, 8, 300, 300, 8),), 16)
     passes = [
-        PackedPass.of(accumulators(f"body {i}", layout.body, 30), accumulators(f"head {i}", 16, 38) if i else None)
+        EncodedPass.of(accumulators(f"body {i}", layout.body, 30), accumulators(f"head {i}", 16, 38) if i else None)
         for i in range(3)
     ]
     leaves = [item.leaf for item in passes]

@@ -23,7 +23,7 @@ from assay.core.profile import Profile
 from assay.core.receipt import Receipt, verify_signature
 from assay.core.request import LEVELS, Request, SamplerSettings
 from assay.engines.exact.accumulators import decode_chunk
-from assay.engines.exact.packed import vector_root
+from assay.engines.exact.chunks import vector_root
 from assay.engines.exact.trace_header import Planned, TraceHeader
 from assay.engines.exact.trace_stream import TraceReader, WholePass
 from assay.verify.binding import check_offline
@@ -233,5 +233,4 @@ def test_trace_stream() -> None:
             assert item.body.tolist() == body.tolist()
             assert item.head.tolist() == generate.accumulators(f"head {i}", 16, 38).tolist()
         else:
-            assert item.keys[0].tolist() == body[8:12].tolist()
-            assert item.values[0].tolist() == body[12:16].tolist()
+            assert item.body[8:17].tolist() == body[8:17].tolist()

@@ -73,9 +73,7 @@ class LlamaEngine:
         """Answers under way."""
         return self._scheduler.active
 
-    def generate(
-        self, request: Request, prompt: Prompt, *, top_logprobs: int | None = None
-    ) -> AsyncIterator[Step]:
+    def generate(self, request: Request, prompt: Prompt, *, top_logprobs: int | None = None) -> AsyncIterator[Step]:
         """See `Engine.generate`."""
 
         def begin() -> Answering:

@@ -11,7 +11,7 @@ from assay.core.evidence import evidence_root
 from assay.engines.exact.accumulators import evidence_leaves
 from assay.engines.exact.layout import Layout, Rows
 from assay.engines.exact.trace_header import TraceHeader
-from assay.engines.exact.trace_stream import PackedPass
+from assay.engines.exact.trace_stream import EncodedPass
 
 EDGES = [
     sign * (1 << bits) + step
@@ -38,15 +38,15 @@ LAYOUT = Layout((Rows(300, 100, 90, 300, 700, 700, 300), Rows(310, 80, 70, 300, 
 """Keys and values stand in chunks of their own, across borders, and beside each other."""
 
 
-def passes_of(prompt: int, output: int) -> list[PackedPass]:
+def passes_of(prompt: int, output: int) -> list[EncodedPass]:
     """The passes of a made-up response."""
     return [
-        PackedPass.of(vector(i, LAYOUT.body), vector(i + 100, LAYOUT.head) if i >= prompt - 1 else None)
+        EncodedPass.of(vector(i, LAYOUT.body), vector(i + 100, LAYOUT.head) if i >= prompt - 1 else None)
         for i in range(prompt + output - 1)
     ]
 
 
-def header_of(prompt: int, output: int, passes: Sequence[PackedPass]) -> TraceHeader:
+def header_of(prompt: int, output: int, passes: Sequence[EncodedPass]) -> TraceHeader:
     """Its header, with the evidence that a receipt would carry."""
     leaves = evidence_leaves([item.leaf for item in passes], prompt)
     return TraceHeader(evidence_root(leaves, NONCE), prompt, output, LAYOUT)

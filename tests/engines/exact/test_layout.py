@@ -21,15 +21,17 @@ def test_kept_chunks_hold_all_keys_and_values_and_no_other_chunk_does(layers: li
     layout = Layout(tuple(layers), 10)
     marked = np.concatenate(
         [
-            np.repeat([0, 1, 0], [rows.query, rows.key + rows.value, rows.total - rows.query - rows.key - rows.value])
+            np.repeat(
+                [0, 1, 0], [rows.query, 1 + rows.key + rows.value, rows.total - rows.query - 1 - rows.key - rows.value]
+            )
             for rows in layers
         ]
     )
     assert len(marked) == layout.body
     assert layout.kept_chunks().tolist() == np.unique(np.flatnonzero(marked) // 256).tolist()
     spans = list(layout.kept_spans())
-    assert [(k.stop - k.start, v.stop - v.start) for k, v in spans] == [(rows.key, rows.value) for rows in layers]
-    assert all(marked[part].all() for pair in spans for part in pair)
+    assert [span.stop - span.start for span in spans] == [1 + rows.key + rows.value for rows in layers]
+    assert all(marked[span].all() for span in spans)
 
 
 def test_of_a_model(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from assay.engines.exact.openings import (
     verify_chunk,
     verify_pass,
 )
-from assay.engines.exact.packed import encode_vector, vector_root
+from assay.engines.exact.chunks import encode_vector, vector_root
 
 BODY, HEAD = vector(1, LAYOUT.body), vector(2, LAYOUT.head)
 PACKED = encode_vector(BODY), encode_vector(HEAD)

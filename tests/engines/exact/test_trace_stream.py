@@ -15,11 +15,11 @@ from tests.engines.exact.accumulator_kit import LAYOUT, NONCE, header_of, passes
 from assay.core.encoding import canonical
 from assay.core.errors import EncodingError, TraceMismatch
 from assay.engines.exact.layout import Layout
-from assay.engines.exact.packed import decode_vector, encode_vector
+from assay.engines.exact.chunks import decode_vector, encode_vector
 from assay.engines.exact.trace_header import MAX_HEADER, Planned, TraceHeader
 from assay.engines.exact.trace_stream import (
     MAGIC,
-    PackedPass,
+    EncodedPass,
     Pass,
     TraceReader,
     WholePass,
@@ -33,7 +33,7 @@ ALL = HEADER.plan(range(5))
 SOME = HEADER.plan([1, 3])
 
 
-def written(plan: Sequence[Planned], passes: Sequence[PackedPass] = PASSES, header: TraceHeader = HEADER) -> bytes:
+def written(plan: Sequence[Planned], passes: Sequence[EncodedPass] = PASSES, header: TraceHeader = HEADER) -> bytes:
     """A whole stream."""
     return b"".join(write_trace(header, LEAVES, plan, passes.__getitem__))
 
@@ -58,9 +58,8 @@ def check(found: Sequence[Pass], plan: Sequence[Planned]) -> None:
             if item.head is not None and head is not None:
                 assert (item.head == decode_vector(head, LAYOUT.head)).all()
         else:
-            for i, (keys, values) in enumerate(LAYOUT.kept_spans()):
-                assert (item.keys[i] == body[keys]).all()
-                assert (item.values[i] == body[values]).all()
+            for span in LAYOUT.kept_spans():
+                assert (item.body[span] == body[span]).all()
 
 
 @pytest.mark.parametrize("plan", [ALL, SOME, HEADER.plan([4]), HEADER.plan([0])], ids=["all", "some", "last", "first"])
@@ -83,7 +82,7 @@ def test_a_plan_is_all_that_later_passes_need() -> None:
 def test_the_kept_form_is_much_smaller() -> None:
     """Its chunks, and 32 bytes for each other one."""
     layout = replace(LAYOUT, layers=(LAYOUT.layers[0]._replace(gate=9000),))
-    passes = [PackedPass.of(vector(i, layout.body), None if i == 0 else vector(i, 777)) for i in range(2)]
+    passes = [EncodedPass.of(vector(i, layout.body), None if i == 0 else vector(i, 777)) for i in range(2)]
     header = TraceHeader(bytes(32), 2, 1, layout)
     whole, kept = (
         len(b"".join(write_trace(header, [], [Planned(0, form)], passes.__getitem__))) for form in (True, False)

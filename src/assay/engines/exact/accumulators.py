@@ -1,7 +1,7 @@
 """How accumulators are committed to, to be read: chunks, their encoding, and the trees over them.
 
 A vector of accumulators (int64) is cut into chunks of CHUNK, the last one filled up with zeros. A chunk is encoded in
-the fewest bytes for each number that hold them all, low words first, then what is above them. `packed.py` computes the
+the fewest bytes for each number that hold them all, low words first, then what is above them. `chunks.py` computes the
 same digests fast; tests hold the two equal.
 """
 

@@ -100,15 +100,11 @@ class ExactEngine:
         """Answers under way."""
         return self._scheduler.active
 
-    def generate(
-        self, request: Request, prompt: Prompt, *, top_logprobs: int | None = None
-    ) -> AsyncIterator[Step]:
+    def generate(self, request: Request, prompt: Prompt, *, top_logprobs: int | None = None) -> AsyncIterator[Step]:
         """See `Engine.generate`."""
         return stream(
             self._scheduler,
-            lambda: self._answering(
-                request, prompt, self.reader, context=self.profile.context, logprobs=top_logprobs
-            ),
+            lambda: self._answering(request, prompt, self.reader, context=self.profile.context, logprobs=top_logprobs),
             prompt.tokens,
         )
 

@@ -13,7 +13,11 @@ from assay.engines.exact.reference import Model
 
 
 class Rows(NamedTuple):
-    """Rows of a layer's matrices: as many accumulators has each product, in this order."""
+    """Rows of a layer's matrices: as many accumulators has each product, in this order.
+
+    Behind those of the query stands one number more: the fraction bits of the input of query, key and value. With it
+    keys and values follow from their accumulators alone.
+    """
 
     query: int
     key: int
@@ -58,22 +62,19 @@ class Layout:
 
     @property
     def body(self) -> int:
-        """Accumulators of the body."""
+        """Numbers of the body."""
         return sum(rows.total for rows in self.layers)
 
-    def kept_spans(self) -> Iterator[tuple[slice, slice]]:
-        """Where in the body each layer's keys and values stand: what later tokens need of this one."""
+    def kept_spans(self) -> Iterator[slice]:
+        """Where in the body each layer's fraction bits, keys and values stand: what later tokens need of this one."""
         start = 0
         for rows in self.layers:
-            key = start + rows.query
-            value = key + rows.key
-            yield slice(key, value), slice(value, value + rows.value)
+            yield slice(start + rows.query, start + rows.query + 1 + rows.key + rows.value)
             start += rows.total
 
     def kept_chunks(self) -> np.ndarray:
         """The chunks of the body that hold keys or values, int64, rising."""
         kept: list[int] = []
-        for keys, values in self.kept_spans():
-            if keys.start < values.stop:
-                kept += range(keys.start // CHUNK, (values.stop - 1) // CHUNK + 1)
+        for span in self.kept_spans():
+            kept += range(span.start // CHUNK, (span.stop - 1) // CHUNK + 1)
         return np.unique(np.array(kept, dtype=np.int64))

@@ -19,7 +19,7 @@ from assay.engines.exact.accumulators import (
     evidence_leaves,
     token_leaf,
 )
-from assay.engines.exact.packed import Packed, digest_list
+from assay.engines.exact.chunks import Chunks, digest_list
 
 Part: TypeAlias = Literal["body", "head"]
 """Which of a pass's two vectors."""
@@ -57,7 +57,7 @@ class PassOpening:
     """That root, before it is salted."""
 
 
-def prove_chunk(body: Packed, head: Packed | None, part: Part, index: int) -> ChunkOpening:
+def prove_chunk(body: Chunks, head: Chunks | None, part: Part, index: int) -> ChunkOpening:
     """Open chunk `index` of one of a pass's vectors.
 
     Raises:

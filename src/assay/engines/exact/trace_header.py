@@ -94,7 +94,7 @@ class TraceHeader:
             layout,
         )
         if natural(value["body"], "body") != layout.body:
-            raise EncodingError("the trace's body is not the sum of its layers")
+            raise EncodingError("the trace's body is not what its layers add up to")
         return header
 
     def require(self, other: TraceHeader) -> None:

@@ -25,8 +25,8 @@ from assay.core.errors import AssayError, EncodingError, TraceMismatch
 from assay.core.evidence import evidence_root
 from assay.core.hashing import ZERO, Digest
 from assay.engines.exact.accumulators import CHUNK, chunk_count, evidence_leaves, token_leaf
-from assay.engines.exact.packed import (
-    Packed,
+from assay.engines.exact.chunks import (
+    Chunks,
     decode_chunks,
     decode_vector,
     digest_list,
@@ -43,14 +43,14 @@ _KEPT: Final = b"\x01"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PackedPass:
+class EncodedPass:
     """The encoded accumulators of a pass, as a provider has them."""
 
-    body: Packed
-    head: Packed | None
+    body: Chunks
+    head: Chunks | None
 
     @classmethod
-    def of(cls, body: np.ndarray, head: np.ndarray | None) -> PackedPass:
+    def of(cls, body: np.ndarray, head: np.ndarray | None) -> EncodedPass:
         """Encode int64 [body size] and, where it had one, int64 [vocabulary]."""
         return cls(encode_vector(body), None if head is None else encode_vector(head))
 
@@ -76,9 +76,8 @@ class KeptPass:
     """What later passes need of one that is not audited."""
 
     position: int
-    keys: tuple[np.ndarray, ...]
-    """Accumulators of each layer's key product, int64."""
-    values: tuple[np.ndarray, ...]
+    body: np.ndarray
+    """int64 [body size]; only at `Layout.kept_spans` there is what the pass committed to."""
 
 
 Pass: TypeAlias = WholePass | KeptPass
@@ -86,7 +85,7 @@ Pass: TypeAlias = WholePass | KeptPass
 
 
 def write_trace(
-    header: TraceHeader, leaves: Sequence[Digest], plan: Sequence[Planned], fetch: Callable[[int], PackedPass]
+    header: TraceHeader, leaves: Sequence[Digest], plan: Sequence[Planned], fetch: Callable[[int], EncodedPass]
 ) -> Iterator[bytes]:
     """The stream, block by block; `fetch` gives the pass at a position, and is asked for one at a time."""
     encoded = header.encode()
@@ -118,7 +117,6 @@ class TraceReader:
         self._plan: Final = plan
         self._nonce: Final = nonce
         self._body: Final = header.layout.body
-        self._spans: Final = tuple(header.layout.kept_spans())
         self._kept: Final = header.layout.kept_chunks()
         self._others: Final = np.setdiff1d(np.arange(chunk_count(self._body)), self._kept)
         self._ready: list[Pass] = []
@@ -222,9 +220,9 @@ class TraceReader:
         packed = yield from self._chunks(chunk_count(size))
         return decode_vector(packed, size), packed.root()
 
-    def _chunks(self, count: int) -> Generator[int, memoryview, Packed]:
+    def _chunks(self, count: int) -> Generator[int, memoryview, Chunks]:
         widths = bytes((yield count))
-        return Packed.of(widths, (yield packed_size(np.frombuffer(widths, dtype=np.uint8))))
+        return Chunks.of(widths, (yield packed_size(np.frombuffer(widths, dtype=np.uint8))))
 
     def _part(self, position: int) -> Generator[int, memoryview, tuple[Pass, Digest]]:
         packed = yield from self._chunks(len(self._kept))
@@ -238,5 +236,4 @@ class TraceReader:
         vector = body.reshape(-1)
         if vector[self._body :].any():
             raise EncodingError("the last chunk of accumulators is not filled up with zeros")
-        keys, values = (tuple(vector[span[i]].copy() for span in self._spans) for i in range(2))
-        return KeptPass(position, keys, values), token_leaf(root_of(digests), head_root)
+        return KeptPass(position, vector[: self._body]), token_leaf(root_of(digests), head_root)

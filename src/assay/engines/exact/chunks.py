@@ -15,7 +15,7 @@ from assay.engines.exact.kernels.sha256 import tagged_digests
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Packed:
+class Chunks:
     """The encoded chunks of a vector, or some of them."""
 
     widths: np.ndarray
@@ -24,7 +24,7 @@ class Packed:
     """uint8 [256 · Σ widths]: the chunks, one behind the other."""
 
     @classmethod
-    def of(cls, widths: bytes | bytearray | memoryview, data: bytes | bytearray | memoryview) -> Packed:
+    def of(cls, widths: bytes | bytearray | memoryview, data: bytes | bytearray | memoryview) -> Chunks:
         """Bytes that were received.
 
         Raises:
@@ -51,11 +51,11 @@ class Packed:
         """The root over the chunks."""
         return root_of(self.digests())
 
-    def chosen(self, chunks: np.ndarray) -> Packed:
+    def chosen(self, chunks: np.ndarray) -> Chunks:
         """Only these chunks; int64 indices."""
         bounds = self.bounds
         parts = [self.data[bounds[i] : bounds[i + 1]] for i in chunks]
-        return Packed(self.widths[chunks], np.concatenate([*parts, np.empty(0, np.uint8)]))
+        return Chunks(self.widths[chunks], np.concatenate([*parts, np.empty(0, np.uint8)]))
 
 
 def packed_size(widths: np.ndarray) -> int:
@@ -89,7 +89,7 @@ def root_of(digests: np.ndarray) -> Digest:
     return tree16.seal(len(digests), tree16.top(nodes))
 
 
-def encode_vector(vector: np.ndarray) -> Packed:
+def encode_vector(vector: np.ndarray) -> Chunks:
     """Encode int64 [n]."""
     vector = np.ascontiguousarray(vector, dtype=np.int64)
     whole = len(vector) - len(vector) % CHUNK
@@ -98,10 +98,10 @@ def encode_vector(vector: np.ndarray) -> Packed:
     widths = np.empty(chunk_count(len(vector)), dtype=np.uint8)
     data = np.empty(len(widths) * CHUNK * max(WIDTHS), dtype=np.uint8)
     last = rest.ctypes.data if whole < len(vector) else 0
-    return Packed(widths, data[: pack(vector.ctypes.data, last, widths, data)])
+    return Chunks(widths, data[: pack(vector.ctypes.data, last, widths, data)])
 
 
-def decode_vector(packed: Packed, n: int) -> np.ndarray:
+def decode_vector(packed: Chunks, n: int) -> np.ndarray:
     """Inverse of `encode_vector`, int64 [n].
 
     Raises:
@@ -115,7 +115,7 @@ def decode_vector(packed: Packed, n: int) -> np.ndarray:
     return vector[:n]
 
 
-def decode_chunks(packed: Packed) -> np.ndarray:
+def decode_chunks(packed: Chunks) -> np.ndarray:
     """All accumulators of the chunks, int64 [256 · chunks].
 
     Raises:
@@ -133,7 +133,7 @@ def vector_root(vector: np.ndarray) -> Digest:
     return encode_vector(vector).root()
 
 
-def check_vector(packed: Packed, n: int, expected_root: Digest) -> np.ndarray:
+def check_vector(packed: Chunks, n: int, expected_root: Digest) -> np.ndarray:
     """The accumulators, int64 [n], of received chunks that have this root.
 
     Raises:

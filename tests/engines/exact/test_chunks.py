@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from tests.engines.exact.accumulator_kit import EDGES, SIZES, vector
 
 from assay.core.errors import EncodingError, TraceMismatch
-from assay.engines.exact import accumulators, packed
+from assay.engines.exact import accumulators, chunks
 from assay.engines.exact.accumulators import chunks_of, encode_chunk, token_leaf
 from assay.engines.exact.kernels import sha256
-from assay.engines.exact.packed import Packed, check_vector, commit, decode_vector, encode_vector, packed_size
+from assay.engines.exact.chunks import Chunks, check_vector, commit, decode_vector, encode_vector, packed_size
 
 
 @settings(deadline=None)
@@ -22,7 +22,7 @@ def test_encoding_and_root_are_those_specified(seed: int, n: int) -> None:
     x = vector(seed, n)
     encoded = encode_vector(x)
     assert encoded.data.tobytes() == b"".join(map(encode_chunk, chunks_of(x)))
-    assert encoded.root() == packed.vector_root(x) == accumulators.vector_root(x)
+    assert encoded.root() == chunks.vector_root(x) == accumulators.vector_root(x)
     assert (check_vector(encoded, n, encoded.root()) == x).all()
 
 
@@ -40,7 +40,7 @@ def test_every_edge_in_every_place_of_a_register() -> None:
 def test_any_number_of_chunks(count: int) -> None:
     """Trees with whole nodes, a rest, both, or one leaf."""
     x = vector(count, 256 * count - 3)
-    assert packed.vector_root(x) == accumulators.vector_root(x)
+    assert chunks.vector_root(x) == accumulators.vector_root(x)
 
 
 def test_hashlib_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,15 +64,15 @@ def test_slices_and_read_only_vectors() -> None:
     frozen = x.copy()
     frozen.flags.writeable = False
     twice = np.repeat(x, 2)
-    assert packed.vector_root(frozen) == packed.vector_root(twice[::2]) == packed.vector_root(x)
+    assert chunks.vector_root(frozen) == chunks.vector_root(twice[::2]) == chunks.vector_root(x)
     encoded = encode_vector(x)
     shifted = memoryview(b"x" + encoded.data.tobytes())[1:]
-    assert (check_vector(Packed.of(encoded.widths.tobytes(), shifted), 6000, encoded.root()) == x).all()
+    assert (check_vector(Chunks.of(encoded.widths.tobytes(), shifted), 6000, encoded.root()) == x).all()
 
 
 def test_nothing_at_all() -> None:
     """An empty vector has a root too."""
-    assert packed.vector_root(np.zeros(0, np.int64)) == accumulators.vector_root(np.zeros(0, np.int64))
+    assert chunks.vector_root(np.zeros(0, np.int64)) == accumulators.vector_root(np.zeros(0, np.int64))
 
 
 @settings(max_examples=200, deadline=None)
@@ -85,7 +85,7 @@ def test_any_flipped_bit_is_noticed(data: st.DataObject) -> None:
     part = data.draw(st.sampled_from([widths, chunks]))
     part[data.draw(st.integers(0, len(part) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises((EncodingError, TraceMismatch)):
-        check_vector(Packed.of(widths, chunks), n, encoded.root())
+        check_vector(Chunks.of(widths, chunks), n, encoded.root())
 
 
 def test_refusals() -> None:
@@ -97,12 +97,12 @@ def test_refusals() -> None:
         with pytest.raises(EncodingError, match="width"):
             packed_size(np.array([4, width], dtype=np.uint8))
     with pytest.raises(EncodingError, match="announced"):
-        Packed.of(encoded.widths.tobytes(), data[:-1])
+        Chunks.of(encoded.widths.tobytes(), data[:-1])
     for n in (768, 1025):
         with pytest.raises(EncodingError, match="4"):
             decode_vector(encoded, n)
     with pytest.raises(EncodingError, match="chunk 1 takes 5 bytes"):
-        decode_vector(Packed.of(b"\x04\x05", bytes(256 * 9)), 512)
+        decode_vector(Chunks.of(b"\x04\x05", bytes(256 * 9)), 512)
     tail = encode_vector(np.ones(256, np.int64))
     with pytest.raises(EncodingError, match="zeros"):
         decode_vector(tail, 255)
