@@ -1,0 +1,186 @@
+"""Exact products of packed matrices with activations, and with an auditor's random numbers.
+
+One thread computes a range of tiles; the compiled code holds no lock of the interpreter, so that several threads can
+share a matrix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+
+from assay.engines.exact.kernels import simd, tile
+from assay.engines.exact.kernels.simd import DOTS, TOKENS
+from assay.engines.exact.kernels.tile import SLOT, SUMS, copy, expand, product
+from assay.engines.exact.packed import RECORD, TILE, WORD, Packed
+
+EDGE: Final = 32639
+"""Largest activation whose two limbs fit signed bytes."""
+RAISE: Final = 128
+"""What is taken off the activations of a token that has larger ones; the rows' sums bring it back."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """Activations as the kernels read them, of all matrices that share this input."""
+
+    tokens: int
+    columns: int
+    slots: np.ndarray
+    """int8 [tokens * records, 80]: groups of up to `TOKENS` tokens; in a group records in order, in these tokens."""
+    shift: np.ndarray
+    """int64 [tokens]: what was taken off each token's activations."""
+    place: int
+    """Address of `slots`."""
+    shifted: bool
+    """Whether any shift is not 0."""
+
+
+def prepare(x: np.ndarray) -> Prepared:
+    """Lay activations out: int16 [tokens, columns], magnitudes at most 32767.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    if x.dtype != np.int16 or x.ndim != 2 or not x.size:
+        raise ValueError(f"activations are {x.dtype} {x.shape}, not int16 [tokens, columns]")
+    tokens, columns = x.shape
+    slots = np.empty((tokens * -(-columns // RECORD), SLOT), np.int8)
+    shift = np.zeros(tokens, np.int64)
+    shifted = _lay_out(np.ascontiguousarray(x), slots, slots.view(np.int16), slots.view(np.int32), shift)
+    return Prepared(tokens, columns, slots, shift, slots.ctypes.data, bool(shifted))
+
+
+def multiply(packed: Packed, x: np.ndarray, out: np.ndarray) -> None:
+    """Put the exact W x into `out`, int64 [tokens, rows], for `x` int16 [tokens, columns] of magnitudes up to 32767.
+
+    Raises:
+        ValueError: types or shapes do not fit.
+    """
+    multiply_tiles(packed, prepare(x), out, 0, packed.tiles)
+
+
+def multiply_tiles(packed: Packed, x: Prepared, out: np.ndarray, first: int, last: int) -> None:
+    """`multiply` for the rows of tiles `first` to `last` - 1; `out` may be a view whose rows are contiguous.
+
+    Raises:
+        ValueError: types or shapes do not fit.
+    """
+    if x.columns != packed.columns:
+        raise ValueError(f"a matrix of {packed.columns} columns and {x.columns} activations")
+    if out.dtype != np.int64 or out.shape != (x.tokens, packed.rows) or out.strides[1] != 8:
+        raise ValueError(f"the result would be int64 [{x.tokens}, {packed.rows}], not {out.dtype} {out.shape}")
+    if not 0 <= first <= last <= packed.tiles:
+        raise ValueError(f"tiles {first} to {last} of {packed.tiles}")
+    weights, scale, unit, sums = packed.places
+    records, blocks, groups = packed.weights.shape[1], packed.scale.strides[0], packed.unit.shape[1]
+    run = _compiled(packed.bits, packed.block, packed.scales, int(packed.tied >= 0))
+    place, stride = out.ctypes.data, out.strides[0]
+    run(
+        weights, scale, unit, -packed.tied, records, blocks, groups * packed.unit.shape[2] * 64,
+        x.place, x.tokens, place, stride, packed.rows, first, last,
+    )  # fmt: skip
+    if x.shifted:
+        _shift_back(packed.sums, x.shift, out, first * TILE, min(last * TILE, packed.rows))
+
+
+@njit(cache=True, nogil=True)
+def _lay_out(x, slots, halves, words, shift):  # noqa: ANN001, ANN202
+    tokens, columns = x.shape
+    records = (columns + RECORD - 1) // RECORD
+    shifted = False
+    for token in range(tokens):
+        group = token // TOKENS * TOKENS
+        together = min(TOKENS, tokens - group)
+        take = 0
+        if DOTS:
+            most = 0
+            for column in range(columns):
+                most = max(most, x[token, column])
+            if most > EDGE:
+                take = RAISE
+                shift[token] = take
+                shifted = True
+        for record in range(records):
+            at = group * records + record * together + token - group
+            start = record * RECORD
+            count = min(RECORD, columns - start)
+            for half in range(2):
+                total = np.int32(0)
+                for column in range(16 * half, 16 * half + 16):
+                    a = np.int32(0)
+                    if column < count:
+                        a = np.int32(x[token, start + column]) - np.int32(take)
+                    total += a
+                    if DOTS:
+                        high = (a + np.int32(128)) >> np.int32(8)
+                        slots[at, column] = high
+                        slots[at, 32 + column] = a - (high << np.int32(8))
+                    else:  # columns 0, 2, 1, 3 of each four
+                        halves[at, column & ~3 | (column & 1) << 1 | column >> 1 & 1] = a
+                words[at, SUMS // 4 + half] = total
+            words[at, SUMS // 4 + 2] = words[at, SUMS // 4] + words[at, SUMS // 4 + 1]
+            words[at, SUMS // 4 + 3] = 0
+    return shifted
+
+
+@njit(cache=True, nogil=True)
+def _shift_back(sums, shift, out, first, last):  # noqa: ANN001, ANN202
+    flat = sums.ravel()
+    for token in range(out.shape[0]):
+        if shift[token]:
+            for row in range(first, last):
+                out[token, row] += flat[row] * shift[token]
+
+
+def _digest_of_sources() -> str:
+    """Numba's cache sees changes of the file of the compiled function only; this sees those of the code it emits."""
+    texts = (Path(module.__file__ or "").read_bytes() for module in (simd, tile))
+    return hashlib.sha256(b"".join(texts)).hexdigest()
+
+
+_SOURCES: Final = _digest_of_sources()
+
+
+@cache
+def _compiled(bits: int, block: int, scales: int, tied: int) -> Callable[..., None]:
+    """The loop over tiles and groups of tokens for one kind of packed matrix."""
+    sources = _SOURCES
+    parts = 1 if tied else 2
+
+    @njit(cache=True, nogil=True)
+    def run(weights, scale, unit, minus, records, scale_step, unit_step, x, tokens, out, stride, rows, first, last):  # noqa: ANN001, ANN202
+        sources  # noqa: B018
+        room = np.empty((TOKENS, TILE), np.int64)
+        many = bits <= 8 and tokens > TOKENS
+        expanded = np.empty(records * 512 if many else 0, np.uint8)
+        words = np.empty(records * (RECORD // block) * parts * TILE if many else 0, np.int32)
+        for number in range(first, last):
+            w = weights + number * records * bits * 64
+            s = scale + number * scale_step
+            u = unit + number * unit_step
+            left = rows - number * TILE
+            if many:
+                expand(bits, block, scales, tied, w, s, u, records, expanded.ctypes.data, words.ctypes.data)
+                w, s = expanded.ctypes.data, words.ctypes.data
+            for start in range(0, tokens, TOKENS):
+                count = min(TOKENS, tokens - start)
+                at = x + start * records * SLOT
+                place = out + start * stride + number * TILE * 8
+                to, step = (place, stride) if left >= TILE else (room.ctypes.data, TILE * 8)
+                if many:
+                    product(8, block, WORD, tied, TOKENS, count, w, s, u, minus, records, at, to, step)
+                else:
+                    product(bits, block, scales, tied, TOKENS, count, w, s, u, minus, records, at, to, step)
+                if left < TILE:
+                    for token in range(count):
+                        copy(to + token * TILE * 8, place + token * stride, left)
+
+    return run
