@@ -28,7 +28,7 @@ GROUP: Final = 8
 Scales: TypeAlias = Literal[0, 1, 2]
 """How scales and offsets are stored."""
 SHORT: Final[Scales] = 0
-"""int16, 12 bits and a shift: (s >> 4) << (s & 15). Holds every float16 under 4, in units of 2^-24."""
+"""int16, 12 bits and a shift: (s >> 4) << (s & 15), times 2^`base`. Holds float16 numbers over a range of 2^15."""
 WORD: Final[Scales] = 1
 """int32."""
 LEVELS: Final[Scales] = 2
@@ -36,6 +36,7 @@ LEVELS: Final[Scales] = 2
 UNTIED: Final = -1
 
 _DTYPES: Final = {SHORT: np.dtype(np.int16), WORD: np.dtype(np.int32), LEVELS: np.dtype(np.int8)}
+_NUMBERS: Final = ("rows", "columns", "fraction", "bits", "block", "scales", "tied", "base", "reach")
 _ALIGNMENT: Final = 64
 _STEP: Final = 4096
 """Rows packed at a time."""
@@ -56,6 +57,10 @@ class Packed:
     scales: Scales
     tied: int
     """Every offset is -tied times its scale, and none is stored; `UNTIED`: offsets are stored."""
+    base: int
+    """All scales and offsets are stored divided by 2^base; 0 unless `SHORT`."""
+    reach: int
+    """The largest magnitude of a scale."""
     weights: np.ndarray
     """uint8 [tiles, records, 64 bits]."""
     scale: np.ndarray
@@ -64,8 +69,6 @@ class Packed:
     """int32 [tiles, groups, 1 or 2, 16]; no groups unless scales are `LEVELS`."""
     sums: np.ndarray
     """int64 [tiles, 16]: the sum of each row's weights."""
-    reach: int
-    """The largest magnitude of a scale."""
     places: tuple[int, ...] = field(init=False, repr=False)
     """Addresses of weights, scales, units and sums."""
 
@@ -85,9 +88,8 @@ class Packed:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as named arrays, for a file; `from_arrays` takes them back."""
-        numbers = (self.rows, self.columns, self.fraction, self.bits, self.block, self.scales, self.tied, self.reach)
         return {
-            "numbers": np.array(numbers, np.int64),
+            "numbers": np.array([getattr(self, name) for name in _NUMBERS], np.int64),
             "weights": self.weights,
             "scale": self.scale,
             "unit": self.unit,
@@ -105,9 +107,9 @@ class Packed:
         """
         try:
             numbers = arrays["numbers"]
-            if numbers.dtype != np.int64 or numbers.shape != (8,):
+            if numbers.dtype != np.int64 or numbers.shape != (len(_NUMBERS),):
                 raise _damaged("its numbers")
-            rows, columns, fraction, bits, block, scales, tied, reach = (int(n) for n in numbers)
+            rows, columns, fraction, bits, block, scales, tied, base, reach = (int(n) for n in numbers)
             if not (
                 0 < rows < 1 << 31
                 and 0 < columns < 1 << 24
@@ -117,6 +119,7 @@ class Packed:
                 and scales in _DTYPES
                 and (tied == UNTIED or _can_tie(tied, bits))
                 and abs(fraction) < 1 << 16
+                and 0 <= base < 32
                 and 0 <= reach <= 1 << 31
             ):
                 raise _damaged("its numbers")
@@ -128,7 +131,7 @@ class Packed:
         except KeyError as error:
             raise _damaged(str(error)) from None
         parts = {name: arrays[name] for name in shapes}
-        return cls(rows, columns, fraction, bits, block, scales, tied, **parts, reach=reach)
+        return cls(rows, columns, fraction, bits, block, scales, tied, base, reach, **parts)
 
 
 def pack(matrix: Matrix) -> Packed:
@@ -136,7 +139,7 @@ def pack(matrix: Matrix) -> Packed:
     rows, columns = matrix.shape
     bits = 16 if matrix.q.dtype == np.uint16 else _bits(int(matrix.q.max(initial=0)))
     tied = _tie(matrix, bits)
-    scales = _scales_for(matrix, tied)
+    scales, base = _scales_for(matrix, tied)
     made = {
         name: _aligned(shape, dtype)
         for name, (shape, dtype) in _shapes(rows, columns, bits, matrix.block, scales, tied).items()
@@ -148,7 +151,7 @@ def pack(matrix: Matrix) -> Packed:
         tiles = slice(start // TILE, -(-part.stop // TILE))
         weights[tiles] = _pack_bits(_padded(matrix.q[part], records * RECORD), bits)
         for which, numbers in enumerate((matrix.scale, matrix.offset)[: scale.shape[2]]):
-            blocks = _padded(numbers[part].astype(np.int64), scale.shape[1])
+            blocks = _padded(numbers[part].astype(np.int64) >> base, scale.shape[1])
             if scales == LEVELS:
                 blocks, units = _split_levels(blocks, GROUP * RECORD // matrix.block)
                 unit[tiles, :, which] = _side_by_side(units)
@@ -157,7 +160,7 @@ def pack(matrix: Matrix) -> Packed:
             scale[tiles, :, which] = _side_by_side(blocks)
         sums[tiles] = _padded(matrix.whole(part).sum(-1)[:, None], 1).reshape(-1, TILE)
     reach = int(np.abs(matrix.scale.astype(np.int64)).max(initial=0))
-    return Packed(rows, columns, matrix.fraction, bits, matrix.block, scales, tied, weights, scale, unit, sums, reach)
+    return Packed(rows, columns, matrix.fraction, bits, matrix.block, scales, tied, base, reach, weights, scale, unit, sums)
 
 
 def unpack_row(packed: Packed, row: int) -> np.ndarray:
@@ -179,7 +182,7 @@ def unpack_row(packed: Packed, row: int) -> np.ndarray:
         parts = parts * np.repeat(packed.unit[tile, :, :, lane].astype(np.int64), per_unit, 0)[: len(parts)]
     scale = parts[:, :1]
     offset = parts[:, 1:] if packed.tied == UNTIED else -packed.tied * scale
-    return (q * scale + offset).reshape(-1)[: packed.columns]
+    return ((q * scale + offset) << packed.base).reshape(-1)[: packed.columns]
 
 
 def _shapes(
@@ -233,22 +236,25 @@ def _tie(matrix: Matrix, bits: int) -> int:
     return factor
 
 
-def _scales_for(matrix: Matrix, tied: int) -> Scales:
+def _scales_for(matrix: Matrix, tied: int) -> tuple[Scales, int]:
+    """The narrowest form that holds all scales and offsets, and `base`."""
     parts = (matrix.scale,) if tied != UNTIED else (matrix.scale, matrix.offset)
-    possible: list[Scales] = [SHORT, LEVELS]
+    bits = int(np.bitwise_or.reduce([np.bitwise_or.reduce(numbers, axis=None) for numbers in parts]))
+    base = (bits & -bits).bit_length() - 1 if bits else 0
+    pieces = [numbers[start : start + _STEP] for numbers in parts for start in range(0, len(numbers), _STEP)]
+    if all(_fit_shorts(piece.astype(np.int64) >> base) for piece in pieces):
+        return SHORT, base
     per_unit = GROUP * RECORD // matrix.block
-    for numbers in parts:
-        for start in range(0, len(numbers), _STEP):
-            blocks = numbers[start : start + _STEP].astype(np.int64)
-            if SHORT in possible and not np.array_equal(_lengthen(_shorten(blocks)), blocks):
-                possible.remove(SHORT)
-            if possible == [LEVELS]:
-                levels, units = _split_levels(blocks, per_unit)
-                if levels.min() < -128 or levels.max() > 127 or np.abs(units).max() >= 1 << 31:
-                    possible.remove(LEVELS)
-            if not possible:
-                return WORD
-    return possible[0]
+    return (LEVELS if all(_fit_levels(piece.astype(np.int64), per_unit) for piece in pieces) else WORD), 0
+
+
+def _fit_shorts(numbers: np.ndarray) -> bool:
+    return np.array_equal(_lengthen(_shorten(numbers)), numbers)
+
+
+def _fit_levels(blocks: np.ndarray, per_unit: int) -> bool:
+    levels, units = _split_levels(blocks, per_unit)
+    return bool(levels.min() >= -128 and levels.max() <= 127 and np.abs(units).max() < 1 << 31)
 
 
 def _shorten(numbers: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Exact products of packed matrices with activations, and with an auditor's random numbers.
+"""Exact products of packed matrices with activations; `transpose_multiply` is the auditor's.
 
 One thread computes a range of tiles; the compiled code holds no lock of the interpreter, so that several threads can
 share a matrix.
@@ -6,20 +6,20 @@ share a matrix.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numba import njit
 
-from assay.engines.exact.kernels import simd, tile
-from assay.engines.exact.kernels.simd import DOTS, TOKENS
+from assay.engines.exact.kernels.audit import transpose_multiply
+from assay.engines.exact.kernels.simd import DOTS, SOURCES, TOKENS
 from assay.engines.exact.kernels.tile import SLOT, SUMS, copy, expand, product
 from assay.engines.exact.packed import RECORD, TILE, WORD, Packed
+
+__all__ = ["Prepared", "multiply", "multiply_tiles", "prepare", "transpose_multiply"]
 
 EDGE: Final = 32639
 """Largest activation whose two limbs fit signed bytes."""
@@ -84,7 +84,7 @@ def multiply_tiles(packed: Packed, x: Prepared, out: np.ndarray, first: int, las
     run = _compiled(packed.bits, packed.block, packed.scales, int(packed.tied >= 0))
     place, stride = out.ctypes.data, out.strides[0]
     run(
-        weights, scale, unit, -packed.tied, records, blocks, groups * packed.unit.shape[2] * 64,
+        weights, scale, unit, -packed.tied, packed.base, records, blocks, groups * packed.unit.shape[2] * 64,
         x.place, x.tokens, place, stride, packed.rows, first, last,
     )  # fmt: skip
     if x.shifted:
@@ -140,23 +140,14 @@ def _shift_back(sums, shift, out, first, last):  # noqa: ANN001, ANN202
                 out[token, row] += flat[row] * shift[token]
 
 
-def _digest_of_sources() -> str:
-    """Numba's cache sees changes of the file of the compiled function only; this sees those of the code it emits."""
-    texts = (Path(module.__file__ or "").read_bytes() for module in (simd, tile))
-    return hashlib.sha256(b"".join(texts)).hexdigest()
-
-
-_SOURCES: Final = _digest_of_sources()
-
-
 @cache
 def _compiled(bits: int, block: int, scales: int, tied: int) -> Callable[..., None]:
     """The loop over tiles and groups of tokens for one kind of packed matrix."""
-    sources = _SOURCES
+    sources = SOURCES
     parts = 1 if tied else 2
 
     @njit(cache=True, nogil=True)
-    def run(weights, scale, unit, minus, records, scale_step, unit_step, x, tokens, out, stride, rows, first, last):  # noqa: ANN001, ANN202
+    def run(weights, scale, unit, minus, base, records, scale_step, unit_step, x, tokens, out, stride, rows, first, last):  # noqa: ANN001, ANN202
         sources  # noqa: B018
         room = np.empty((TOKENS, TILE), np.int64)
         many = bits <= 8 and tokens > TOKENS
@@ -176,9 +167,9 @@ def _compiled(bits: int, block: int, scales: int, tied: int) -> Callable[..., No
                 place = out + start * stride + number * TILE * 8
                 to, step = (place, stride) if left >= TILE else (room.ctypes.data, TILE * 8)
                 if many:
-                    product(8, block, WORD, tied, TOKENS, count, w, s, u, minus, records, at, to, step)
+                    product(8, block, WORD, tied, TOKENS, count, w, s, u, minus, base, records, at, to, step)
                 else:
-                    product(bits, block, scales, tied, TOKENS, count, w, s, u, minus, records, at, to, step)
+                    product(bits, block, scales, tied, TOKENS, count, w, s, u, minus, base, records, at, to, step)
                 if left < TILE:
                     for token in range(count):
                         copy(to + token * TILE * 8, place + token * stride, left)

@@ -7,8 +7,10 @@ IntrinsicsX86.td.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from llvmlite import ir
@@ -24,6 +26,11 @@ BYTES: Final = ir.VectorType(I8, 64)
 HALVES: Final = ir.VectorType(I16, 32)
 WORDS: Final = ir.VectorType(I32, 16)
 LONGS: Final = ir.VectorType(I64, 8)
+
+LINE: Final = 64
+"""Bytes of a cache line."""
+AHEAD: Final = 2048
+"""How far before its use memory is asked for."""
 
 Flavour: TypeAlias = Literal["dot512", "dot256", "pairs512", "pairs256", "pairs128", "plain"]
 """Dot products of four bytes (VNNI) or of two 16-bit numbers, in registers of so many bits, or plain LLVM vectors."""
@@ -49,6 +56,15 @@ DOTS: Final = FLAVOUR.startswith("dot")
 """Whether activations are used as two limbs of 8 bits; otherwise whole."""
 TOKENS: Final = {"dot512": 4, "pairs512": 4}.get(FLAVOUR, 2)
 """The most tokens for which the registers suffice."""
+
+
+def _digest_of_sources() -> str:
+    """Of the files that write code: numba's cache itself sees changes of the file of the compiled function only."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+
+
+SOURCES: Final = _digest_of_sources()
+"""A compiled function that refers to this is compiled anew when any kernel changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +102,17 @@ class Code:
     def store(self, value: ir.Value, address: ir.Value, offset: int | ir.Value = 0) -> None:
         """To any address."""
         self.builder.store(value, self.at(address, offset), align=1)
+
+    def prefetch(self, address: ir.Value, size: int) -> None:
+        """Ask for so many bytes that will be wanted soon; they may lie behind the end of an array."""
+        kinds = [ir.PointerType(), I32, I32, I32]
+        module = self.builder.module
+        name = "llvm.prefetch.p0"
+        function = module.globals.get(name) or ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+        for line in range(0, size, LINE):
+            self.builder.call(
+                function, [self.at(address, AHEAD + line), *(ir.Constant(I32, value) for value in (0, 3, 1))]
+            )
 
     def plus(self, address: ir.Value, offset: int) -> ir.Value:
         """An address so many bytes on."""

@@ -30,7 +30,7 @@ SUMS: Final = 64
 _WIDE: Final = ir.VectorType(I32, 32)
 
 
-def _emit(write: Callable[..., None], literals: Sequence[Any], addresses: Sequence[Any]) -> Any:
+def emit(write: Callable[..., None], literals: Sequence[Any], addresses: Sequence[Any]) -> Any:
     """What an intrinsic returns: `literals` are the fields of `Shape` and further arguments, known when compiling."""
     bits, block, scales, tied, *more = (literal.literal_value for literal in literals)
     shape = Shape(bits, block, scales, bool(tied))
@@ -65,6 +65,7 @@ def write_product(
     scales: ir.Value,
     units: ir.Value,
     minus: ir.Value,
+    base: ir.Value,
     records: ir.Value,
     x: ir.Value,
     out: ir.Value,
@@ -72,7 +73,7 @@ def write_product(
 ) -> None:
     """Store the products of 16 rows with `tokens` prepared tokens at `out`, `stride` bytes from token to token.
 
-    `minus`: the offsets are so many times the scales, where they are tied.
+    `minus`: the offsets are so many times the scales, where they are tied. `base`: see `Packed.base`.
     """
     builder = code.builder
     if shape.bits == 16:
@@ -83,6 +84,8 @@ def write_product(
     def record(index: ir.Value, y: list[ir.Value]) -> list[ir.Value]:
         at = builder.add(weights, builder.mul(index, ir.Constant(I64, 64 * shape.bits)))
         scales_at = builder.add(scales, builder.mul(index, ir.Constant(I64, scale_bytes(shape))))
+        code.prefetch(at, 64 * shape.bits)
+        code.prefetch(scales_at, scale_bytes(shape))
         x_at = builder.add(x, builder.mul(index, ir.Constant(I64, SLOT * tokens)))
         y = list(y)
         for block in range(32 // shape.block):
@@ -92,15 +95,15 @@ def write_product(
             if not shape.tied:
                 offset = code.scale(shape, scales_at, units, index, block, 1)
                 for token in range(tokens):
-                    total = builder.sext(code.load(I32, x_at, _sum_at(shape, block, token)), I64)
-                    columns = code.spread(total, LONGS)
+                    columns = code.even(code.spread(code.load(I32, x_at, _sum_at(shape, block, token)), WORDS))
                     y[2 * token] = builder.add(y[2 * token], builder.mul(code.even(offset), columns))
                     y[2 * token + 1] = builder.add(y[2 * token + 1], builder.mul(code.odd(offset), columns))
         return y
 
     y = code.loop(records, [zero] * (2 * tokens), record)
+    up = code.spread(base, LONGS)
     for token in range(tokens):
-        even, odd = y[2 * token : 2 * token + 2]
+        even, odd = (builder.shl(part, up) for part in y[2 * token : 2 * token + 2])
         place = builder.add(out, builder.mul(stride, ir.Constant(I64, token)))
         for half in range(2):
             lanes = [lane + 8 * which for lane in range(4 * half, 4 * half + 4) for which in range(2)]
@@ -117,14 +120,18 @@ def write_expanded(
     bytes_at: ir.Value,
     words_at: ir.Value,
 ) -> None:
-    """Store a tile's q as bytes and its scales and offsets as int32, as they would be with 8 bits and `WORD`."""
+    """Store a tile's q as bytes and its scales and offsets as int32, as they would be with 8 bits and `WORD`.
+
+    With 16 bits, only the scales and offsets.
+    """
     builder = code.builder
     blocks = 32 // shape.block
 
     def record(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         at = builder.add(weights, builder.mul(index, ir.Constant(I64, 64 * shape.bits)))
         to = builder.add(bytes_at, builder.mul(index, ir.Constant(I64, 512)))
-        for number in range(8):
+        code.prefetch(at, 64 * shape.bits)
+        for number in range(8 if shape.bits <= 8 else 0):
             code.store(code.byte_vector(shape.bits, at, number), to, 64 * number)
         at = builder.add(scales, builder.mul(index, ir.Constant(I64, scale_bytes(shape))))
         to = builder.add(words_at, builder.mul(index, ir.Constant(I64, 64 * shape.parts * blocks)))
@@ -181,7 +188,7 @@ def _step(code: Code, state: list[ir.Value], vector: ir.Value, x_at: ir.Value, s
     if DOTS:
         for limb in range(2):
             x = code.spread(code.load(I32, x_at, slot + 32 * limb + 4 * number), WORDS)
-            state[limb] = _dot(code, state[limb], vector, code.builder.bitcast(x, BYTES))
+            state[limb] = dot(code, state[limb], vector, code.builder.bitcast(x, BYTES))
         return
     builder = code.builder
     halves = builder.bitcast(vector, HALVES)
@@ -197,7 +204,7 @@ def _finish(code: Code, state: list[ir.Value]) -> ir.Value:
     return state[0]
 
 
-def _dot(code: Code, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+def dot(code: Code, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
     """Add the dot product of four bytes to each lane (VPDPBUSD)."""
     if FLAVOUR == "dot512":
         return code.call("llvm.x86.avx512.vpdpbusd.512", WORDS, total, unsigned, signed)
@@ -237,19 +244,19 @@ def _pairs(code: Code, one: ir.Value, other: ir.Value) -> ir.Value:
 
 
 @intrinsic(prefer_literal=True)
-def product(typing, bits, block, scales, tied, most, tokens, weights, scale, unit, minus, records, x, out, stride):  # noqa: ANN001, ANN201
+def product(typing, bits, block, scales, tied, most, tokens, weights, scale, unit, minus, base, records, x, out, stride):  # noqa: ANN001, ANN201
     """`write_products`, in compiled code."""
-    return _emit(
+    return emit(
         write_products,
         (bits, block, scales, tied, most),
-        (tokens, weights, scale, unit, minus, records, x, out, stride),
+        (tokens, weights, scale, unit, minus, base, records, x, out, stride),
     )
 
 
 @intrinsic(prefer_literal=True)
 def expand(typing, bits, block, scales, tied, weights, scale, unit, records, bytes_at, words_at):  # noqa: ANN001, ANN201
     """`write_expanded`, in compiled code."""
-    return _emit(
+    return emit(
         write_expanded, (bits, block, scales, tied), (weights, scale, unit, records, bytes_at, words_at)
     )
 
