@@ -29,8 +29,8 @@ class Rows(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Accumulators of the layer."""
-        return sum(self)
+        """Numbers that a pass commits to for the layer."""
+        return sum(self) + 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ import numpy as np
 
 from assay.core.errors import EngineError
 from assay.engines.exact.kernels.layers import Cache, Desk, Shape, Test, remember, run
+from assay.engines.exact.kernels.tile import SLOT
+from assay.engines.exact.packed import RECORD
 from assay.engines.exact.program import Program
 
 _SPARE: Final = 64
@@ -154,7 +156,7 @@ class _Pass:
 
     def __init__(self, program: Program, batch: int) -> None:
         self._vocabulary: Final = program.vocabulary
-        self.body: Final = np.zeros((batch, program.body_size), np.int64)
+        self.body: Final = np.zeros((batch, program.layout.body), np.int64)
         self.head = np.zeros((1, program.vocabulary), np.int64)
         self.logits = np.zeros((1, program.vocabulary), np.int32)
         self.place: dict[int, int] = {}
@@ -168,11 +170,15 @@ class _Pass:
 
 def _desk(shape: Shape, batch: int, positions: int, threads: int) -> Desk:
     widest = max(shape.width, shape.heads * shape.head_width, shape.feed)
+    slots = np.zeros((batch * -(-widest // RECORD), SLOT), np.int8)
     return Desk(
         stream=np.zeros((batch, shape.width), np.int64),
         x=np.zeros((batch, widest), np.int16),
         fractions=np.zeros(batch, np.int64),
-        ready=np.zeros(batch * 2 * 65536, np.uint8),
+        slots=slots,
+        halves_of_slots=slots.view(np.int16),
+        words_of_slots=slots.view(np.int32),
+        shift=np.zeros(batch, np.int64),
         queries=np.zeros((batch, shape.heads, shape.head_width), np.int16),
         query_fractions=np.zeros((batch, shape.heads), np.int64),
         mixed=np.zeros((batch, shape.heads, shape.head_width), np.int64),

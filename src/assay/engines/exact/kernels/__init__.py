@@ -1,1 +1,1 @@
-"""The exact semantics at speed: compiled with numba, equal to `reference.py` bit for bit."""
+"""Compiled kernels of the exact engine: integers only, so that every machine computes the same."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from assay.engines.exact.kernels.attention import attend
 from assay.engines.exact.kernels.freivalds import agrees
-from assay.engines.exact.kernels.products import multiply_share, prepare_row
+from assay.engines.exact.kernels.products import lay_out, multiply_share
 from assay.engines.exact.kernels.scalars import Whole, compiled
 from assay.engines.exact.kernels.team import meet
 from assay.engines.exact.kernels.vectors import added, angles, gated, head, joined, logits_of, normalised
@@ -32,7 +32,6 @@ class Shape(NamedTuple):
     score_scale: int
     halves: int
     gelu: int
-    norm_fraction: int
 
 
 class Plan(NamedTuple):
@@ -84,8 +83,12 @@ class Desk(NamedTuple):
     """int16 [n, widest input of a product]."""
     fractions: np.ndarray
     """int64 [n]: of `x`."""
-    ready: np.ndarray
-    """uint8: `x` as `products.prepare_row` leaves it."""
+    slots: np.ndarray
+    """int8 [slots, 80]: `x` as `products.lay_out` leaves it; `halves_of_slots` and `words_of_slots` are the same."""
+    halves_of_slots: np.ndarray
+    words_of_slots: np.ndarray
+    shift: np.ndarray
+    """int64 [n]: see `products.lay_out`."""
     queries: np.ndarray
     """int16 [n, heads, head width]."""
     query_fractions: np.ndarray
@@ -172,7 +175,7 @@ def run(
             width = shape.heads * shape.head_width
             x = desk.x[n, :width]
             desk.fractions[n] = joined(desk.mixed[n], desk.mixed_fractions[n], desk.scratch[thread, 0], x)
-            prepare_row(x, desk.ready, n, count)
+            _lay_out(desk, x, n, count)
         meet(barrier, threads)
         _product(shape, plan, desk, test, layer, OUTPUT, count, body, base, thread, threads)
         meet(barrier, threads)
@@ -192,7 +195,7 @@ def run(
                 body[n, at : at + shape.feed], f + gate, body[n, further : further + shape.feed], f + up, shape.gelu,
                 desk.scratch[thread, 0], x,
             )  # fmt: skip
-            prepare_row(x, desk.ready, n, count)
+            _lay_out(desk, x, n, count)
         meet(barrier, threads)
         _product(shape, plan, desk, test, layer, DOWN, count, body, base, thread, threads)
         meet(barrier, threads)
@@ -203,12 +206,14 @@ def run(
             desk.stream[wanted[m]], RESIDUAL, plan.gains[start:end], fraction, shape.epsilon, desk.scratch[thread, 0],
             desk.x[m, : shape.width],
         )  # fmt: skip
-        prepare_row(desk.x[m, : shape.width], desk.ready, m, wanted.size)
+        _lay_out(desk, desk.x[m, : shape.width], m, wanted.size)
     meet(barrier, threads)
     if wanted.size:
         last = PRODUCTS * shape.layers
         if test.r.shape[0] == 0:
-            multiply_share(plan.products[last], desk.ready, wanted.size, head_accumulators, 0, thread, threads)
+            multiply_share(
+                plan.products[last], desk.slots, desk.shift[: wanted.size], head_accumulators, 0, thread, threads
+            )
         for m in range(thread, wanted.size if test.r.shape[0] else 0, threads):
             if not _tested(test, last, head_accumulators[m], desk.x[m, : shape.width]):
                 _note(test, wanted[m], shape.layers, 0)
@@ -219,6 +224,11 @@ def run(
             shift = desk.fractions[m] + plan.products[last, 0] - LOGIT_FRACTION
             logits_of(head_accumulators[m, low:high], shift, logits[m, low:high])
     meet(barrier, threads)
+
+
+@compiled
+def _lay_out(desk: Desk, x: np.ndarray, token: Whole, tokens: Whole) -> None:
+    lay_out(x, token, tokens, desk.slots, desk.halves_of_slots, desk.words_of_slots, desk.shift)
 
 
 @compiled
@@ -248,7 +258,7 @@ def _prepare_normalised(
         desk.fractions[n] = normalised(
             desk.stream[n], RESIDUAL, gain, fraction, shape.epsilon, desk.scratch[thread, 0], x
         )
-        prepare_row(x, desk.ready, n, count)
+        _lay_out(desk, x, n, count)
 
 
 @compiled
@@ -259,7 +269,7 @@ def _product(
     product = PRODUCTS * layer + kind
     at = base + plan.offsets[kind]
     if test.r.shape[0] == 0:
-        multiply_share(plan.products[product], desk.ready, count, body, at, thread, threads)
+        multiply_share(plan.products[product], desk.slots, desk.shift[:count], body, at, thread, threads)
         return
     columns = test.v_at[product + 1] - test.v_at[product]
     for n in range(thread, count, threads):
