@@ -11,8 +11,8 @@ A dispute over a drawn token goes so. The prover states the peak, the drawn toke
 apply, the cut; each logit is a function of one committed accumulator, and each score of one logit. It loses to
 
 - one token with a logit over the peak;
-- one token up to the cut that `min_p` leaves and that beats the drawn one: one deficit, one hash, one noise (`deficits`,
-  `noise`: a multiplication, SplitMix64, four interpolations in two tables, for each of the two tokens);
+- one token up to the cut that `min_p` leaves and that beats the drawn one: for each of the two a deficit, a hash and a
+  noise (`deficits`, `noise`: a multiplication, SplitMix64, two interpolations in tables of 4 and 2 KB);
 - a drawn token that is itself beyond the cut or under `min_p`: the same functions once;
 - a wrong cut: `top_k` says how many tokens are up to the cut, `top_p` that their weights are just enough of the sum of
   all, which the prover states too. Counts and sums add up over chunks of the vocabulary, so a wrong one is bisected
@@ -104,8 +104,7 @@ def kept(deficit: np.ndarray, settings: SamplerSettings) -> int:
         mass = np.cumsum(weights(deficit[:count]))
         count = min(count, int(np.searchsorted(mass, enough(int(mass[-1]), settings.top_p))) + 1)
     if settings.min_p:
-        # Whole numbers under 2^63 on both sides: w 10^6 >= min_p 2^40.
-        least = -(-(settings.min_p << MASS_BITS) // MICRO)
+        least = -(-(settings.min_p << MASS_BITS) // MICRO)  # weight * 10^6 >= min_p * 2^40, within 63 bits
         count = min(count, max(1, int((weights(deficit) >= min(least, 2 << MASS_BITS)).sum())))
     return count
 

@@ -1,1 +1,1 @@
-"""The exact semantics at the speed of memory: compiled forms of what reference.py says, held equal to it by tests."""
+"""The exact semantics at speed: compiled with numba, equal to `reference.py` bit for bit."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numba import njit
@@ -16,7 +16,8 @@ from numba import njit
 from assay.core.encoding import MICRO
 from assay.core.request import SamplerSettings
 from assay.core.sampler import position_key
-from assay.engines.exact.sampling import MASS_BITS, OCTAVE, nothing_left, rate, weights
+from assay.engines.exact.sampling import MASS_BITS, OCTAVE, nothing_left, weights
+from assay.engines.exact.sampling import rate as rate_of
 from assay.engines.exact.tables import (
     EXP2_BITS,
     EXP2_STEPS,
@@ -34,6 +35,10 @@ _MASKED: Final = -(2**31)
 _LEAST: Final = -(2**31) + 1
 _LAST: Final = 2**31 - 1
 _HALF: Final = 1 << (OCTAVE - 1)
+_Whole: TypeAlias = int | np.int64
+"""What numba has for integers."""
+_Rate: TypeAlias = tuple[int, int]
+"""Multiplier and shift, see `sampling.rate`."""
 _STRIDE: Final = np.uint64(0x9E3779B97F4A7C15)
 _MIX: Final = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
@@ -47,8 +52,8 @@ def draw(
         EngineError: no token is left.
     """
     values = np.ascontiguousarray(logits, dtype=np.int32)
-    if allowed is not None:
-        values = np.where(allowed, values, np.int32(_MASKED))
+    if allowed is not None or values.size % BLOCK:
+        values = _fill(values, np.ones(values.size, np.bool_) if allowed is None else allowed)
     if settings.temperature == 0:
         token = int(values.argmax())
         if values[token] == _MASKED:
@@ -59,8 +64,7 @@ def draw(
         _draw(
             values,
             np.uint64(position_key(seed, position)),
-            plan.multiplier,
-            plan.shift,
+            plan.rate,
             plan.reach,
             plan.top_k,
             plan.top_p,
@@ -79,8 +83,7 @@ def draw(
 class _Plan:
     """What settings mean to the kernel."""
 
-    multiplier: int
-    shift: int
+    rate: tuple[int, int]
     reach: int
     """Tokens further than this under the peak have no weight, nor ever enough noise."""
     top_k: int
@@ -93,14 +96,13 @@ class _Plan:
 
 @lru_cache(maxsize=64)
 def _plan(settings: SamplerSettings) -> _Plan:
-    multiplier, shift = rate(settings.temperature)
+    multiplier, shift = rate_of(settings.temperature)
 
     def farthest(deficit: int) -> int:
         """The largest difference to the peak that is at most so many octaves."""
         return min((((deficit + 1) << shift) - 1) // multiplier, 2**32)
 
-    reach = farthest(MASS_BITS << OCTAVE)
-    near = reach
+    reach = near = farthest(MASS_BITS << OCTAVE)
     if settings.min_p:
         low, high = -1, MASS_BITS << OCTAVE  # the last one whose weight is enough, by bisection
         while low < high:
@@ -108,179 +110,218 @@ def _plan(settings: SamplerSettings) -> _Plan:
             enough = int(weights(np.array([middle]))[0]) * MICRO >= settings.min_p << MASS_BITS
             low, high = (middle, high) if enough else (low, middle - 1)
         near = farthest(low) if low >= 0 else -1
-    return _Plan(multiplier, shift, reach, min(settings.top_k, 2**31), min(settings.top_p, MICRO), near)
+    return _Plan((multiplier, shift), reach, min(settings.top_k, 2**31), min(settings.top_p, MICRO), near)
 
 
 @njit(cache=True, nogil=True)
-def _draw(values, key, multiplier, shift, reach, top_k, top_p, near, exp2, log2, tail):
+def _fill(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Logits with the forbidden ones masked, and filled up to whole blocks."""
+    values = np.full((len(logits) + BLOCK - 1) // BLOCK * BLOCK, np.int32(_MASKED))
+    for i in range(len(logits)):
+        values[i] = logits[i] if allowed[i] else np.int32(_MASKED)
+    return values
+
+
+@njit(cache=True, nogil=True)
+def _draw(
+    values: np.ndarray,
+    key: np.uint64,
+    rate: _Rate,
+    reach: _Whole,
+    top_k: _Whole,
+    top_p: _Whole,
+    near: _Whole,
+    exp2: np.ndarray,
+    log2: np.ndarray,
+    tail: np.ndarray,
+) -> _Whole:
     """The token, or -1 where all are masked."""
-    size = len(values)
-    blocks = (size + BLOCK - 1) // BLOCK
-    maxima = np.empty(blocks, np.int32)
-    for block in range(blocks):
-        largest = np.int32(_MASKED)
-        for i in range(block * BLOCK, min(size, (block + 1) * BLOCK)):
-            largest = max(largest, values[i])
+    maxima = np.empty(len(values) // BLOCK, np.int32)
+    for block in range(len(maxima)):
+        part = values[block * BLOCK : (block + 1) * BLOCK]
+        largest = part[0]
+        for i in range(BLOCK):
+            largest = max(largest, part[i])
         maxima[block] = largest
     peak = np.int64(maxima.max())
     if peak == _MASKED:
         return -1
-    best = -1
-    for block in range(blocks):
-        if maxima[block] == peak:
-            best = block * BLOCK
-            while values[best] != peak:
-                best += 1
-            break
+    best = np.int64(maxima.argmax()) * BLOCK
+    while values[best] != peak:
+        best += 1
     if near < 0 or top_k == 1:
         return best
     floor, last = max(peak - reach, _LEAST), _LAST
     if top_k > 0 or top_p < MICRO:
-        floor, last = _cut(values, maxima, peak, floor, multiplier, shift, top_k, top_p, exp2)
+        floor, last = _cut(values, maxima, peak, floor, rate, top_k, top_p, exp2)
     if peak - near > floor:
         floor, last = peak - near, _LAST
-    return _race(values, maxima, key, best, floor, last, multiplier, shift, log2, tail)
+    return _race(values, maxima, key, best, floor, last, rate, log2, tail)
 
 
 @njit(cache=True, nogil=True)
-def _race(values, maxima, key, best, floor, last, multiplier, shift, log2, tail):
+def _race(
+    values: np.ndarray,
+    maxima: np.ndarray,
+    key: np.uint64,
+    best: _Whole,
+    floor: _Whole,
+    last: _Whole,
+    rate: _Rate,
+    log2: np.ndarray,
+    tail: np.ndarray,
+) -> _Whole:
     """The token with the largest score among those over the floor, and those at it with ids up to `last`.
 
     With c = 2^33 - (2 hash + 1), noise is under 33 - log2(c) - 1/2 where it is over 0. So a token whose deficit is d
-    can reach a score s only if c <= 2^(33 - w), w the whole octaves of s + d + 1/2: that is all that most tokens are
-    asked. `best` is the best token; scores are compared with its score, and then with the best one's so far.
+    can reach a score s only if c <= 2^(33 - w), w the whole octaves of s + d + 1/2 (`_limit`). That is asked of the
+    largest logit and the least c of each block; then of each token; and what is left is computed. `best` is the best
+    token: scores are compared with its score, and then with the best one's so far.
     """
     peak = np.int64(values[best])
-    size = len(values)
-    score = _noise(_hash(key, best), log2, tail)
-    hashes = np.empty(BLOCK, np.int64)
+    score = _noise(_rest(key, best), log2, tail)
+    rests = np.empty(BLOCK, np.int64)
     for block in range(len(maxima)):
         if maxima[block] < floor:
             continue
         start = block * BLOCK
-        count = min(BLOCK, size - start)
+        part = values[start : start + BLOCK]
+        least = 1 << 33
+        for i in range(BLOCK):
+            rests[i] = _rest(key, start + i)
+            least = min(least, rests[i])
+        if least > _limit(_deficit(peak - maxima[block], rate), score):
+            continue
         may = 0
-        for i in range(count):
-            hashes[i] = np.int64(_hash(key, start + i))
-        for i in range(count):
-            value = np.int64(values[start + i])
-            octaves = (((peak - value) * multiplier >> shift) + score + _HALF) >> OCTAVE
-            rest = (np.int64(1) << 33) - (2 * hashes[i] + 1)
-            may += (value >= floor) & (rest <= (np.int64(1) << 33) >> min(max(octaves, 0), 63))
+        for i in range(BLOCK):
+            may += rests[i] <= _limit(_deficit(peak - part[i], rate), score)
         if may == 0:
             continue
-        for i in range(count):
-            value = np.int64(values[start + i])
-            if value < floor or (value == floor and start + i > last):
+        for i in range(BLOCK):
+            if part[i] < floor or (part[i] == floor and start + i > last):
                 continue
-            deficit = (peak - value) * multiplier >> shift
-            octaves = (deficit + score + _HALF) >> OCTAVE
-            if (np.int64(1) << 33) - (2 * hashes[i] + 1) > (np.int64(1) << 33) >> min(max(octaves, 0), 63):
+            deficit = _deficit(peak - part[i], rate)
+            if rests[i] > _limit(deficit, score):
                 continue
-            here = _noise(np.uint64(hashes[i]), log2, tail) - deficit
+            here = _noise(rests[i], log2, tail) - deficit
             if here > score or (here == score and start + i < best):
                 score, best = here, start + i
     return best
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _limit(deficit: _Whole, score: _Whole) -> _Whole:
+    return (1 << 33) >> min(max((deficit + score + _HALF) >> OCTAVE, 0), 63)
+
+
 @njit(cache=True, nogil=True)
-def _cut(values, maxima, peak, floor, multiplier, shift, top_k, top_p, exp2):
+def _cut(
+    values: np.ndarray,
+    maxima: np.ndarray,
+    peak: _Whole,
+    floor: _Whole,
+    rate: _Rate,
+    top_k: _Whole,
+    top_p: _Whole,
+    exp2: np.ndarray,
+) -> tuple[_Whole, _Whole]:
     """The floor and the last id at it that top-k and top-p leave; `floor`: of what is in reach.
 
     A key tells a candidate's place: logit 2^32 + (2^31 - 1 - id), the largest key first.
     """
-    size = len(values)
-    keys = np.empty(size, np.int64)
-    mass = np.empty(size, np.int64)
+    keys = np.empty(len(values), np.int64)
+    mass = np.empty(len(values), np.int64)
+    found, wanted = 0, 0
+    below = (peak - floor) >> 4
     if top_k > 0:
-        bound = floor
         if top_k <= len(maxima):  # each of the k largest blocks has a token that is as large
             for block in range(len(maxima)):
-                keys[block] = maxima[block]
-                mass[block] = 1
-            bound = max(bound, keys[_select(keys, mass, len(maxima), top_k)])
-        found = _collect(values, maxima, bound, keys)
-        if found <= top_k:
-            left = found
-        else:
-            for i in range(found):
-                mass[i] = 1
-            left = _select(keys, mass, found, top_k) + 1
-        if top_p < MICRO:
-            total = _weigh(keys, mass, left, peak, multiplier, shift, exp2)
-            cut = keys[_select(keys, mass, left, _enough(total, top_p))]
-        elif found <= top_k:
-            return floor, np.int64(_LAST)
-        else:
-            cut = keys[left - 1]
-        return cut >> 32, _LAST - (cut & 0xFFFFFFFF)
-    total = np.int64(0)
-    for block in range(len(maxima)):
-        if maxima[block] >= floor:
-            for i in range(block * BLOCK, min(size, (block + 1) * BLOCK)):
-                value = np.int64(values[i])
-                weight = _weight((peak - value) * multiplier >> shift, exp2)
-                total += weight if value >= floor else 0
-    enough = _enough(total, top_p)
-    below = (peak - floor) >> 4
-    while True:
-        bound = max(peak - below, floor)
-        found = _collect(values, maxima, bound, keys)
-        if _weigh(keys, mass, found, peak, multiplier, shift, exp2) >= enough:
-            break
-        below += (below >> 1) + 1
-    cut = keys[_select(keys, mass, found, enough)]
-    return cut >> 32, _LAST - (cut & 0xFFFFFFFF)
+                keys[block], mass[block] = maxima[block], 1
+            below = peak - keys[_select(keys, mass, len(maxima), top_k)]
+        found = _collect(values, maxima, max(peak - below, floor), keys)
+        while found < top_k and below < peak - floor:
+            below += (below >> 1) + 1
+            found = _collect(values, maxima, max(peak - below, floor), keys)
+        if found > top_k:
+            mass[:found] = 1
+            found = _select(keys, mass, found, top_k) + 1
+        elif top_p == MICRO:
+            return floor, _LAST
+        wanted = _enough(_weigh(keys, mass, found, peak, rate, exp2), top_p)
+    else:
+        wanted = _enough(_total(values, maxima, peak, floor, rate, exp2), top_p)
+        while True:
+            found = _collect(values, maxima, max(peak - below, floor), keys)
+            if _weigh(keys, mass, found, peak, rate, exp2) >= wanted:
+                break
+            below += (below >> 1) + 1
+    last = keys[_select(keys, mass, found, wanted)]
+    return last >> 32, _LAST - (last & 0xFFFFFFFF)
 
 
 @njit(cache=True, nogil=True)
-def _collect(values, maxima, bound, keys):
+def _total(
+    values: np.ndarray, maxima: np.ndarray, peak: _Whole, floor: _Whole, rate: _Rate, exp2: np.ndarray
+) -> _Whole:
+    """The sum of all weights."""
+    total = 0
+    for block in range(len(maxima)):
+        if maxima[block] >= floor:
+            part = values[block * BLOCK : (block + 1) * BLOCK]
+            for i in range(BLOCK):
+                weight = _weight(_deficit(peak - part[i], rate), exp2)
+                total += weight if part[i] >= floor else 0
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _collect(values: np.ndarray, maxima: np.ndarray, bound: _Whole, keys: np.ndarray) -> _Whole:
     """Write the keys of tokens with logits of at least `bound`, in ascending order of ids; how many."""
     found = 0
     for block in range(len(maxima)):
         if maxima[block] >= bound:
-            for i in range(block * BLOCK, min(len(values), (block + 1) * BLOCK)):
+            for i in range(block * BLOCK, (block + 1) * BLOCK):
                 keys[found] = (np.int64(values[i]) << 32) + (_LAST - i)
                 found += values[i] >= bound
     return found
 
 
 @njit(cache=True, nogil=True)
-def _weigh(keys, mass, count, peak, multiplier, shift, exp2):
+def _weigh(keys: np.ndarray, mass: np.ndarray, count: _Whole, peak: _Whole, rate: _Rate, exp2: np.ndarray) -> _Whole:
     """Write the weights of the first `count` keys' tokens; their sum."""
-    total = np.int64(0)
+    total = 0
     for i in range(count):
-        mass[i] = _weight((peak - (keys[i] >> 32)) * multiplier >> shift, exp2)
+        mass[i] = _weight(_deficit(peak - (keys[i] >> 32), rate), exp2)
         total += mass[i]
     return total
 
 
 @njit(cache=True, nogil=True)
-def _enough(total, top_p):
+def _enough(total: _Whole, top_p: _Whole) -> _Whole:
     """total top_p / 10^6, rounded up, without passing 2^63; at least 1."""
     return max(total // MICRO * top_p + (total % MICRO * top_p + MICRO - 1) // MICRO, 1)
 
 
 @njit(cache=True, nogil=True)
-def _select(keys, mass, count, enough):
+def _select(keys: np.ndarray, mass: np.ndarray, count: _Whole, enough: _Whole) -> _Whole:
     """Where the largest keys have `enough` mass together, all of which is as much: the last one's place.
 
     Quickselect (Hoare 1961): larger keys come to stand before it. The places of the pivots are scattered, so that no
     order of the keys is slow.
     """
-    low, high, before, state = 0, count, np.int64(0), np.uint64(count)
+    low, high, before, state = 0, count, 0, np.uint64(count)
     while high - low > 1:
         state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
         chosen = low + np.int64(state >> np.uint64(33)) % (high - low)
         pivot, weight = keys[chosen], mass[chosen]
         keys[chosen], mass[chosen] = keys[high - 1], mass[high - 1]
-        place, larger = low, np.int64(0)
-        for i in range(low, high - 1):
-            if keys[i] > pivot:
-                larger += mass[i]
-                keys[place], keys[i] = keys[i], keys[place]
-                mass[place], mass[i] = mass[i], mass[place]
-                place += 1
+        place, larger = low, 0
+        for i in range(low, high - 1):  # without a branch that nobody can foresee
+            key, one = keys[i], mass[i]
+            keys[i], mass[i] = keys[place], mass[place]
+            keys[place], mass[place] = key, one
+            larger += one if key > pivot else 0
+            place += key > pivot
         keys[high - 1], mass[high - 1] = keys[place], mass[place]
         keys[place], mass[place] = pivot, weight
         if before + larger >= enough:
@@ -294,15 +335,21 @@ def _select(keys, mass, count, enough):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _hash(key, token):
-    z = key + (np.uint64(token) + np.uint64(1)) * _STRIDE
-    z = (z ^ (z >> np.uint64(30))) * _MIX[0]
-    z = (z ^ (z >> np.uint64(27))) * _MIX[1]
-    return (z ^ (z >> np.uint64(31))) >> np.uint64(32)
+def _deficit(below: _Whole, rate: _Rate) -> _Whole:
+    return below * rate[0] >> rate[1]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _weight(deficit, exp2):
+def _rest(key: np.uint64, token: _Whole) -> _Whole:
+    """2^33 - (2 hash + 1) of the token."""
+    z = key + (np.uint64(token) + np.uint64(1)) * _STRIDE
+    z = (z ^ (z >> np.uint64(30))) * _MIX[0]
+    z = (z ^ (z >> np.uint64(27))) * _MIX[1]
+    return (1 << 33) - 2 * np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(32)) - 1
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _weight(deficit: _Whole, exp2: np.ndarray) -> _Whole:
     drop = OCTAVE - EXP2_STEPS
     part = deficit & ((1 << OCTAVE) - 1)
     index, rest = part >> drop, part & ((1 << drop) - 1)
@@ -311,20 +358,18 @@ def _weight(deficit, exp2):
 
 
 @njit(cache=True, nogil=True)
-def _noise(hashed, log2, tail):
-    twice = 2 * np.int64(hashed) + 1
-    rest = (np.int64(1) << 33) - twice
+def _noise(rest: _Whole, log2: np.ndarray, tail: np.ndarray) -> _Whole:
     if rest < 1 << 32:
         drop = 33 - LOG2_STEPS
         index, part = rest >> drop, rest & ((1 << drop) - 1)
         slope = tail[index] + ((tail[index + 1] - tail[index]) * part >> drop)
         return ((33 << LOG2_BITS) - _log2(rest, log2) - slope) >> (LOG2_BITS - OCTAVE)
-    inner = (33 << LOG2_BITS) - _log2(twice, log2)
+    inner = (33 << LOG2_BITS) - _log2((1 << 33) - rest, log2)
     return ((LOG2_BITS << LOG2_BITS) - _log2(inner, log2)) >> (LOG2_BITS - OCTAVE)
 
 
 @njit(cache=True, nogil=True)
-def _log2(x, table):
+def _log2(x: _Whole, table: np.ndarray) -> _Whole:
     length = 0
     while x >> length > 1:
         length += 1
