@@ -92,11 +92,15 @@ class Answering:
         """The token that logits, settings and seed give at output position `index`."""
         return draw(row, self._request.sampler, self._seed, index, allowed)
 
+    def alternatives(self, row: np.ndarray, token: int, count: int) -> TopLogprobs:
+        """Log-probabilities of `token` and of the `count` most probable tokens, as steps show them."""
+        return top_logprobs(row, token, count)
+
     def _observe(self, row: np.ndarray, token: int) -> tuple[bytes, TopLogprobs | None]:
         level = self._request.level
         if self._logprobs is None and level != "statistical":
             return (logits_leaf(row) if level == "pinned" else b""), None
-        top = top_logprobs(row, token, max(self._logprobs or 0, TOP_K if level == "statistical" else 0))
+        top = self.alternatives(row, token, max(self._logprobs or 0, TOP_K if level == "statistical" else 0))
         leaf = top_leaf(top) if level == "statistical" else logits_leaf(row) if level == "pinned" else b""
         if self._logprobs is None:
             return leaf, None

@@ -242,7 +242,7 @@ def _cut(
         while found < top_k and below < peak - floor:
             below += (below >> 1) + 1
             found = _collect(values, maxima, max(peak - below, floor), keys)
-        if found > top_k:
+        if found >= top_k:
             mass[:found] = 1
             found = _select(keys, mass, found, top_k) + 1
         elif top_p == MICRO:
