@@ -7,10 +7,10 @@ that one multiplication is all that the temperature costs. The fast form is kern
 Candidates have one order: the larger logit first, the lower id first among equals. Every filter keeps the first so
 many in that order, so what is left is told by its last member, the **cut**.
 
-A dispute over a drawn token goes so. The prover states the peak, the drawn token's logit and score and, where filters
-apply, the cut; each logit is a function of one committed accumulator, and each score of one logit. It loses to
+A dispute over a drawn token goes so. The prover names the drawn token, the peak and, where top-k or top-p apply, the
+cut; each one's logit is a function of one committed accumulator, and its score of that logit and the peak. It loses to
 
-- one token with a logit over the peak;
+- one token that comes before the peak;
 - one token up to the cut that `min_p` leaves and that beats the drawn one: for each of the two a deficit, a hash and a
   noise (`deficits`, `noise`: a multiplication, SplitMix64, two interpolations in tables of 4 and 2 KB);
 - a drawn token that is itself beyond the cut or under `min_p`: the same functions once;
