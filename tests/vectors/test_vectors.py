@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.core import sampler_reference as reference
+from tests.engines.exact import sampler_reference as integers
 from tests.ethereum import Account, encode_typed_data, keccak
 from tests.vectors import generate
 
@@ -24,6 +25,7 @@ from assay.core.receipt import Receipt, verify_signature
 from assay.core.request import LEVELS, Request, SamplerSettings
 from assay.engines.exact.accumulators import decode_chunk
 from assay.engines.exact.chunks import vector_root
+from assay.engines.exact.kernels import sampling as compiled
 from assay.engines.exact.trace_header import Planned, TraceHeader
 from assay.engines.exact.trace_stream import TraceReader, WholePass
 from assay.verify.binding import check_offline
@@ -234,3 +236,32 @@ def test_trace_stream() -> None:
             assert item.head.tolist() == generate.accumulators(f"head {i}", 16, 38).tolist()
         else:
             assert item.body[8:17].tolist() == body[8:17].tolist()
+
+
+def test_integer_sampler_functions() -> None:
+    """The scalar reference has the same tables, deficits, weights and noise."""
+    own = {"exp2": integers.EXP2, "log2": integers.LOG2, "tail": integers.TAIL}
+    for name, case in load("integer_sampler/tables.json").items():
+        table = np.array(own[name], "<i4")
+        assert (table.size, hashlib.sha256(table.tobytes()).hexdigest()) == (case["entries"], case["sha256"])
+        assert {i: own[name][int(i)] for i in case["some"]} == case["some"]
+    for case in load("integer_sampler/rates.json"):
+        for below, deficit in case["deficits"]:
+            assert integers.deficit(below, case["temperature"]) == deficit
+            assert below * case["multiplier"] >> case["shift"] == deficit
+    for deficit, weight in load("integer_sampler/weights.json"):
+        assert integers.weight(deficit) == weight
+    for hashed, noise in load("integer_sampler/noise.json"):
+        assert integers.noise(hashed) == noise
+
+
+def test_integer_sampler_draws() -> None:
+    """The scalar reference and the compiled sampler draw the same tokens."""
+    vectors = load("integer_sampler/draws.json")
+    seed = bytes.fromhex(vectors["seed"])
+    for case in vectors["draws"]:
+        row, settings = vectors["rows"][case["row"]], SamplerSettings(**case["settings"])
+        allowed = None if case["allowed"] is None else [i in case["allowed"] for i in range(len(row))]
+        assert [integers.draw(row, settings, seed, i, allowed) for i in range(16)] == case["tokens"]
+        mask = None if allowed is None else np.array(allowed)
+        assert [compiled.draw(np.array(row), settings, seed, i, mask) for i in range(16)] == case["tokens"]

@@ -160,7 +160,9 @@ def pack(matrix: Matrix) -> Packed:
             scale[tiles, :, which] = _side_by_side(blocks)
         sums[tiles] = _padded(matrix.whole(part).sum(-1)[:, None], 1).reshape(-1, TILE)
     reach = int(np.abs(matrix.scale.astype(np.int64)).max(initial=0))
-    return Packed(rows, columns, matrix.fraction, bits, matrix.block, scales, tied, base, reach, weights, scale, unit, sums)
+    return Packed(
+        rows, columns, matrix.fraction, bits, matrix.block, scales, tied, base, reach, weights, scale, unit, sums
+    )
 
 
 def unpack_row(packed: Packed, row: int) -> np.ndarray:

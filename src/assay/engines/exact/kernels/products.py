@@ -226,7 +226,9 @@ def _compiled(bits: int, block: int, scales: int, tied: int) -> CFunc:
     parts = 1 if tied else 2
 
     @cfunc(types.void(*[types.int64] * 15), cache=True)
-    def run(weights, scale, unit, minus, base, records, scale_step, unit_step, x, tokens, out, stride, rows, first, last):  # noqa: ANN001, ANN202
+    def run(
+        weights, scale, unit, minus, base, records, scale_step, unit_step, x, tokens, out, stride, rows, first, last
+    ):  # noqa: ANN001, ANN202
         sources  # noqa: B018
         room = np.empty((TOKENS, TILE), np.int64)
         many = bits <= 8 and tokens > TOKENS

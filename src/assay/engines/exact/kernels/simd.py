@@ -60,7 +60,9 @@ TOKENS: Final = {"dot512": 4, "pairs512": 4}.get(FLAVOUR, 2)
 
 def _digest_of_sources() -> str:
     """Of the files that write code: numba's cache itself sees changes of the file of the compiled function only."""
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+    return hashlib.sha256(
+        b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    ).hexdigest()
 
 
 SOURCES: Final = _digest_of_sources()
@@ -192,7 +194,9 @@ class Code:
             low = builder.or_(low, builder.and_(plane, self.all(HALVES, mask * 0x101)))
         return builder.bitcast(low, BYTES)
 
-    def scale(self, shape: Shape, scales: ir.Value, units: ir.Value, record: ir.Value, block: int, part: int) -> ir.Value:
+    def scale(
+        self, shape: Shape, scales: ir.Value, units: ir.Value, record: ir.Value, block: int, part: int
+    ) -> ir.Value:
         """Scales (`part` 0) or offsets (1) of block `block` of a record, at `scales`: int32 [16]."""
         builder = self.builder
         vector = block * shape.parts + part

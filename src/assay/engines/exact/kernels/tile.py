@@ -244,7 +244,9 @@ def _pairs(code: Code, one: ir.Value, other: ir.Value) -> ir.Value:
 
 
 @intrinsic(prefer_literal=True)
-def product(typing, bits, block, scales, tied, most, tokens, weights, scale, unit, minus, base, records, x, out, stride):  # noqa: ANN001, ANN201
+def product(
+    typing, bits, block, scales, tied, most, tokens, weights, scale, unit, minus, base, records, x, out, stride
+):  # noqa: ANN001, ANN201
     """`write_products`, in compiled code."""
     return emit(
         write_products,
@@ -256,9 +258,7 @@ def product(typing, bits, block, scales, tied, most, tokens, weights, scale, uni
 @intrinsic(prefer_literal=True)
 def expand(typing, bits, block, scales, tied, weights, scale, unit, records, bytes_at, words_at):  # noqa: ANN001, ANN201
     """`write_expanded`, in compiled code."""
-    return emit(
-        write_expanded, (bits, block, scales, tied), (weights, scale, unit, records, bytes_at, words_at)
-    )
+    return emit(write_expanded, (bits, block, scales, tied), (weights, scale, unit, records, bytes_at, words_at))
 
 
 @intrinsic

@@ -164,9 +164,7 @@ def write_joined(
             place = 64 * (vector * limbs + limb)
             total = code.all(_FOUR_LONGS, 0)
             for quarter in range(4):
-                total = builder.add(
-                    total, builder.sext(code.load(_FOURS, totals, place + 16 * quarter), _FOUR_LONGS)
-                )
+                total = builder.add(total, builder.sext(code.load(_FOURS, totals, place + 16 * quarter), _FOUR_LONGS))
             total = builder.shl(total, code.all(_FOUR_LONGS, 8 * (limb % 3)))
             parts[limb // 3] = builder.add(parts[limb // 3], total)
         for row, part in enumerate(parts):
@@ -175,7 +173,9 @@ def write_joined(
 
 
 @intrinsic(prefer_literal=True)
-def cut(typing, bits, block, scales, tied, limbs, scale, scale_step, unit, unit_step, minus, record, r, tiles, to, sums):  # noqa: ANN001, ANN201
+def cut(
+    typing, bits, block, scales, tied, limbs, scale, scale_step, unit, unit_step, minus, record, r, tiles, to, sums
+):  # noqa: ANN001, ANN201
     """`write_digits`, in compiled code."""
     return emit(
         write_digits,
