@@ -15,9 +15,9 @@ import numpy as np
 from numba import njit
 
 from assay.engines.exact.kernels.audit import transpose_multiply
-from assay.engines.exact.kernels.simd import DOTS, SOURCES, TOKENS
+from assay.engines.exact.kernels.simd import DOTS, SOURCES, TOKENS, Shape
 from assay.engines.exact.kernels.tile import SLOT, SUMS, copy, expand, product
-from assay.engines.exact.packed import RECORD, TILE, WORD, Packed
+from assay.engines.exact.packed import RECORD, TILE, UNTIED, WORD, Packed
 
 __all__ = ["Prepared", "multiply", "multiply_tiles", "prepare", "transpose_multiply"]
 
@@ -54,7 +54,7 @@ def prepare(x: np.ndarray) -> Prepared:
     tokens, columns = x.shape
     slots = np.empty((tokens * -(-columns // RECORD), SLOT), np.int8)
     shift = np.zeros(tokens, np.int64)
-    shifted = _lay_out(np.ascontiguousarray(x), slots, slots.view(np.int16), slots.view(np.int32), shift)
+    shifted = _layout()(np.ascontiguousarray(x), slots, slots.view(np.int16), slots.view(np.int32), shift)
     return Prepared(tokens, columns, slots, shift, slots.ctypes.data, bool(shifted))
 
 
@@ -79,60 +79,65 @@ def multiply_tiles(packed: Packed, x: Prepared, out: np.ndarray, first: int, las
         raise ValueError(f"the result would be int64 [{x.tokens}, {packed.rows}], not {out.dtype} {out.shape}")
     if not 0 <= first <= last <= packed.tiles:
         raise ValueError(f"tiles {first} to {last} of {packed.tiles}")
-    weights, scale, unit, sums = packed.places
-    records, blocks, groups = packed.weights.shape[1], packed.scale.strides[0], packed.unit.shape[1]
-    run = _compiled(packed.bits, packed.block, packed.scales, int(packed.tied >= 0))
-    place, stride = out.ctypes.data, out.strides[0]
-    run(
-        weights, scale, unit, -packed.tied, packed.base, records, blocks, groups * packed.unit.shape[2] * 64,
-        x.place, x.tokens, place, stride, packed.rows, first, last,
+    shape = Shape(packed.bits, packed.block, packed.scales, packed.tied != UNTIED)
+    _compiled(shape.kind)(
+        *packed.places, -packed.tied, packed.base, *packed.sizes, x.place, x.tokens,
+        out.ctypes.data, out.strides[0], packed.rows, first, last,
     )  # fmt: skip
     if x.shifted:
         _shift_back(packed.sums, x.shift, out, first * TILE, min(last * TILE, packed.rows))
 
 
-@njit(cache=True, nogil=True)
-def _lay_out(x, slots, halves, words, shift):  # noqa: ANN001, ANN202
-    tokens, columns = x.shape
-    records = (columns + RECORD - 1) // RECORD
-    shifted = False
-    for token in range(tokens):
-        group = token // TOKENS * TOKENS
-        together = min(TOKENS, tokens - group)
-        take = 0
-        if DOTS:
-            most = 0
-            for column in range(columns):
-                most = max(most, x[token, column])
-            if most > EDGE:
-                take = RAISE
-                shift[token] = take
-                shifted = True
-        for record in range(records):
-            at = group * records + record * together + token - group
-            start = record * RECORD
-            count = min(RECORD, columns - start)
-            for half in range(2):
-                total = np.int32(0)
-                for column in range(16 * half, 16 * half + 16):
-                    a = np.int32(0)
-                    if column < count:
-                        a = np.int32(x[token, start + column]) - np.int32(take)
-                    total += a
-                    if DOTS:
-                        high = (a + np.int32(128)) >> np.int32(8)
-                        slots[at, column] = high
-                        slots[at, 32 + column] = a - (high << np.int32(8))
-                    else:  # columns 0, 2, 1, 3 of each four
-                        halves[at, column & ~3 | (column & 1) << 1 | column >> 1 & 1] = a
-                words[at, SUMS // 4 + half] = total
-            words[at, SUMS // 4 + 2] = words[at, SUMS // 4] + words[at, SUMS // 4 + 1]
-            words[at, SUMS // 4 + 3] = 0
-    return shifted
+@cache
+def _layout() -> Callable[..., bool]:
+    """Fills the slots; True if a token was shifted."""
+    sources = SOURCES
+
+    @njit(cache=True, nogil=True)
+    def lay_out(x: np.ndarray, slots: np.ndarray, halves: np.ndarray, words: np.ndarray, shift: np.ndarray) -> bool:
+        sources  # noqa: B018
+        tokens, columns = x.shape
+        records = (columns + RECORD - 1) // RECORD
+        shifted = False
+        for token in range(tokens):
+            group = token // TOKENS * TOKENS
+            together = min(TOKENS, tokens - group)
+            take = 0
+            if DOTS:
+                most = 0
+                for column in range(columns):
+                    most = max(most, x[token, column])
+                if most > EDGE:
+                    take = RAISE
+                    shift[token] = take
+                    shifted = True
+            for record in range(records):
+                at = group * records + record * together + token - group
+                start = record * RECORD
+                count = min(RECORD, columns - start)
+                for half in range(2):
+                    total = np.int32(0)
+                    for column in range(16 * half, 16 * half + 16):
+                        a = np.int32(0)
+                        if column < count:
+                            a = np.int32(x[token, start + column]) - np.int32(take)
+                        total += a
+                        if DOTS:
+                            high = (a + np.int32(128)) >> np.int32(8)
+                            slots[at, column] = high
+                            slots[at, 32 + column] = a - (high << np.int32(8))
+                        else:  # columns 0, 2, 1, 3 of each four
+                            halves[at, column & ~3 | (column & 1) << 1 | column >> 1 & 1] = a
+                    words[at, SUMS // 4 + half] = total
+                words[at, SUMS // 4 + 2] = words[at, SUMS // 4] + words[at, SUMS // 4 + 1]
+                words[at, SUMS // 4 + 3] = 0
+        return shifted
+
+    return lay_out
 
 
 @njit(cache=True, nogil=True)
-def _shift_back(sums, shift, out, first, last):  # noqa: ANN001, ANN202
+def _shift_back(sums: np.ndarray, shift: np.ndarray, out: np.ndarray, first: int, last: int) -> None:
     flat = sums.ravel()
     for token in range(out.shape[0]):
         if shift[token]:
@@ -141,25 +146,43 @@ def _shift_back(sums, shift, out, first, last):  # noqa: ANN001, ANN202
 
 
 @cache
-def _compiled(bits: int, block: int, scales: int, tied: int) -> Callable[..., None]:
+def _compiled(kind: int) -> Callable[..., None]:
     """The loop over tiles and groups of tokens for one kind of packed matrix."""
     sources = SOURCES
-    parts = 1 if tied else 2
+    shape = Shape.of(kind)
+    bits, blocks, parts = shape.bits, RECORD // shape.block, shape.parts
+    wide_kind = Shape(8, shape.block, WORD, shape.tied).kind
 
     @njit(cache=True, nogil=True)
-    def run(weights, scale, unit, minus, base, records, scale_step, unit_step, x, tokens, out, stride, rows, first, last):  # noqa: ANN001, ANN202
+    def run(
+        weights: int,
+        scale: int,
+        unit: int,
+        minus: int,
+        base: int,
+        records: int,
+        scale_step: int,
+        unit_step: int,
+        x: int,
+        tokens: int,
+        out: int,
+        stride: int,
+        rows: int,
+        first: int,
+        last: int,
+    ) -> None:
         sources  # noqa: B018
         room = np.empty((TOKENS, TILE), np.int64)
         many = bits <= 8 and tokens > TOKENS
         expanded = np.empty(records * 512 if many else 0, np.uint8)
-        words = np.empty(records * (RECORD // block) * parts * TILE if many else 0, np.int32)
+        words = np.empty(records * blocks * parts * TILE if many else 0, np.int32)
         for number in range(first, last):
             w = weights + number * records * bits * 64
             s = scale + number * scale_step
             u = unit + number * unit_step
             left = rows - number * TILE
             if many:
-                expand(bits, block, scales, tied, w, s, u, records, expanded.ctypes.data, words.ctypes.data)
+                expand(kind, (w, s, u, records, expanded.ctypes.data, words.ctypes.data))
                 w, s = expanded.ctypes.data, words.ctypes.data
             for start in range(0, tokens, TOKENS):
                 count = min(TOKENS, tokens - start)
@@ -167,11 +190,11 @@ def _compiled(bits: int, block: int, scales: int, tied: int) -> Callable[..., No
                 place = out + start * stride + number * TILE * 8
                 to, step = (place, stride) if left >= TILE else (room.ctypes.data, TILE * 8)
                 if many:
-                    product(8, block, WORD, tied, TOKENS, count, w, s, u, minus, base, records, at, to, step)
+                    product(wide_kind, (count, w, s, u, minus, base, records, at, to, step))
                 else:
-                    product(bits, block, scales, tied, TOKENS, count, w, s, u, minus, base, records, at, to, step)
+                    product(kind, (count, w, s, u, minus, base, records, at, to, step))
                 if left < TILE:
                     for token in range(count):
-                        copy(to + token * TILE * 8, place + token * stride, left)
+                        copy(kind, (to + token * TILE * 8, place + token * stride, left))
 
     return run
