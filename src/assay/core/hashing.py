@@ -27,6 +27,8 @@ Tag: TypeAlias = Literal[
     "assay/exact-node/1",
     "assay/exact-root/1",
     "assay/exact-token/1",
+    "assay/exact-parameter/1",
+    "assay/exact-challenge/1",
 ]
 """Every domain in use; the number rises when what is hashed under it changes."""
 

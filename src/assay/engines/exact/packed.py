@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
 
@@ -25,17 +25,19 @@ RECORD: Final = 32
 GROUP: Final = 8
 """Records that share a unit where scales are `LEVELS`: 256 columns, a super-block of llama.cpp's K formats."""
 
-Scales: TypeAlias = Literal[0, 1, 2]
-"""How scales and offsets are stored."""
-SHORT: Final[Scales] = 0
+SHORT: Final = 0
 """int16, 12 bits and a shift: (s >> 4) << (s & 15), times 2^`base`. Holds float16 numbers over a range of 2^15."""
-WORD: Final[Scales] = 1
+WORD: Final = 1
 """int32."""
-LEVELS: Final[Scales] = 2
+LEVELS: Final = 2
 """int8, times an int32 unit for every 256 columns of a row."""
 UNTIED: Final = -1
 
-_DTYPES: Final = {SHORT: np.dtype(np.int16), WORD: np.dtype(np.int32), LEVELS: np.dtype(np.int8)}
+_DTYPES: Final[Mapping[int, np.dtype]] = {
+    SHORT: np.dtype(np.int16),
+    WORD: np.dtype(np.int32),
+    LEVELS: np.dtype(np.int8),
+}
 _NUMBERS: Final = ("rows", "columns", "fraction", "bits", "block", "scales", "tied", "base", "reach")
 _ALIGNMENT: Final = 64
 _STEP: Final = 4096
@@ -54,7 +56,8 @@ class Packed:
     """Of q as stored: 4, 5, 6, 8 or 16."""
     block: int
     """Columns that share a scale: 16 or 32."""
-    scales: Scales
+    scales: int
+    """How scales and offsets are stored: `SHORT`, `WORD` or `LEVELS`."""
     tied: int
     """Every offset is -tied times its scale, and none is stored; `UNTIED`: offsets are stored."""
     base: int
@@ -70,11 +73,15 @@ class Packed:
     sums: np.ndarray
     """int64 [tiles, 16]: the sum of each row's weights."""
     places: tuple[int, ...] = field(init=False, repr=False)
-    """Addresses of weights, scales, units and sums."""
+    """Addresses of weights, scales and units."""
+    sizes: tuple[int, ...] = field(init=False, repr=False)
+    """Records of a tile, and bytes of its scales and units."""
 
     def __post_init__(self) -> None:
-        places = (self.weights, self.scale, self.unit, self.sums)
-        object.__setattr__(self, "places", tuple(array.ctypes.data for array in places))
+        places = tuple(array.ctypes.data for array in (self.weights, self.scale, self.unit))
+        object.__setattr__(self, "places", places)
+        sizes = (self.weights.shape[1], *(array.nbytes // self.tiles for array in (self.scale, self.unit)))
+        object.__setattr__(self, "sizes", sizes)
 
     @property
     def tiles(self) -> int:
@@ -238,7 +245,7 @@ def _tie(matrix: Matrix, bits: int) -> int:
     return factor
 
 
-def _scales_for(matrix: Matrix, tied: int) -> tuple[Scales, int]:
+def _scales_for(matrix: Matrix, tied: int) -> tuple[int, int]:
     """The narrowest form that holds all scales and offsets, and `base`."""
     parts = (matrix.scale,) if tied != UNTIED else (matrix.scale, matrix.offset)
     bits = int(np.bitwise_or.reduce([np.bitwise_or.reduce(numbers, axis=None) for numbers in parts]))

@@ -1,1 +1,23 @@
-"""Compiled kernels of the exact engine: integers only, so that every machine computes the same."""
+"""The exact semantics at speed: compiled with numba, equal to `reference.py` bit for bit.
+
+Compiled code is kept on disk. Numba recompiles a function when its own file changes, but not when a file changes that
+it calls into: so every version of these files has a folder of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numba
+
+
+def _digest_of_sources() -> str:
+    here = Path(__file__).parent
+    files = sorted([*here.glob("*.py"), *here.parent.glob("*.py")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+_CACHE = Path(numba.config.CACHE_DIR or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assay")
+numba.config.CACHE_DIR = str(_CACHE / f"kernels-{_digest_of_sources()}")

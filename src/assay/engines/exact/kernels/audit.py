@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from assay.engines.exact.kernels.simd import DOTS, SOURCES
+from assay.engines.exact.kernels.simd import DOTS, LINE, SOURCES, Shape
 from assay.engines.exact.kernels.tile import expand
-from assay.engines.exact.kernels.transposed import cut, gather, join
-from assay.engines.exact.packed import RECORD, TILE, Packed
+from assay.engines.exact.kernels.transposed import cut, fetch, gather, join
+from assay.engines.exact.packed import RECORD, TILE, UNTIED, Packed
 
 LIMB: Final = 32
 """Bits of a limb of the result."""
@@ -35,64 +35,73 @@ def transpose_multiply(packed: Packed, r: np.ndarray) -> np.ndarray:
     """
     if r.dtype != np.int64 or r.shape != (packed.rows,):
         raise ValueError(f"random numbers are {r.dtype} {r.shape}, not int64 [{packed.rows}]")
-    if r.min() < 0 or r.max() >> RANDOM_BITS:
+    if np.bitwise_or.reduce(r) >> RANDOM_BITS:
         raise ValueError(f"random numbers have more than {RANDOM_BITS} bits")
     padded = np.zeros(packed.tiles * TILE, np.int32)
     padded[: packed.rows] = r
-    weights, scale, unit, _ = packed.places
-    records, groups, parts = packed.weights.shape[1], *packed.unit.shape[1:3]
-    out = np.zeros((3, records * RECORD), np.int64)
+    out = np.zeros((3, packed.weights.shape[1] * RECORD), np.int64)
     # A digit more than the magnitude's bits and a sign would need: digits of -128 .. 127 do not reach quite as far.
     limbs = -(-((packed.reach >> packed.base).bit_length() + RANDOM_BITS + 2) // 8)
-    kind = (packed.bits, packed.block, packed.scales, int(packed.tied >= 0), limbs)
-    steps = (packed.scale.strides[0], groups * parts * 64)
-    if DOTS and packed.bits <= 8:
-        _fast(*kind)(
-            weights, scale, unit, -packed.tied, packed.base, records, *steps, padded, packed.tiles, out
-        )  # fmt: skip
-    else:
-        _plain(*kind[:4])(packed.weights, scale, unit, -packed.tied, packed.base, *steps, padded, out)
+    fast = DOTS and packed.bits <= 8
+    shape = Shape(packed.bits, packed.block, packed.scales, packed.tied != UNTIED, limbs if fast else 0)
+    (_fast if fast else _plain)(shape.kind)(
+        packed.weights, packed.scale, packed.unit, -packed.tied, packed.base, padded, out
+    )  # fmt: skip
     return out[:, : packed.columns]
 
 
 @cache
-def _fast(bits: int, block: int, scales: int, tied: int, limbs: int) -> Callable[..., None]:
+def _fast(kind: int) -> Callable[..., None]:
     """By dot products of bytes."""
     sources = SOURCES
-    blocks = RECORD // block
+    shape = Shape.of(kind)
+    bits, limbs, blocks = shape.bits, shape.limbs, RECORD // shape.block
 
     @njit(cache=True, nogil=True)
-    def run(weights, scale, unit, minus, base, records, scale_step, unit_step, r, tiles, out):  # noqa: ANN001, ANN202
+    def run(
+        weights: np.ndarray,
+        scale: np.ndarray,
+        unit: np.ndarray,
+        minus: int,
+        base: int,
+        r: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
         sources  # noqa: B018
+        tiles, records = weights.shape[:2]
+        step, scale_step, unit_step = weights.strides[0], scale.strides[0], unit.strides[0]
+        size, scale_size = bits * 64, scale_step // records
         digits = np.empty(_TOGETHER * blocks * limbs * 64, np.int8)
         totals = np.zeros((records, 8, limbs, 16), np.int32)
         constant = np.zeros((records, blocks, 2, 8), np.int64)
         both = np.empty((blocks, 2), np.int64)
-        step = records * bits * 64
+        w, s, u, r_at = weights.ctypes.data, scale.ctypes.data, unit.ctypes.data, r.ctypes.data
+        digits_at, totals_at, constant_at = digits.ctypes.data, totals.ctypes.data, constant.ctypes.data
         since = 0
+        fetch(kind, (w, min(_TOGETHER, tiles) * step // LINE))
+        fetch(kind, (s, min(_TOGETHER, tiles) * scale_step // LINE))
         for first in range(0, tiles, _TOGETHER):
             count = min(_TOGETHER, tiles - first)
+            following = first + count
+            share = min(_TOGETHER, tiles - following)
             for record in range(records):
-                cut(
-                    bits, block, scales, tied, limbs,
-                    scale + first * scale_step + record * (scale_step // records), scale_step,
-                    unit + first * unit_step, unit_step, minus, record, r[first * TILE :].ctypes.data, count,
-                    digits.ctypes.data, constant[record].ctypes.data,
-                )  # fmt: skip
-                gather(
-                    bits, block, scales, tied, limbs, weights + first * step + record * bits * 64, step, count,
-                    digits.ctypes.data, totals[record].ctypes.data,
-                )  # fmt: skip
+                if share:  # while this is computed, what comes next arrives
+                    fetch(kind, (w + following * step + record * share * size, share * bits))
+                    part = share * scale_size
+                    fetch(kind, (s + following * scale_step + record * part, (part + LINE - 1) // LINE))
+                s_at, u_at = s + first * scale_step + record * scale_size, u + first * unit_step
+                d_at, c_at = r_at + first * TILE * 4, constant_at + record * blocks * 128
+                cut(kind, (s_at, scale_step, u_at, unit_step, minus, record, d_at, count, digits_at, c_at))
+                w_at, t_at = w + first * step + record * size, totals_at + record * limbs * 512
+                gather(kind, (w_at, step, count, digits_at, t_at))
             since += count
-            if since >= _UNTIL or first + count == tiles:
+            if since >= _UNTIL or following == tiles:
                 for record in range(records):
-                    for part in range(blocks):
+                    for block in range(blocks):
                         for half in range(2):
-                            both[part, half] = constant[record, part, half].sum()
-                    join(
-                        bits, block, scales, tied, limbs, totals[record].ctypes.data, both.ctypes.data,
-                        out.ctypes.data + record * RECORD * 8, records * RECORD * 8,
-                    )  # fmt: skip
+                            both[block, half] = constant[record, block, half].sum()
+                    t_at, o_at = totals_at + record * limbs * 512, out.ctypes.data + record * RECORD * 8
+                    join(kind, (t_at, both.ctypes.data, o_at, out.strides[0]))
                 totals[:] = 0
                 constant[:] = 0
                 since = 0
@@ -112,25 +121,32 @@ def _fast(bits: int, block: int, scales: int, tied: int, limbs: int) -> Callable
 
 
 @cache
-def _plain(bits: int, block: int, scales: int, tied: int) -> Callable[..., None]:
+def _plain(kind: int) -> Callable[..., None]:
     """In 64-bit numbers, for machines without dot products of bytes and for weights of 16 bits."""
     sources = SOURCES
-    parts = 1 if tied else 2
+    shape = Shape.of(kind)
+    bits, block, tied = shape.bits, shape.block, shape.tied
 
     @njit(cache=True, nogil=True)
-    def run(weights, scale, unit, minus, base, scale_step, unit_step, r, out):  # noqa: ANN001, ANN202
+    def run(
+        weights: np.ndarray,
+        scale: np.ndarray,
+        unit: np.ndarray,
+        minus: int,
+        base: int,
+        r: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
         sources  # noqa: B018
         tiles, records = weights.shape[:2]
         low = (1 << 32) - 1
         expanded = np.empty((records, 8, TILE, 4) if bits <= 8 else (0, 8, TILE, 4), np.uint8)
-        words = np.empty((records * (RECORD // block), parts, TILE), np.int32)
+        words = np.empty((records * (RECORD // block), scale.shape[2], TILE), np.int32)
         row = np.empty(records * RECORD, np.int64)
         for number in range(tiles):
             w = weights[number]
-            expand(
-                bits, block, scales, tied, w.ctypes.data, scale + number * scale_step, unit + number * unit_step,
-                records, expanded.ctypes.data, words.ctypes.data,
-            )  # fmt: skip
+            s, u = scale.ctypes.data + number * scale.strides[0], unit.ctypes.data + number * unit.strides[0]
+            expand(kind, (w.ctypes.data, s, u, records, expanded.ctypes.data, words.ctypes.data))
             wide = w.reshape(records, -1, TILE, 4) if bits > 8 else expanded
             for lane in range(TILE):
                 random = np.int64(r[number * TILE + lane])

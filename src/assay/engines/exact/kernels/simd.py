@@ -11,13 +11,19 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from llvmlite import ir
+from numba import types
+from numba.core.base import BaseContext
 from numba.core.registry import cpu_target
+from numba.core.typing import Signature
+from numba.extending import intrinsic
 
 from assay.engines.exact.packed import GROUP, LEVELS, SHORT
 
+Value: TypeAlias = ir.NamedValue | ir.Constant
+"""Of a computation that is being written."""
 I8: Final = ir.IntType(8)
 I16: Final = ir.IntType(16)
 I32: Final = ir.IntType(32)
@@ -38,7 +44,8 @@ Flavour: TypeAlias = Literal["dot512", "dot256", "pairs512", "pairs256", "pairs1
 
 def choose_flavour() -> Flavour:
     """For the processor that numba compiles for (`NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` change that)."""
-    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    target: Any = cpu_target
+    triple, _, features = target.target_context.codegen().magic_tuple()
     has = set(features.split(","))
     if not triple.startswith(("x86_64", "i686")):
         return "plain"
@@ -78,6 +85,18 @@ class Shape:
     scales: int
     tied: bool
     """Whether offsets are a multiple of the scales."""
+    limbs: int = 0
+    """Digits of an auditor's products."""
+
+    @classmethod
+    def of(cls, kind: int) -> Shape:
+        """From `kind`, as compiled code has it."""
+        return cls(kind & 255, kind >> 8 & 255, kind >> 16 & 15, bool(kind >> 20 & 1), kind >> 24)
+
+    @property
+    def kind(self) -> int:
+        """All of it as one number, which compiled code can hand on as a constant."""
+        return self.bits | self.block << 8 | self.scales << 16 | self.tied << 20 | self.limbs << 24
 
     @property
     def parts(self) -> int:
@@ -91,21 +110,21 @@ class Code:
     def __init__(self, builder: ir.IRBuilder) -> None:
         self.builder = builder
 
-    def at(self, address: ir.Value, offset: int | ir.Value = 0) -> ir.Value:
+    def at(self, address: Value, offset: int | Value = 0) -> Value:
         """A pointer."""
         if isinstance(offset, int):
             offset = ir.Constant(I64, offset)
         return self.builder.inttoptr(self.builder.add(address, offset), ir.PointerType())
 
-    def load(self, kind: ir.Type, address: ir.Value, offset: int | ir.Value = 0) -> ir.Value:
+    def load(self, kind: ir.Type, address: Value, offset: int | Value = 0) -> Value:
         """From any address."""
         return self.builder.load(self.at(address, offset), typ=kind, align=1)
 
-    def store(self, value: ir.Value, address: ir.Value, offset: int | ir.Value = 0) -> None:
+    def store(self, value: Value, address: Value, offset: int | Value = 0) -> None:
         """To any address."""
         self.builder.store(value, self.at(address, offset), align=1)
 
-    def prefetch(self, address: ir.Value, size: int) -> None:
+    def prefetch(self, address: Value, size: int, ahead: int = AHEAD) -> None:
         """Ask for so many bytes that will be wanted soon; they may lie behind the end of an array."""
         kinds = [ir.PointerType(), I32, I32, I32]
         module = self.builder.module
@@ -113,10 +132,10 @@ class Code:
         function = module.globals.get(name) or ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
         for line in range(0, size, LINE):
             self.builder.call(
-                function, [self.at(address, AHEAD + line), *(ir.Constant(I32, value) for value in (0, 3, 1))]
+                function, [self.at(address, ahead + line), *(ir.Constant(I32, value) for value in (0, 3, 1))]
             )
 
-    def plus(self, address: ir.Value, offset: int) -> ir.Value:
+    def plus(self, address: Value, offset: int) -> Value:
         """An address so many bytes on."""
         return self.builder.add(address, ir.Constant(I64, offset))
 
@@ -124,17 +143,17 @@ class Code:
         """The same number in every lane."""
         return ir.Constant(kind, [value] * kind.count)
 
-    def spread(self, value: ir.Value, kind: ir.VectorType) -> ir.Value:
+    def spread(self, value: Value, kind: ir.VectorType) -> Value:
         """A number from a register in every lane."""
         first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
         lanes = ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
         return self.builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), lanes)
 
-    def shuffle(self, one: ir.Value, other: ir.Value, lanes: Sequence[int]) -> ir.Value:
+    def shuffle(self, one: Value, other: Value, lanes: Sequence[int]) -> Value:
         """Lanes of two vectors, counted through."""
         return self.builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes)))
 
-    def call(self, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
+    def call(self, name: str, result: ir.Type, *arguments: Value) -> Value:
         """An intrinsic."""
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
         module = self.builder.module
@@ -142,8 +161,8 @@ class Code:
         return self.builder.call(function, arguments)
 
     def loop(
-        self, count: ir.Value, start: Sequence[ir.Value], body: Callable[[ir.Value, list[ir.Value]], list[ir.Value]]
-    ) -> list[ir.Value]:
+        self, count: Value, start: Sequence[Value], body: Callable[[Value, list[Value]], list[Value]]
+    ) -> list[Value]:
         """Run `body(i, values)`, which gives the next values, for i = 0 .. count - 1; count must be at least 1."""
         builder = self.builder
         before, inside = builder.block, builder.append_basic_block("loop")
@@ -164,16 +183,16 @@ class Code:
         builder.position_at_end(after)
         return results
 
-    def even(self, words: ir.Value) -> ir.Value:
+    def even(self, words: Value) -> Value:
         """Lanes 0, 2, 4 … of 32 bits in 64."""
         longs = self.builder.bitcast(words, LONGS)
         return self.builder.ashr(self.builder.shl(longs, self.all(LONGS, 32)), self.all(LONGS, 32))
 
-    def odd(self, words: ir.Value) -> ir.Value:
+    def odd(self, words: Value) -> Value:
         """Lanes 1, 3, 5 … of 32 bits in 64."""
         return self.builder.ashr(self.builder.bitcast(words, LONGS), self.all(LONGS, 32))
 
-    def byte_vector(self, bits: int, record: ir.Value, number: int) -> ir.Value:
+    def byte_vector(self, bits: int, record: Value, number: int) -> Value:
         """Byte vector `number` of a record of 4 to 8 bits."""
         builder = self.builder
         if bits == 8:
@@ -194,9 +213,7 @@ class Code:
             low = builder.or_(low, builder.and_(plane, self.all(HALVES, mask * 0x101)))
         return builder.bitcast(low, BYTES)
 
-    def scale(
-        self, shape: Shape, scales: ir.Value, units: ir.Value, record: ir.Value, block: int, part: int
-    ) -> ir.Value:
+    def scale(self, shape: Shape, scales: Value, units: Value, record: Value, block: int, part: int) -> Value:
         """Scales (`part` 0) or offsets (1) of block `block` of a record, at `scales`: int32 [16]."""
         builder = self.builder
         vector = block * shape.parts + part
@@ -212,7 +229,34 @@ class Code:
         return self.load(WORDS, scales, 64 * vector)
 
 
+def instruction(write: Callable[..., None]) -> Callable[[int, tuple[int, ...]], None]:
+    """For use in compiled code: what `write(code, shape, *values)` writes, called with a `Shape.kind` and the values.
+
+    The kind must be known when the code is compiled; the values are whole numbers, 64 bits wide.
+    """
+
+    def typed(_: object, kind: types.IntegerLiteral, values: types.BaseTuple) -> tuple[Signature, Callable[..., Value]]:
+        shape = Shape.of(kind.literal_value)
+
+        def generate(
+            context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Sequence[Value]
+        ) -> Value:
+            given = signature.args[1]
+            numbers = (
+                context.cast(builder, builder.extract_value(arguments[1], at), given[at], types.intp)
+                for at in range(len(given))
+            )
+            write(Code(builder), shape, *numbers)
+            return context.get_dummy_value()
+
+        return types.void(kind, values), generate
+
+    typed.__name__ = write.__name__
+    made: Any = intrinsic(prefer_literal=True)(typed)
+    return made
+
+
 def scale_bytes(shape: Shape) -> int:
     """Of a record."""
-    each = {SHORT: 32, LEVELS: 16}.get(shape.scales, 64)
+    each = 32 if shape.scales == SHORT else 16 if shape.scales == LEVELS else 64
     return each * shape.parts * (32 // shape.block)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from assay.engines.exact.kernels.simd import (
     BYTES,
@@ -17,36 +14,27 @@ from assay.engines.exact.kernels.simd import (
     I32,
     I64,
     LONGS,
+    TOKENS,
     WORDS,
     Code,
     Shape,
+    Value,
+    instruction,
     scale_bytes,
 )
 
 SLOT: Final = 80
-"""Bytes of a prepared record of one token: 64 of activations, and int32 sums of its first 16, last 16 and all columns."""
+"""Bytes of a prepared record of one token: its activations, and int32 sums of its first 16, last 16 and all columns."""
 SUMS: Final = 64
 """Where in a slot the sums begin."""
 _WIDE: Final = ir.VectorType(I32, 32)
 
 
-def emit(write: Callable[..., None], literals: Sequence[Any], addresses: Sequence[Any]) -> Any:
-    """What an intrinsic returns: `literals` are the fields of `Shape` and further arguments, known when compiling."""
-    bits, block, scales, tied, *more = (literal.literal_value for literal in literals)
-    shape = Shape(bits, block, scales, bool(tied))
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        write(Code(builder), shape, *more, *values[len(literals) :])
-        return context.get_dummy_value()
-
-    return types.void(*literals, *(types.intp for _ in addresses)), generate
-
-
-def write_products(code: Code, shape: Shape, most: int, tokens: ir.Value, *rest: ir.Value) -> None:
-    """`write_product` for as many tokens as `tokens` says, 1 to `most`."""
+def write_products(code: Code, shape: Shape, tokens: Value, *rest: Value) -> None:
+    """`write_product` for as many tokens as `tokens` says, 1 to `TOKENS`."""
     builder = code.builder
     after = builder.append_basic_block("stored")
-    for count in range(1, most + 1):
+    for count in range(1, TOKENS + 1):
         chosen, other = builder.append_basic_block(f"tokens{count}"), builder.append_basic_block("more")
         builder.cbranch(builder.icmp_signed("==", tokens, ir.Constant(I64, count)), chosen, other)
         builder.position_at_end(chosen)
@@ -61,15 +49,15 @@ def write_product(
     code: Code,
     shape: Shape,
     tokens: int,
-    weights: ir.Value,
-    scales: ir.Value,
-    units: ir.Value,
-    minus: ir.Value,
-    base: ir.Value,
-    records: ir.Value,
-    x: ir.Value,
-    out: ir.Value,
-    stride: ir.Value,
+    weights: Value,
+    scales: Value,
+    units: Value,
+    minus: Value,
+    base: Value,
+    records: Value,
+    x: Value,
+    out: Value,
+    stride: Value,
 ) -> None:
     """Store the products of 16 rows with `tokens` prepared tokens at `out`, `stride` bytes from token to token.
 
@@ -81,7 +69,7 @@ def write_product(
     minus = builder.trunc(minus, I32)
     zero = code.all(LONGS, 0)
 
-    def record(index: ir.Value, y: list[ir.Value]) -> list[ir.Value]:
+    def record(index: Value, y: list[Value]) -> list[Value]:
         at = builder.add(weights, builder.mul(index, ir.Constant(I64, 64 * shape.bits)))
         scales_at = builder.add(scales, builder.mul(index, ir.Constant(I64, scale_bytes(shape))))
         code.prefetch(at, 64 * shape.bits)
@@ -113,12 +101,12 @@ def write_product(
 def write_expanded(
     code: Code,
     shape: Shape,
-    weights: ir.Value,
-    scales: ir.Value,
-    units: ir.Value,
-    records: ir.Value,
-    bytes_at: ir.Value,
-    words_at: ir.Value,
+    weights: Value,
+    scales: Value,
+    units: Value,
+    records: Value,
+    bytes_at: Value,
+    words_at: Value,
 ) -> None:
     """Store a tile's q as bytes and its scales and offsets as int32, as they would be with 8 bits and `WORD`.
 
@@ -127,7 +115,7 @@ def write_expanded(
     builder = code.builder
     blocks = 32 // shape.block
 
-    def record(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+    def record(index: Value, _: list[Value]) -> list[Value]:
         at = builder.add(weights, builder.mul(index, ir.Constant(I64, 64 * shape.bits)))
         to = builder.add(bytes_at, builder.mul(index, ir.Constant(I64, 512)))
         code.prefetch(at, 64 * shape.bits)
@@ -144,13 +132,24 @@ def write_expanded(
     code.loop(records, [], record)
 
 
+def write_copy(code: Code, _: Shape, source: Value, to: Value, count: Value) -> None:
+    """Copy so many 64-bit numbers, at least one, between addresses."""
+
+    def one(index: Value, _: list[Value]) -> list[Value]:
+        offset = code.builder.mul(index, ir.Constant(I64, 8))
+        code.store(code.load(I64, source, offset), to, offset)
+        return []
+
+    code.loop(count, [], one)
+
+
 def _sum_at(shape: Shape, block: int, token: int) -> int:
     return SLOT * token + SUMS + 4 * (2 if shape.block == 32 else block)
 
 
 def _blocks(
-    code: Code, shape: Shape, at: ir.Value, x_at: ir.Value, tokens: int, block: int, minus: ir.Value
-) -> list[tuple[int, list[ir.Value]]]:
+    code: Code, shape: Shape, at: Value, x_at: Value, tokens: int, block: int, minus: Value
+) -> list[tuple[int, list[Value]]]:
     """Products of q with each token's activations over a block: int32 [16] each, and what to shift them by."""
     builder = code.builder
     count = shape.block // 4
@@ -173,7 +172,7 @@ def _blocks(
     return results
 
 
-def _add_scaled(code: Code, y: list[ir.Value], scale: ir.Value, totals: list[ir.Value], shift: int) -> None:
+def _add_scaled(code: Code, y: list[Value], scale: Value, totals: list[Value], shift: int) -> None:
     builder = code.builder
     for token, total in enumerate(totals):
         for which, half in enumerate((code.even, code.odd)):
@@ -183,7 +182,7 @@ def _add_scaled(code: Code, y: list[ir.Value], scale: ir.Value, totals: list[ir.
             y[2 * token + which] = builder.add(y[2 * token + which], product)
 
 
-def _step(code: Code, state: list[ir.Value], vector: ir.Value, x_at: ir.Value, slot: int, number: int) -> None:
+def _step(code: Code, state: list[Value], vector: Value, x_at: Value, slot: int, number: int) -> None:
     """Add the products of a byte vector with four activations."""
     if DOTS:
         for limb in range(2):
@@ -198,13 +197,13 @@ def _step(code: Code, state: list[ir.Value], vector: ir.Value, x_at: ir.Value, s
         state[0] = builder.add(state[0], _pairs(code, pair, builder.bitcast(x, HALVES)))
 
 
-def _finish(code: Code, state: list[ir.Value]) -> ir.Value:
+def _finish(code: Code, state: list[Value]) -> Value:
     if DOTS:
         return code.builder.add(code.builder.shl(state[0], code.all(WORDS, 8)), state[1])
     return state[0]
 
 
-def dot(code: Code, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+def dot(code: Code, total: Value, unsigned: Value, signed: Value) -> Value:
     """Add the dot product of four bytes to each lane (VPDPBUSD)."""
     if FLAVOUR == "dot512":
         return code.call("llvm.x86.avx512.vpdpbusd.512", WORDS, total, unsigned, signed)
@@ -220,7 +219,7 @@ def dot(code: Code, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir
     return code.shuffle(parts[0], parts[1], range(16))
 
 
-def _pairs(code: Code, one: ir.Value, other: ir.Value) -> ir.Value:
+def _pairs(code: Code, one: Value, other: Value) -> Value:
     """Sums of the products of neighbouring 16-bit numbers: int32 [16] (PMADDWD)."""
     if FLAVOUR == "pairs512":
         return code.call("llvm.x86.avx512.pmaddw.d.512", WORDS, one, other)
@@ -243,37 +242,6 @@ def _pairs(code: Code, one: ir.Value, other: ir.Value) -> ir.Value:
     return parts[0]
 
 
-@intrinsic(prefer_literal=True)
-def product(
-    typing, bits, block, scales, tied, most, tokens, weights, scale, unit, minus, base, records, x, out, stride
-):  # noqa: ANN001, ANN201
-    """`write_products`, in compiled code."""
-    return emit(
-        write_products,
-        (bits, block, scales, tied, most),
-        (tokens, weights, scale, unit, minus, base, records, x, out, stride),
-    )
-
-
-@intrinsic(prefer_literal=True)
-def expand(typing, bits, block, scales, tied, weights, scale, unit, records, bytes_at, words_at):  # noqa: ANN001, ANN201
-    """`write_expanded`, in compiled code."""
-    return emit(write_expanded, (bits, block, scales, tied), (weights, scale, unit, records, bytes_at, words_at))
-
-
-@intrinsic
-def copy(typing, source, to, count):  # noqa: ANN001, ANN201
-    """Copy so many 64-bit numbers, at least one, between addresses."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        code = Code(builder)
-
-        def one(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            offset = builder.mul(index, ir.Constant(I64, 8))
-            code.store(code.load(I64, values[0], offset), values[1], offset)
-            return []
-
-        code.loop(values[2], [], one)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp), generate
+product: Final = instruction(write_products)
+expand: Final = instruction(write_expanded)
+copy: Final = instruction(write_copy)

@@ -1,19 +1,18 @@
 """The inner kernels of W^T r: numbers of 62 bits cut into signed bytes, four rows to a dot product.
 
-With P = scale * r for a row, a column's result is the sum of P q over the rows. P is written with `limbs` digits of
--128 .. 127 to the base 256; in a byte vector of weights, each quarter (four rows of four columns) is transposed, so that
-32-bit lane 4 g + i has column i of the rows 4 g .. 4 g + 3, and meets the same digit of these rows.
+With P = scale * r for a row, a column's result is the sum of P q. P is written with `limbs` digits of
+-128 .. 127 to the base 256; in a byte vector of weights, each quarter (four rows of four columns) is transposed, so
+that 32-bit lane 4 g + i has column i of the rows 4 g .. 4 g + 3, and meets the same digit of these rows.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from llvmlite import ir
-from numba.extending import intrinsic
 
-from assay.engines.exact.kernels.simd import BYTES, I32, I64, LONGS, WORDS, Code, Shape
-from assay.engines.exact.kernels.tile import dot, emit
+from assay.engines.exact.kernels.simd import BYTES, I32, I64, LINE, LONGS, WORDS, Code, Shape, Value, instruction
+from assay.engines.exact.kernels.tile import dot
 
 _BIAS: Final = -0x7F7F7F7F7F7F7F80  # bytes of 128
 _QUARTERS: Final = [16 * g + 4 * j + i for g in range(4) for i in range(4) for j in range(4)]
@@ -24,17 +23,16 @@ _FOUR_LONGS: Final = ir.VectorType(I64, 4)
 def write_digits(
     code: Code,
     shape: Shape,
-    limbs: int,
-    scales: ir.Value,
-    scale_step: ir.Value,
-    units: ir.Value,
-    unit_step: ir.Value,
-    minus: ir.Value,
-    record: ir.Value,
-    r: ir.Value,
-    tiles: ir.Value,
-    digits: ir.Value,
-    constant: ir.Value,
+    scales: Value,
+    scale_step: Value,
+    units: Value,
+    unit_step: Value,
+    minus: Value,
+    record: Value,
+    r: Value,
+    tiles: Value,
+    digits: Value,
+    constant: Value,
 ) -> None:
     """Digits of scale * r for one record of several tiles: int8 [tiles, blocks, limbs, 64] at `digits`.
 
@@ -42,9 +40,9 @@ def write_digits(
     low 32 bits and the rest apart.
     """
     builder = code.builder
-    blocks = 32 // shape.block
+    blocks, limbs = 32 // shape.block, shape.limbs
 
-    def tile(index: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
+    def tile(index: Value, totals: list[Value]) -> list[Value]:
         scales_at = builder.add(scales, builder.mul(index, scale_step))
         units_at = builder.add(units, builder.mul(index, unit_step))
         to = builder.add(digits, builder.mul(index, ir.Constant(I64, 64 * limbs * blocks)))
@@ -54,10 +52,11 @@ def write_digits(
         for block in range(blocks):
             scale = code.scale(shape, scales_at, units_at, record, block, 0)
             products = [builder.mul(half(rows), half(scale)) for half in halves]
+            constants = products
             if not shape.tied:
                 offset = code.scale(shape, scales_at, units_at, record, block, 1)
-            for which, half in enumerate(halves):
-                part = products[which] if shape.tied else builder.mul(half(rows), half(offset))
+                constants = [builder.mul(half(rows), half(offset)) for half in halves]
+            for part in constants:
                 low = builder.and_(part, code.all(LONGS, 0xFFFFFFFF))
                 high = builder.ashr(part, code.all(LONGS, 32))
                 totals[2 * block] = builder.add(totals[2 * block], low)
@@ -73,7 +72,7 @@ def write_digits(
         code.store(builder.add(total, code.load(LONGS, constant, 64 * number)), constant, 64 * number)
 
 
-def _digit_vectors(code: Code, products: list[ir.Value], limbs: int) -> list[ir.Value]:
+def _digit_vectors(code: Code, products: list[Value], limbs: int) -> list[Value]:
     """From int64 of even and of odd rows: for each limb the digits of rows 4 g .. 4 g + 3 in all lanes of quarter g."""
     builder = code.builder
     bias = code.all(LONGS, _BIAS)
@@ -108,27 +107,22 @@ def _digit_vectors(code: Code, products: list[ir.Value], limbs: int) -> list[ir.
 def write_gathered(
     code: Code,
     shape: Shape,
-    limbs: int,
-    weights: ir.Value,
-    step: ir.Value,
-    tiles: ir.Value,
-    digits: ir.Value,
-    totals: ir.Value,
+    weights: Value,
+    step: Value,
+    tiles: Value,
+    digits: Value,
+    totals: Value,
 ) -> None:
     """Add one record of several tiles, `step` bytes apart, to `totals`: int32 [8, limbs, 16]."""
     builder = code.builder
-    blocks = 32 // shape.block
+    blocks, limbs = 32 // shape.block, shape.limbs
     for pair in range(0, 8, 2):
         size = 64 * limbs
         block = pair * 4 // shape.block
 
-        def tile(index: ir.Value, sums: list[ir.Value], pair: int = pair, block: int = block) -> list[ir.Value]:
+        def tile(index: Value, sums: list[Value], pair: int = pair, block: int = block) -> list[Value]:
             at = builder.add(weights, builder.mul(index, step))
             digits_at = builder.add(digits, builder.mul(index, ir.Constant(I64, 64 * limbs * blocks)))
-            if shape.bits == 8:
-                code.prefetch(code.plus(at, 64 * pair), 128)
-            else:
-                code.prefetch(code.plus(at, 32 * pair), 64)
             sums = list(sums)
             for which in range(2):
                 vector = code.byte_vector(shape.bits, at, pair + which)
@@ -144,14 +138,12 @@ def write_gathered(
             code.store(total, totals, size * pair + 64 * number)
 
 
-def write_joined(
-    code: Code, shape: Shape, limbs: int, totals: ir.Value, constant: ir.Value, out: ir.Value, step: ir.Value
-) -> None:
+def write_joined(code: Code, shape: Shape, totals: Value, constant: Value, out: Value, step: Value) -> None:
     """Add one record's `totals` and `constant` (int64 [blocks, 2]) to its columns in three rows of `out`, `step` apart.
 
     The rows are for 1, 2^24 and 2^48.
     """
-    builder = code.builder
+    builder, limbs = code.builder, shape.limbs
     for vector in range(8):
         block = vector * 4 // shape.block
         low, high = (code.spread(code.load(I64, constant, 16 * block + 8 * n), _FOUR_LONGS) for n in range(2))
@@ -172,25 +164,17 @@ def write_joined(
             code.store(builder.add(part, code.load(_FOUR_LONGS, at, 32 * vector)), at, 32 * vector)
 
 
-@intrinsic(prefer_literal=True)
-def cut(
-    typing, bits, block, scales, tied, limbs, scale, scale_step, unit, unit_step, minus, record, r, tiles, to, sums
-):  # noqa: ANN001, ANN201
-    """`write_digits`, in compiled code."""
-    return emit(
-        write_digits,
-        (bits, block, scales, tied, limbs),
-        (scale, scale_step, unit, unit_step, minus, record, r, tiles, to, sums),
-    )
+def write_fetch(code: Code, _: Shape, address: Value, lines: Value) -> None:
+    """Ask for so many cache lines, at least one, that will be wanted soon."""
+
+    def one(index: Value, _: list[Value]) -> list[Value]:
+        code.prefetch(code.builder.add(address, code.builder.mul(index, ir.Constant(I64, LINE))), LINE, ahead=0)
+        return []
+
+    code.loop(lines, [], one)
 
 
-@intrinsic(prefer_literal=True)
-def gather(typing, bits, block, scales, tied, limbs, weights, step, tiles, digits, totals):  # noqa: ANN001, ANN201
-    """`write_gathered`, in compiled code."""
-    return emit(write_gathered, (bits, block, scales, tied, limbs), (weights, step, tiles, digits, totals))
-
-
-@intrinsic(prefer_literal=True)
-def join(typing, bits, block, scales, tied, limbs, totals, constant, out, step) -> Any:  # noqa: ANN001
-    """`write_joined`, in compiled code."""
-    return emit(write_joined, (bits, block, scales, tied, limbs), (totals, constant, out, step))
+cut: Final = instruction(write_digits)
+gather: Final = instruction(write_gathered)
+join: Final = instruction(write_joined)
+fetch: Final = instruction(write_fetch)
