@@ -33,5 +33,5 @@ def challenge(program: Program, evidence: Digest, *, batch: int, repetitions: in
         r[repetition] = np.frombuffer(stream, "<u4") & 0x7FFFFFFF
         for number, packed in enumerate(program.products):
             own = r[repetition, r_at[number] : r_at[number + 1]]
-            v[repetition, :, v_at[number] : v_at[number + 1]] = transpose_multiply(packed, own)
+            v[repetition, :, v_at[number] : v_at[number + 1]] = transpose_multiply(packed, own.astype(np.int64))
     return Test(r, v, r_at, v_at, np.zeros(batch, np.int64))

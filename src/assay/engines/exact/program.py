@@ -18,7 +18,8 @@ from assay.engines.exact.packed import Packed, pack, unpack_row
 from assay.engines.exact.reference import EMBEDDING_LIMIT, RESIDUAL, Gain, Layer, Model, into_32_bits
 from assay.engines.exact.whole import round_shift
 
-_PLAN_ARRAYS: Final = ("gains", "gain_at", "biases", "bias_at", "turns", "windows")
+PLAN_ARRAYS: Final = ("gains", "gain_at", "biases", "bias_at", "turns", "windows")
+"""Names of `Program.parameters`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +46,7 @@ class Program:
         object.__setattr__(self, "layout", Layout((layer,) * self.shape.layers, self.products[-1].rows))
         query = rows[0]
         plan = Plan(
-            **{name: self.parameters[name] for name in _PLAN_ARRAYS},
+            **{name: self.parameters[name] for name in PLAN_ARRAYS},
             products=np.array([describe(packed) for packed in self.products], np.int64),
             offsets=np.array([0, query + 1, *(np.cumsum(rows[1:-1]) + query + 1), query], np.int64),
             sizes=np.array(rows, np.int64),

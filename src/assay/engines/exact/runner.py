@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from math import prod
 from typing import Final
 
 import numpy as np
@@ -39,10 +41,10 @@ class Runner:
         tiles = -(-positions // 16)
         per_head = (shape.layers, sequences, shape.kv_heads)
         self._cache: Final = Cache(
-            keys=np.zeros((*per_head, tiles, shape.head_width // 2, 16, 2), np.int16),
-            key_fractions=np.zeros((*per_head, tiles * 16), np.int32),
-            values=np.zeros((*per_head, tiles * 8, shape.head_width, 2), np.int16),
-            value_fractions=np.zeros((*per_head, tiles * 16), np.int32),
+            keys=_sparse((*per_head, tiles, shape.head_width // 2, 16, 2), np.dtype(np.int16)),
+            key_fractions=_sparse((*per_head, tiles * 16), np.dtype(np.int32)),
+            values=_sparse((*per_head, tiles * 8, shape.head_width, 2), np.dtype(np.int16)),
+            value_fractions=_sparse((*per_head, tiles * 16), np.dtype(np.int32)),
         )
         self._desk: Final = _desk(shape, batch, positions, threads)
         self._passes: Final = (_Pass(program, batch), _Pass(program, batch))
@@ -166,6 +168,14 @@ class _Pass:
             self.head = np.zeros((wanted.size, self._vocabulary), np.int64)
             self.logits = np.zeros((wanted.size, self._vocabulary), np.int32)
         self.place = {int(index): place for place, index in enumerate(wanted)}
+
+
+def _sparse(dims: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that take no memory before they are written to, page by page: most positions are never reached."""
+    room = mmap.mmap(-1, prod(dims) * dtype.itemsize)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # huge pages would be filled by the first position of each head
+        room.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(room, dtype).reshape(dims)
 
 
 def _desk(shape: Shape, batch: int, positions: int, threads: int) -> Desk:

@@ -13,9 +13,13 @@ from pathlib import Path
 import numba
 
 
+_FROM_OUTSIDE = ("packed.py", "reference.py", "tables.py", "whole.py")
+"""Other files of which kernels use constants."""
+
+
 def _digest_of_sources() -> str:
     here = Path(__file__).parent
-    files = sorted([*here.glob("*.py"), *here.parent.glob("*.py")])
+    files = [*sorted(here.glob("*.py")), *(here.parent / name for name in _FROM_OUTSIDE)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

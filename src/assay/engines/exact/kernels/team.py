@@ -12,8 +12,8 @@ from numba import types
 from assay.engines.exact.kernels.scalars import Whole, compiled, generated
 
 _LONG: Final = ir.IntType(64)
-_SPINS: Final = 20_000
-"""Looks at the barrier (some 50 microseconds) before a thread lets others have the processor between looks."""
+_SPINS: Final = 5_000
+"""Looks at the barrier (some microseconds) before a thread lets others have the processor between looks."""
 _YIELD: Final = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
 
@@ -26,6 +26,16 @@ def _fetch_add(_typing: Any, address: Any, value: Any) -> tuple[Any, Callable[..
         return builder.atomic_rmw("add", pointer, arguments[1], "seq_cst")
 
     return types.int64(types.int64, types.int64), codegen
+
+
+@generated
+def _look(_typing: Any, _address: Any) -> tuple[Any, Callable[..., ir.Value]]:  # noqa: ANN401
+    """The int64 at an address, as it is now."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:  # noqa: ANN401
+        return builder.load_atomic(builder.inttoptr(arguments[0], _LONG.as_pointer()), "acquire", 8)
+
+    return types.int64(types.int64), codegen
 
 
 @generated
@@ -44,13 +54,13 @@ def meet(barrier: Whole, threads: Whole) -> None:
     """Go on when all threads are here. `barrier`: the address of two int64, zero at first."""
     if threads == 1:
         return
-    turn = _fetch_add(barrier + 8, 0)
+    turn = _look(barrier + 8)
     if _fetch_add(barrier, 1) == threads - 1:
         _fetch_add(barrier, -threads)
         _fetch_add(barrier + 8, 1)
         return
     spins = 0
-    while _fetch_add(barrier + 8, 0) == turn:
+    while _look(barrier + 8) == turn:
         spins += 1
         if spins > _SPINS:
             _let_others()
