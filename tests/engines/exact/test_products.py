@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +127,21 @@ def numbers_of(matrix: Matrix, r: np.ndarray) -> list[int]:
     return (matrix.whole().astype(object) * r.astype(object)[:, None]).sum(0).tolist()
 
 
+def test_a_mapped_file_serves(tmp_path: Path) -> None:
+    """Read-only arrays of a file do as well."""
+    matrix = of(Kind.Q8_0)
+    arrays = pack(matrix).arrays()
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    packed = Packed.from_arrays(
+        {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in arrays if arrays[name].size}
+        | {"unit": arrays["unit"]}
+    )
+    x, r = activations(2), np.arange(37) + 2**30
+    assert np.array_equal(product(packed, x), x.astype(np.int64) @ matrix.whole().T)
+    assert numbers(transpose_multiply(packed, r)) == numbers_of(matrix, r)
+
+
 def test_threads_share_a_matrix() -> None:
     """Ranges of tiles fill their part of a larger array's rows, and nothing else."""
     matrix = of(Kind.Q4_1, 100)
@@ -151,6 +167,10 @@ def test_refusals() -> None:
     for wrong in (out[:1], out.astype(np.int32), np.zeros((2, 74), np.int64)[:, ::2]):
         with pytest.raises(ValueError, match="result"):
             multiply(packed, x, wrong)
+    fixed = out.copy()
+    fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="written"):
+        multiply(packed, x, fixed)
     for wrong in (x.astype(np.int32), x[0], x[:0]):
         with pytest.raises(ValueError, match="int16"):
             prepare(wrong)
