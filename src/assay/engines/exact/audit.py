@@ -182,9 +182,7 @@ class _Checker:
         self._layers: Final = program.shape.layers
         self._draws: Final = _Draws(response)
         self._test: Final = challenge(program, response.evidence, batch=BATCH, repetitions=repetitions)
-        self._runner: Final = Runner(
-            program, sequences=1, positions=len(response.tokens), batch=BATCH, threads=threads
-        )
+        self._runner: Final = Runner(program, sequences=1, positions=len(response.tokens), batch=BATCH, threads=threads)
         self._waiting: Final[list[Pass]] = []
 
     def take(self, found: Pass) -> None:

@@ -40,8 +40,8 @@ def transpose_multiply(packed: Packed, r: np.ndarray) -> np.ndarray:
     padded = np.zeros(packed.tiles * TILE, np.int32)
     padded[: packed.rows] = r
     out = np.zeros((3, packed.weights.shape[1] * RECORD), np.int64)
-    # A digit more than the magnitude's bits and a sign would need: digits of -128 .. 127 do not reach quite as far.
-    limbs = -(-((packed.reach >> packed.base).bit_length() + RANDOM_BITS + 2) // 8)
+    # A bit more than magnitude and sign need: digits of -128 .. 127 do not reach quite as far as two's complement.
+    limbs = 7 if (packed.reach >> packed.base).bit_length() + RANDOM_BITS + 2 <= 56 else 8
     fast = DOTS and packed.bits <= 8
     shape = Shape(packed.bits, packed.block, packed.scales, packed.tied != UNTIED, limbs if fast else 0)
     (_fast if fast else _plain)(shape.kind)(

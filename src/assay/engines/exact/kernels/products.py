@@ -81,6 +81,8 @@ def multiply_tiles(packed: Packed, x: Prepared, out: np.ndarray, first: int, las
         raise ValueError(f"a matrix of {packed.columns} columns and {x.columns} activations")
     if out.dtype != np.int64 or out.shape != (x.tokens, packed.rows) or out.strides[1] != 8:
         raise ValueError(f"the result would be int64 [{x.tokens}, {packed.rows}], not {out.dtype} {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("the result cannot be written")
     if not 0 <= first <= last <= packed.tiles:
         raise ValueError(f"tiles {first} to {last} of {packed.tiles}")
     _run_of(packed).ctypes(
@@ -88,7 +90,9 @@ def multiply_tiles(packed: Packed, x: Prepared, out: np.ndarray, first: int, las
         out.ctypes.data, out.strides[0], packed.rows, first, last,
     )  # fmt: skip
     if x.shifted:
-        _shift_back(packed.sums, x.shift, out, first * TILE, min(last * TILE, packed.rows))
+        rows = slice(first * TILE, min(last * TILE, packed.rows))
+        for token in np.flatnonzero(x.shift):
+            out[token, rows] += packed.sums.reshape(-1)[rows] * x.shift[token]
 
 
 @compiled
@@ -165,15 +169,6 @@ def describe(packed: Packed) -> list[int]:
     totals = packed.sums.ctypes.data
     run = _run_of(packed).address
     return [packed.fraction, packed.rows, run, totals, *packed.places, -packed.tied, packed.base, *packed.sizes]
-
-
-@compiled
-def _shift_back(sums: np.ndarray, shift: np.ndarray, out: np.ndarray, first: Whole, last: Whole) -> None:
-    flat = sums.ravel()
-    for token in range(out.shape[0]):
-        if shift[token]:
-            for row in range(first, last):
-                out[token, row] += flat[row] * shift[token]
 
 
 def _run_of(packed: Packed) -> CFunc:
