@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks._float_model import float_logits
 from gguf import GGMLQuantizationType as Kind
-from tests.engines.exact.models import VOCABULARY, float_logits, write_model
+from tests.engines.exact.models import VOCABULARY, write_model
 
 from assay.core.errors import ModelFileError
 from assay.engines.exact.convert import convert
