@@ -128,7 +128,7 @@ def _load(name: str) -> Benchmark:
     module = importlib.import_module(f"benchmarks.{name}")
     if not callable(getattr(module, "measure", None)):
         raise NotFound(f"benchmarks/{name} has no function `measure`", "run one of the others")
-    return module  # pyrefly: ignore[bad-return] - modules fit protocols by their functions
+    return module
 
 
 def _processor() -> str:
