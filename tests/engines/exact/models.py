@@ -30,9 +30,11 @@ def write_model(
     biases: bool = False,
     factors: bool = False,
     window: int = 8,
+    loud: float = 1.0,
     seed: int = 0,
 ) -> Path:
-    """Write a model whose activations have realistic sizes. `head_kind`: of embedding and head (None: as the rest)."""
+    """Write a model whose activations have realistic sizes. `head_kind`: of embedding and head (None: as the rest).
+    `loud`: by which what Gemma 3 adds to its residual stream is larger."""
     dice = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(layers)
@@ -87,8 +89,8 @@ def write_model(
             vector(at + "attn_q_norm.weight", head_width)
             vector(at + "attn_k_norm.weight", head_width)
         if architecture == "gemma3":
-            vector(at + "post_attention_norm.weight", width)
-            vector(at + "post_ffw_norm.weight", width)
+            vector(at + "post_attention_norm.weight", width, loud, 0.3 * loud)
+            vector(at + "post_ffw_norm.weight", width, loud, 0.3 * loud)
         vector(at + "ffn_norm.weight", width)
         matrix(at + "ffn_gate.weight", feed, width)
         matrix(at + "ffn_up.weight", feed, width)

@@ -17,7 +17,7 @@ from assay.engines.exact.kernels.scalars import (
     sigmoid,
     sine,
 )
-from assay.engines.exact.reference import GELU_CUBE, GELU_SCALE, HEAD_BITS, NORM_BITS, RESIDUAL
+from assay.engines.exact.reference import GELU_CUBE, GELU_SCALE, HEAD_BITS, NORM_BITS, RESIDUAL, STREAM_LIMIT
 from assay.engines.exact.whole import LOG_FRACTION, SATURATED
 
 _NEAR: Final = 1 << 20
@@ -161,6 +161,12 @@ def _activated(x: int, gelu: int) -> int:
 
 
 @compiled
+def _held(x: int) -> int:
+    """`reference.into_stream`."""
+    return min(max(x, -STREAM_LIMIT), STREAM_LIMIT)
+
+
+@compiled
 def added(
     stream: np.ndarray, y: np.ndarray, fraction: int, gain: np.ndarray, gain_fraction: int, epsilon: int,
     scratch: np.ndarray, narrow: np.ndarray,
@@ -172,16 +178,16 @@ def added(
         fraction = narrowed_down(x, fraction, NORM_BITS)
         fraction = normalised(x, fraction, gain, gain_fraction, epsilon, scratch[1], narrow)
         for i in range(y.size):
-            stream[i] = saturated(stream[i] + shifted(np.int64(narrow[i]), fraction - RESIDUAL))
+            stream[i] = _held(stream[i] + shifted(np.int64(narrow[i]), fraction - RESIDUAL))
         return
     shift = fraction - RESIDUAL
     if 0 < shift <= 62:
         half = np.int64(1) << (shift - 1)
         for i in range(y.size):
-            stream[i] = saturated(stream[i] + ((y[i] + half) >> shift))
+            stream[i] = _held(stream[i] + ((y[i] + half) >> shift))
     else:
         for i in range(y.size):
-            stream[i] = saturated(stream[i] + shifted(y[i], shift))
+            stream[i] = _held(stream[i] + shifted(y[i], shift))
 
 
 @compiled
