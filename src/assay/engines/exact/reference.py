@@ -249,7 +249,12 @@ GELU_SCALE: Final = 1713443940
 
 
 def normalise(x: np.ndarray, fraction: int, gain: Gain, epsilon: int) -> tuple[np.ndarray, int]:
-    """RMS norm (arXiv:1910.07467): x g / sqrt(mean(x^2) + epsilon), as activations.
+    """`normalise_wide`, as activations."""
+    return narrow(*normalise_wide(x, fraction, gain, epsilon))
+
+
+def normalise_wide(x: np.ndarray, fraction: int, gain: Gain, epsilon: int) -> tuple[np.ndarray, int]:
+    """RMS norm (arXiv:1910.07467): x g / sqrt(mean(x^2) + epsilon), under 2^62 in magnitude, and its fraction bits.
 
     `x`: int64 [n] with `fraction` fraction bits, n at most 2^13. Bits under 2^-24 do not count beside epsilon.
     """
@@ -262,7 +267,7 @@ def normalise(x: np.ndarray, fraction: int, gain: Gain, epsilon: int) -> tuple[n
         return np.zeros_like(x), 0
     up = (62 - total.bit_length()) & ~1  # an even shift that brings the total just under 2^62
     inverse = (1 << 62) // isqrt(total << up) >> 9  # at most 2^23
-    return narrow(x * gain.weight * inverse, gain.fraction + 53 - up // 2)
+    return x * gain.weight * inverse, gain.fraction + 53 - up // 2
 
 
 def multiply(matrix: Matrix, x: np.ndarray, fraction: int, bias: np.ndarray | None = None) -> tuple[np.ndarray, int]:
@@ -280,7 +285,7 @@ def multiply(matrix: Matrix, x: np.ndarray, fraction: int, bias: np.ndarray | No
 def add(model: Model, stream: np.ndarray, y: np.ndarray, fraction: int, after: Gain | None) -> np.ndarray:
     """The residual stream with a block's result added to it."""
     if after is not None:
-        y, fraction = normalise(*narrow_down(y, fraction, NORM_BITS), after, model.epsilon)
+        y, fraction = normalise_wide(*narrow_down(y, fraction, NORM_BITS), after, model.epsilon)
     return into_stream(stream + round_shift(y, fraction - RESIDUAL))
 
 
