@@ -20,6 +20,14 @@ def measure(say):
     yield Figure("alarms", 3, "", 0, False, 200)
 """
 
+READER = """
+from assay.apps.figures import Figure
+
+def measure(say, *, files=(), model="some"):
+    for file in files:
+        yield Figure(f"{model}.{file.name}", len(file.read_text()), "characters", None, None, 1)
+"""
+
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], tmp_home: Path) -> Cli:
@@ -89,3 +97,30 @@ def test_all(cli: Cli, bench: Path) -> None:
         "toy.size",
         "toy.alarms",
     }
+
+
+def test_files_and_model(cli: Cli, bench: Path) -> None:
+    """A benchmark that takes files and a model gets those that were named, and its own where none was."""
+    (bench / "reader.py").write_text(READER)
+    (bench / "a b.txt").write_text("four")
+    (bench / "été.txt").write_text("été")
+
+    def named(*arguments: str) -> dict[str, int]:
+        return {
+            figure["name"]: figure["value"] for figure in cli("bench", "reader", *arguments, "--json").json["figures"]
+        }
+
+    files = [str(bench / "a b.txt"), str(bench / "été.txt")]
+    assert named(*files, "--model", "other") == {"other.a b.txt": 4, "other.été.txt": 3}
+    assert named(files[0]) == {"some.a b.txt": 4}
+    assert named() == {}
+
+
+def test_files_for_a_benchmark_that_takes_none(cli: Cli, bench: Path) -> None:
+    """They are refused before anything is measured, and so is a model; `all` takes neither."""
+    (bench / "empty.py").unlink()
+    (bench / "reader.py").write_text(READER)
+    for arguments, key in ((("toy", "text"), "files"), (("toy", "--model", "x"), "model"), (("all", "text"), "files")):
+        said = cli("bench", *arguments)
+        assert (said.code, f"the benchmark toy takes no {key}" in said.err) == (2, True)
+        assert "measuring" not in said.err

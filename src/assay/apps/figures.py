@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
 import os
 import platform
 import sys
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
 import assay
-from assay.core.errors import ConfigError, NotFound
+from assay.core.errors import ConfigError, InvalidRequest, NotFound
 
 ALL: Final = "all"
 """Stands for every benchmark."""
-_PACKAGES: Final = ("numpy", "xllamacpp", "uvicorn", "starlette", "httpx", "sqlalchemy")
+_PACKAGES: Final = ("numpy", "numba", "xllamacpp", "gguf", "uvicorn", "starlette", "httpx", "sqlalchemy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,12 @@ Say: TypeAlias = Callable[[str], None]
 class Benchmark(Protocol):
     """What a module in `benchmarks/` has."""
 
-    def measure(self, say: Say) -> Iterable[Figure]:
-        """Measure; `say` shows progress."""
+    @property
+    def measure(self) -> Callable[..., Iterable[Figure]]:
+        """Measure: `measure(say)`, where `say` shows progress.
+
+        Where it has the keywords `files` (a sequence of paths) or `model` (a name or a GGUF file), users may give them.
+        """
         ...
 
 
@@ -69,20 +74,28 @@ def names() -> Sequence[str]:
     return sorted(name for name in modules if not name.startswith("_"))
 
 
-def measure(name: str, say: Say) -> dict[str, object]:
+def measure(name: str, say: Say, *, files: Sequence[Path] = (), model: str = "") -> dict[str, object]:
     """Run a benchmark (or `all`): its figures, the machine and the versions.
+
+    `files` and `model` are for benchmarks that take them; empty ones are not passed on.
 
     Raises:
         NotFound: there is no such benchmark.
+        InvalidRequest: the benchmark does not take files, or no model.
     """
     known = names()
     if name != ALL and name not in known:
         raise NotFound(f"there is no benchmark {name[:80]!r}", f"choose one of {', '.join(known)} or {ALL}")
+    chosen = {each: _load(each) for each in (known if name == ALL else [name])}
+    given = {key: value for key, value in (("files", files), ("model", model)) if value}
+    for each, key in ((each, key) for each in chosen for key in given):
+        if key not in inspect.signature(chosen[each].measure).parameters:
+            raise InvalidRequest(f"the benchmark {each} takes no {key}", remedy=f"leave the {key} out")
     figures: list[Mapping[str, object]] = []
-    for each in known if name == ALL else [name]:
+    for each, benchmark in chosen.items():
         say(f"{each}:")
         prefix = f"{each}." if name == ALL else ""
-        figures += [{**asdict(figure), "name": prefix + figure.name} for figure in _load(each).measure(say)]
+        figures += [{**asdict(figure), "name": prefix + figure.name} for figure in benchmark.measure(say, **given)]
     return {"benchmark": name, "figures": figures, "machine": machine(), "versions": versions()}
 
 
@@ -115,7 +128,7 @@ def _load(name: str) -> Benchmark:
     module = importlib.import_module(f"benchmarks.{name}")
     if not callable(getattr(module, "measure", None)):
         raise NotFound(f"benchmarks/{name} has no function `measure`", "run one of the others")
-    return module  # pyrefly: ignore[bad-return] - modules fit protocols by their functions
+    return module
 
 
 def _processor() -> str:

@@ -1,10 +1,9 @@
-"""Small random models of every supported variant as GGUF files, and the same models in float64."""
+"""Small random models of every supported variant as GGUF files."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
@@ -31,9 +30,11 @@ def write_model(
     biases: bool = False,
     factors: bool = False,
     window: int = 8,
+    loud: float = 1.0,
     seed: int = 0,
 ) -> Path:
-    """Write a model whose activations have realistic sizes. `head_kind`: of embedding and head (None: as the rest)."""
+    """Write a model whose activations have realistic sizes. `head_kind`: of embedding and head (None: as the rest).
+    `loud`: by which what Gemma 3 adds to its residual stream is larger."""
     dice = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(layers)
@@ -88,8 +89,8 @@ def write_model(
             vector(at + "attn_q_norm.weight", head_width)
             vector(at + "attn_k_norm.weight", head_width)
         if architecture == "gemma3":
-            vector(at + "post_attention_norm.weight", width)
-            vector(at + "post_ffw_norm.weight", width)
+            vector(at + "post_attention_norm.weight", width, loud, 0.3 * loud)
+            vector(at + "post_ffw_norm.weight", width, loud, 0.3 * loud)
         vector(at + "ffn_norm.weight", width)
         matrix(at + "ffn_gate.weight", feed, width)
         matrix(at + "ffn_up.weight", feed, width)
@@ -104,61 +105,3 @@ def write_model(
     writer.write_tensors_to_file()
     writer.close()
     return path
-
-
-def float_logits(path: Path, tokens: list[int]) -> np.ndarray:
-    """float64 [len(tokens), vocabulary]: the model as the papers define it."""
-    reader = gguf.GGUFReader(path)
-    fields: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
-    weights = {
-        t.name: gguf.dequantize(t.data, t.tensor_type).astype(np.float64).reshape([int(n) for n in t.shape[::-1]])
-        for t in reader.tensors
-    }
-    kind = fields["general.architecture"]
-    heads, kv_heads = fields[f"{kind}.attention.head_count"], fields[f"{kind}.attention.head_count_kv"]
-    width, base = fields[f"{kind}.embedding_length"], fields[f"{kind}.rope.freq_base"]
-    size = fields.get(f"{kind}.attention.key_length", width // heads)
-    epsilon = fields[f"{kind}.attention.layer_norm_rms_epsilon"]
-    count, gemma = len(tokens), kind == "gemma3"
-    x = weights["token_embd.weight"][tokens] * (math.sqrt(width) if gemma else 1)
-
-    def norm(x: np.ndarray, name: str) -> np.ndarray:
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + epsilon) * weights[name]
-
-    def turned(x: np.ndarray, base: float) -> np.ndarray:
-        angle = (
-            np.arange(count)[:, None] * base ** (-np.arange(0, size, 2) / size) / weights.get("rope_freqs.weight", 1)
-        )
-        z = x.reshape(count, -1, 2, size // 2).swapaxes(2, 3) if kind != "llama" else x.reshape(count, -1, size // 2, 2)
-        z = (z[..., 0] + 1j * z[..., 1]) * np.exp(1j * angle)[:, None]
-        z = np.stack([z.real, z.imag], -1)
-        return (z.swapaxes(2, 3) if kind != "llama" else z).reshape(count, -1, size)
-
-    for n in range(fields[f"{kind}.block_count"]):
-        at = f"blk.{n}."
-        local = gemma and (n + 1) % 6 != 0
-        h = norm(x, at + "attn_norm.weight")
-        q, k, v = (
-            (h @ weights[f"{at}attn_{part}.weight"].T + weights.get(f"{at}attn_{part}.bias", 0)).reshape(
-                count, -1, size
-            )
-            for part in "qkv"
-        )
-        if at + "attn_q_norm.weight" in weights:
-            q, k = norm(q, at + "attn_q_norm.weight"), norm(k, at + "attn_k_norm.weight")
-        q, k = (turned(part, 10_000.0 if local else base) for part in (q, k))
-        k, v = (np.repeat(part, heads // kv_heads, 1) for part in (k, v))
-        score = np.einsum("ihd,jhd->hij", q, k) / math.sqrt(size)
-        back = np.arange(count)[:, None] - np.arange(count)
-        unseen = (back < 0) | (back >= fields[f"{kind}.attention.sliding_window"]) if local else back < 0
-        score[:, unseen] = -np.inf
-        p = np.exp(score - score.max(-1, keepdims=True))
-        p /= p.sum(-1, keepdims=True)
-        y = np.einsum("hij,jhd->ihd", p, v).reshape(count, -1) @ weights[at + "attn_output.weight"].T
-        x = x + (norm(y, at + "post_attention_norm.weight") if gemma else y)
-        h = norm(x, at + "ffn_norm.weight")
-        g, u = h @ weights[at + "ffn_gate.weight"].T, h @ weights[at + "ffn_up.weight"].T
-        inner = 2 * math.sqrt(2 / math.pi) * (g + 0.044715 * g**3) if gemma else g
-        y = (g / (1 + np.exp(-inner)) * u) @ weights[at + "ffn_down.weight"].T
-        x = x + (norm(y, at + "post_ffw_norm.weight") if gemma else y)
-    return norm(x, "output_norm.weight") @ weights.get("output.weight", weights["token_embd.weight"]).T

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks._float_model import float_logits
 from gguf import GGMLQuantizationType as Kind
-from tests.engines.exact.models import VOCABULARY, float_logits, write_model
+from tests.engines.exact.models import VOCABULARY, write_model
 
 from assay.core.errors import ModelFileError
 from assay.engines.exact.convert import convert
@@ -25,6 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "qwen2": {"architecture": "qwen2", "kind": Kind.Q5_0},
     "qwen3": {"architecture": "qwen3", "head_width": 32},
     "gemma3": {"architecture": "gemma3", "layers": 7, "head_width": 32, "kind": Kind.Q4_0, "tied": True},
+    "gemma3-loud": {"architecture": "gemma3", "layers": 7, "head_width": 32, "loud": 20_000.0},
     "gemma3-local": {"architecture": "gemma3", "layers": 2, "head_kind": Kind.Q8_0, "window": 5},
 }
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(3, VOCABULARY, 24)]

@@ -58,7 +58,7 @@ _command(_CHECK, "verify", verify.verify, "assay verify receipt.json --json")
 app.add_typer(models.app, name="models", rich_help_panel=_TOOLS)
 app.add_typer(keys.app, name="keys", rich_help_panel=_TOOLS)
 _command(_TOOLS, "doctor", doctor.doctor, "assay doctor --json")
-_command(_TOOLS, "bench", bench.bench, "assay bench gateway --json")
+_command(_TOOLS, "bench", bench.bench, "assay bench perplexity notes.txt --model smollm2-135m --json")
 
 
 def _print_version(wanted: bool) -> None:

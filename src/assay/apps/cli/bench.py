@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,13 @@ from assay.apps.cli.console import JsonFlag, note, out, plain, print_json
 
 def bench(
     name: Annotated[str, typer.Argument(help="Which benchmark; left out: list them; `all`: every one.")] = "",
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Texts to measure on, for `perplexity`; left out: those that come with the repository."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", help="Name or GGUF file, for `perplexity` and `task`; left out: smollm2-135m.")
+    ] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Measure, and print each figure beside its bar. Needs a clone of the repository."""
@@ -26,7 +34,7 @@ def bench(
         else:
             out.print("\n".join(known))
         return
-    result = measure(name, note)
+    result = measure(name, note, files=files or (), model=model)
     if as_json:
         print_json(result)
         return

@@ -15,7 +15,7 @@ from assay.engines.exact.kernels.layers import PRODUCTS, Plan, Shape
 from assay.engines.exact.kernels.products import describe
 from assay.engines.exact.layout import Layout, Rows
 from assay.engines.exact.packed import Packed, pack, unpack_row
-from assay.engines.exact.reference import EMBEDDING_LIMIT, RESIDUAL, Gain, Layer, Model, into_32_bits
+from assay.engines.exact.reference import EMBEDDING_LIMIT, RESIDUAL, Gain, Layer, Model, into_stream
 from assay.engines.exact.whole import round_shift
 
 PLAN_ARRAYS: Final = ("gains", "gain_at", "biases", "bias_at", "turns", "windows")
@@ -72,7 +72,7 @@ class Program:
             x = np.clip(x, -EMBEDDING_LIMIT, EMBEDDING_LIMIT) * self.embedding_scale
         else:
             fraction -= RESIDUAL
-        out[:] = into_32_bits(round_shift(x, fraction))
+        out[:] = into_stream(round_shift(x, fraction))
 
 
 def program_of(model: Model, root: Digest) -> Program:

@@ -305,7 +305,7 @@ def _add(
     for n in range(thread, count, threads):
         added(
             desk.stream[n], body[n, at : at + shape.width], desk.fractions[n] + fraction, plan.gains[start:end],
-            gain_fraction, shape.epsilon, desk.scratch[thread], desk.narrow[thread],
+            gain_fraction, shape.epsilon, desk.scratch[thread],
         )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from assay.engines.exact.kernels.scalars import (
     sigmoid,
     sine,
 )
-from assay.engines.exact.reference import GELU_CUBE, GELU_SCALE, HEAD_BITS, NORM_BITS, RESIDUAL
+from assay.engines.exact.reference import GELU_CUBE, GELU_SCALE, HEAD_BITS, NORM_BITS, RESIDUAL, STREAM_LIMIT
 from assay.engines.exact.whole import LOG_FRACTION, SATURATED
 
 _NEAR: Final = 1 << 20
@@ -30,29 +30,36 @@ def normalised(
     x: np.ndarray, fraction: Whole, gain: np.ndarray, gain_fraction: Whole, epsilon: Whole, scratch: np.ndarray,
     out: np.ndarray,
 ) -> Whole:  # fmt: skip
-    """`reference.normalise` of int64 [n] into int16 [n]; the fraction bits of the result."""
+    """`reference.normalise` of int64 [n] into int16 [n]; the fraction bits of the result. `scratch`: int64 [n]."""
+    wide = scratch[: x.size]
+    return narrowed(wide, _normalised_wide(x, fraction, gain, gain_fraction, epsilon, wide), out)
+
+
+@compiled
+def _normalised_wide(
+    x: np.ndarray, fraction: Whole, gain: np.ndarray, gain_fraction: Whole, epsilon: Whole, out: np.ndarray
+) -> Whole:
+    """`reference.normalise_wide` of int64 [n] into int64 [n]; the fraction bits of the result."""
     shift = max(0, length_of(largest(x)) - NORM_BITS, fraction - NORM_BITS)
     total = x.size * shifted(epsilon, 32 - 2 * (fraction - shift))
     if shift > 62:
         for i in range(x.size):
-            scratch[i] = 0
+            out[i] = 0
     else:
         half = (np.int64(1) << shift) >> 1
         squares = np.int64(0)
         for i in range(x.size):
             value = (x[i] + half) >> shift
-            scratch[i] = value
+            out[i] = value
             squares += value * value
         total += squares
-    if total == 0:
-        for i in range(x.size):
-            out[i] = 0
+    if total == 0:  # then all of `out` is 0
         return 0
     up = (62 - length_of(total)) & ~1
     inverse = (np.int64(1) << 62) // root(total << up) >> 9
     for i in range(x.size):
-        scratch[i] = scratch[i] * gain[i] * inverse
-    return narrowed(scratch[: x.size], gain_fraction + 53 - up // 2, out)
+        out[i] = out[i] * gain[i] * inverse
+    return gain_fraction + 53 - up // 2
 
 
 @compiled
@@ -162,27 +169,33 @@ def _activated(x: Whole, gelu: Whole) -> Whole:
 
 
 @compiled
+def _held(x: Whole) -> Whole:
+    """`reference.into_stream`."""
+    return min(max(x, -STREAM_LIMIT), STREAM_LIMIT)
+
+
+@compiled
 def added(
     stream: np.ndarray, y: np.ndarray, fraction: Whole, gain: np.ndarray, gain_fraction: Whole, epsilon: Whole,
-    scratch: np.ndarray, narrow: np.ndarray,
+    scratch: np.ndarray,
 ) -> None:  # fmt: skip
-    """`reference.add`, in place, of a product's accumulators; an empty `gain`: none."""
+    """`reference.add`, in place, of a product's accumulators; an empty `gain`: none. `scratch`: int64 [2, n]."""
     if gain.size:
-        x = scratch[0, : y.size]
+        x, wide = scratch[0, : y.size], scratch[1, : y.size]
         x[:] = y
         fraction = narrowed_down(x, fraction, NORM_BITS)
-        fraction = normalised(x, fraction, gain, gain_fraction, epsilon, scratch[1], narrow)
+        fraction = _normalised_wide(x, fraction, gain, gain_fraction, epsilon, wide)
         for i in range(y.size):
-            stream[i] = saturated(stream[i] + shifted(np.int64(narrow[i]), fraction - RESIDUAL))
+            stream[i] = _held(stream[i] + shifted(wide[i], fraction - RESIDUAL))
         return
     shift = fraction - RESIDUAL
     if 0 < shift <= 62:
         half = np.int64(1) << (shift - 1)
         for i in range(y.size):
-            stream[i] = saturated(stream[i] + ((y[i] + half) >> shift))
+            stream[i] = _held(stream[i] + ((y[i] + half) >> shift))
     else:
         for i in range(y.size):
-            stream[i] = saturated(stream[i] + shifted(y[i], shift))
+            stream[i] = _held(stream[i] + shifted(y[i], shift))
 
 
 @compiled
