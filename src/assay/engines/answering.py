@@ -17,7 +17,6 @@ from assay.core.request import Request
 from assay.core.sampler import draw, top_logprobs
 from assay.engines.text import TextStream
 
-
 Row = TypeVar("Row")
 """What an engine gives after a token: logits, in its own kind of numbers."""
 

@@ -8,7 +8,7 @@ from typing import Final
 from assay.core.completion import Prompt, Step
 from assay.core.hashing import Digest
 from assay.core.profile import Profile
-from assay.core.request import LEVELS, Level, Request
+from assay.core.request import Level, Request
 from assay.engines.answering import Answering
 from assay.engines.llama_context import KvType
 from assay.engines.llama_model import LlamaModel
@@ -24,7 +24,7 @@ _CHUNK: Final = 64
 def levels_of(model: LlamaModel, regime: Regime) -> tuple[Level, ...]:
     """What can be promised of a model in a regime: no level whose checks nobody could make."""
     if regime == "pinned":
-        return LEVELS
+        return ("signed", "statistical", "pinned")
     return ("signed",) if file_refusal(model) else ("signed", "statistical")
 
 

@@ -11,8 +11,8 @@ from tests.engines.exact.accumulator_kit import EDGES, SIZES, vector
 from assay.core.errors import EncodingError, TraceMismatch
 from assay.engines.exact import accumulators, chunks
 from assay.engines.exact.accumulators import chunks_of, encode_chunk, token_leaf
-from assay.engines.exact.kernels import sha256
 from assay.engines.exact.chunks import Chunks, check_vector, commit, decode_vector, encode_vector, packed_size
+from assay.engines.exact.kernels import sha256
 
 
 @settings(deadline=None)

@@ -12,6 +12,7 @@ from assay.core.errors import BindingMismatch, EncodingError
 from assay.core.evidence import evidence_root
 from assay.core.hashing import ZERO
 from assay.engines.exact.accumulators import chunks_of, evidence_leaves, token_leaf
+from assay.engines.exact.chunks import encode_vector, vector_root
 from assay.engines.exact.openings import (
     ChunkOpening,
     Part,
@@ -21,7 +22,6 @@ from assay.engines.exact.openings import (
     verify_chunk,
     verify_pass,
 )
-from assay.engines.exact.chunks import encode_vector, vector_root
 
 BODY, HEAD = vector(1, LAYOUT.body), vector(2, LAYOUT.head)
 PACKED = encode_vector(BODY), encode_vector(HEAD)

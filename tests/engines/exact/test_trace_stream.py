@@ -14,8 +14,8 @@ from tests.engines.exact.accumulator_kit import LAYOUT, NONCE, header_of, passes
 
 from assay.core.encoding import canonical
 from assay.core.errors import EncodingError, TraceMismatch
-from assay.engines.exact.layout import Layout
 from assay.engines.exact.chunks import decode_vector, encode_vector
+from assay.engines.exact.layout import Layout
 from assay.engines.exact.trace_header import MAX_HEADER, Planned, TraceHeader
 from assay.engines.exact.trace_stream import (
     MAGIC,

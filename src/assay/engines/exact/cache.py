@@ -28,7 +28,6 @@ from assay.core.hashing import Digest
 from assay.engines.exact.convert import convert
 from assay.engines.exact.kernels.layers import PRODUCTS, Shape
 from assay.engines.exact.packed import Packed
-from assay.engines.exact.parameters import model_root
 from assay.engines.exact.program import PLAN_ARRAYS, Program, program_of
 
 MAGIC: Final = b"assay/exact-program/1\n"
@@ -49,9 +48,7 @@ def open_program(model: Path, digest: Digest, folder: Path) -> Program:
     file = folder / f"{digest.hex()}.exact"
     with suppress(OSError, ModelFileError):
         return load(file, digest)
-    whole = convert(model)
-    program = program_of(whole, model_root(whole))
-    save(program, digest, file)
+    save(program_of(convert(model)), digest, file)
     return load(file, digest)  # mapped: what was converted goes
 
 
@@ -71,7 +68,7 @@ def save(program: Program, digest: Digest, file: Path) -> None:
         {
             "model": digest.hex(),
             "root": program.root.hex(),
-            "shape": program.shape._asdict(),
+            "shape": list(program.shape),
             "embedding_scale": program.embedding_scale,
             "tied": program.embedding is program.products[-1],
             "size": end,
@@ -122,7 +119,7 @@ def load(file: Path, digest: Digest) -> Program:
         if hashlib.sha256(data[start:].data).digest() != data[start - 32 : start].tobytes():
             raise ModelFileError(f"{file} is damaged", "remove it")
         return _program(header, data[start:])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (AssertionError, KeyError, TypeError, ValueError, IndexError) as error:
         raise ModelFileError(f"{file} is damaged ({error})", "remove it") from error
 
 
@@ -141,13 +138,14 @@ def _header(data: np.ndarray) -> tuple[Mapping[str, object], int]:
 
 
 def _program(header: Mapping[str, object], data: np.ndarray) -> Program:
-    arrays: dict[str, np.ndarray] = {}
-    places = header["arrays"]
+    numbers, places = header["shape"], header["arrays"]
+    assert isinstance(numbers, list)
     assert isinstance(places, dict)
+    shape = Shape(*map(int, numbers))
+    arrays: dict[str, np.ndarray] = {}
     for name, place in places.items():
         dtype, dims, at = np.dtype(place["dtype"]), place["shape"], place["at"]
         arrays[name] = data[at : at + prod(dims) * dtype.itemsize].view(dtype).reshape(dims)
-    shape = Shape(**header["shape"])  # pyrefly: ignore[bad-unpacking] - checked by its own constructor
 
     def packed(prefix: str) -> Packed:
         start = prefix + "."

@@ -58,7 +58,8 @@ class ExactDecoder:
     ) -> None:
         """See `Runner.decode`."""
         wait(self._before)  # the runner writes again where these read
-        self._before, self._pending = self._pending, []
+        self._before = self._pending.copy()
+        self._pending.clear()
         self._runner.decode(tokens, positions, seq_ids, want_logits)
         self._rows = {}
         for index, position in enumerate(positions):

@@ -14,8 +14,8 @@ from assay.core.hashing import Digest
 from assay.core.profile import Profile
 from assay.core.request import Level, Request
 from assay.engines.answering import AnswerPath, Picked
-from assay.engines.exact.decoder import ExactDecoder, Root, Row
 from assay.engines.exact.chunks import vector_root
+from assay.engines.exact.decoder import ExactDecoder, Root, Row
 from assay.engines.exact.kernels.sampling import draw
 from assay.engines.exact.program import Program
 from assay.engines.exact.runner import Runner

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from assay.core import tree16
-from assay.core.encoding import canonical
+from assay.core.encoding import Json, canonical
 from assay.core.hashing import Digest, digest
 from assay.engines.exact.affine import Matrix
 from assay.engines.exact.chunks import root_of
@@ -157,11 +157,13 @@ def _digest_of(header: bytes) -> Digest:
     return digest("assay/exact-parameter/1", header)
 
 
-def _numbers(model: Model) -> dict[str, object]:
+def _numbers(model: Model) -> dict[str, Json]:
     """Everything that is no tensor."""
 
-    def layer_numbers(layer: Layer) -> dict[str, object]:
-        gains = {name: value.fraction for name in VECTORS if isinstance(value := getattr(layer, name), Gain)}
+    def layer_numbers(layer: Layer) -> dict[str, Json]:
+        gains: dict[str, Json] = {
+            name: value.fraction for name in VECTORS if isinstance(value := getattr(layer, name), Gain)
+        }
         return {
             "window": layer.window,
             "gains": gains,
@@ -185,6 +187,6 @@ def _numbers(model: Model) -> dict[str, object]:
     }
 
 
-def _shape(matrix: Matrix) -> list[int]:
+def _shape(matrix: Matrix) -> list[Json]:
     """Rows, columns, bytes of q, block and fraction bits."""
     return [*matrix.shape, matrix.q.itemsize, matrix.block, matrix.fraction]

@@ -15,6 +15,7 @@ from assay.engines.exact.kernels.layers import PRODUCTS, Plan, Shape
 from assay.engines.exact.kernels.products import describe
 from assay.engines.exact.layout import Layout, Rows
 from assay.engines.exact.packed import Packed, pack, unpack_row
+from assay.engines.exact.parameters import model_root
 from assay.engines.exact.reference import EMBEDDING_LIMIT, RESIDUAL, Gain, Layer, Model, into_stream
 from assay.engines.exact.whole import round_shift
 
@@ -36,7 +37,7 @@ class Program:
     parameters: Mapping[str, np.ndarray]
     """The arrays of `Plan` that the model decides."""
     root: Digest
-    """Over everything that decides the numbers."""
+    """Over everything that decides the numbers; see `parameters.py`."""
     plan: Plan = field(init=False)
     layout: Layout = field(init=False)
 
@@ -75,8 +76,8 @@ class Program:
         out[:] = into_stream(round_shift(x, fraction))
 
 
-def program_of(model: Model, root: Digest) -> Program:
-    """Lay a model out; `root` is its own (see `parameters.py`)."""
+def program_of(model: Model) -> Program:
+    """Lay a model out."""
     layers = model.layers
     gains, biases = _Flat(np.dtype(np.int32)), _Flat(np.dtype(np.int64))
     gain_table = [
@@ -115,7 +116,7 @@ def program_of(model: Model, root: Digest) -> Program:
             "turns": np.array([layer.turns for layer in layers], np.uint64),
             "windows": np.array([layer.window for layer in layers], np.int64),
         },
-        root,
+        model_root(model),
     )
 
 

@@ -29,7 +29,7 @@ NO_TEST: Final = Test(
 class Runner:
     """One model's passes, up to `batch` tokens each, for `sequences` sequences of up to `positions` tokens.
 
-    Implements `scheduler.Decoder`. Not for use from several threads at once.
+    Positions that come again are overwritten. Not for use from several threads at once.
     """
 
     def __init__(self, program: Program, *, sequences: int, positions: int, batch: int, threads: int) -> None:
@@ -143,10 +143,6 @@ class Runner:
     def body(self, index: int) -> np.ndarray:
         """int64: the accumulators of all layers of the last pass's token `index`."""
         return self._passes[self._turn].body[index]
-
-    def seq_rm(self, seq: int, start: int = 0, end: int = -1) -> bool:
-        """Forget positions: they are overwritten when they come again."""
-        return True
 
     def close(self) -> None:
         """End the threads."""

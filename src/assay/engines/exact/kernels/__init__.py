@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numba
-
 
 _FROM_OUTSIDE = ("packed.py", "reference.py", "tables.py", "whole.py")
 """Other files of which kernels use constants."""
@@ -23,5 +23,6 @@ def _digest_of_sources() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-_CACHE = Path(numba.config.CACHE_DIR or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assay")
-numba.config.CACHE_DIR = str(_CACHE / f"kernels-{_digest_of_sources()}")
+_SETTINGS: Any = numba.config
+_CACHE = Path(_SETTINGS.CACHE_DIR or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assay")
+_SETTINGS.CACHE_DIR = str(_CACHE / f"kernels-{_digest_of_sources()}")

@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from assay.engines.exact.kernels.scalars import Whole, compiled, generated, divided, exp2_negative, shifted
+from assay.engines.exact.kernels.scalars import Whole, compiled, divided, exp2_negative, generated, shifted
 from assay.engines.exact.reference import SCORE_LIMIT
 from assay.engines.exact.whole import LOG_FRACTION
 
@@ -27,7 +27,7 @@ _TWO_A_LANE = ir.VectorType(_WORD, 32)
 
 
 def _pairs_times(builder: ir.IRBuilder, total: ir.Value, left: ir.Value, right: ir.Value) -> ir.Value:
-    """total + left[2i] * right[2i] + left[2i+1] * right[2i+1]: one instruction on x86 (vpdpwssd, or pmaddwd and add)."""
+    """total + left[2i] * right[2i] + left[2i+1] * right[2i+1]: one instruction of x86 (vpdpwssd), or two."""
     product = builder.mul(builder.sext(left, _TWO_A_LANE), builder.sext(right, _TWO_A_LANE))
     undefined = ir.Constant(_TWO_A_LANE, ir.Undefined)
     even, odd = (
@@ -108,9 +108,9 @@ def _sums(unroll: Whole, *, add: bool) -> Callable[..., Whole]:
         count: Any,
         highs: Any,
         lows: Any,
-        out: Any,  # noqa: ANN401
+        out: Any,
     ) -> tuple[Any, Callable[..., ir.Value]]:
-        def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:  # noqa: ANN401
+        def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
             first, between, stride, pairs, high, low, target = arguments
             vectors = [builder.add(first, builder.mul(between, ir.Constant(_LONG, u))) for u in range(unroll)]
             _both_halves(builder, pairs, vectors, stride, (high, low), target, add=add)

@@ -139,7 +139,8 @@ _NO_BIAS: Final = np.zeros(0, np.int64)
 @compiled
 def run(
     shape: Shape, plan: Plan, cache: Cache, desk: Desk, sequences: np.ndarray, positions: np.ndarray,
-    body: np.ndarray, wanted: np.ndarray, head_accumulators: np.ndarray, logits: np.ndarray, test: Test, thread: Whole, threads: Whole,
+    body: np.ndarray, wanted: np.ndarray, head_accumulators: np.ndarray, logits: np.ndarray, test: Test,
+    thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
     """One thread's share of a pass of n tokens, whose embeddings are in `desk.stream`.
 
@@ -165,7 +166,7 @@ def run(
             elif body[n, at] != desk.fractions[n]:
                 _note(test, n, layer, FRACTION)
         for kind in (QUERY, KEY, VALUE):
-            _product(shape, plan, desk, test, layer, kind, count, body, base, thread, threads)
+            _product(plan, desk, test, layer, kind, count, body, base, thread, threads)
         meet(barrier, threads)
         _heads(shape, plan, cache, desk, layer, sequences, positions, body, base, 0, thread, threads)
         meet(barrier, threads)
@@ -177,13 +178,13 @@ def run(
             desk.fractions[n] = joined(desk.mixed[n], desk.mixed_fractions[n], desk.scratch[thread, 0], x)
             _lay_out(desk, x, n, count)
         meet(barrier, threads)
-        _product(shape, plan, desk, test, layer, OUTPUT, count, body, base, thread, threads)
+        _product(plan, desk, test, layer, OUTPUT, count, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, OUTPUT, count, body, base, thread, threads)
         _prepare_normalised(shape, plan, desk, layer, 1, count, thread, threads)
         meet(barrier, threads)
-        _product(shape, plan, desk, test, layer, GATE, count, body, base, thread, threads)
-        _product(shape, plan, desk, test, layer, UP, count, body, base, thread, threads)
+        _product(plan, desk, test, layer, GATE, count, body, base, thread, threads)
+        _product(plan, desk, test, layer, UP, count, body, base, thread, threads)
         meet(barrier, threads)
         gate, up = plan.products[PRODUCTS * layer + GATE, 0], plan.products[PRODUCTS * layer + UP, 0]
         for n in range(thread, count, threads):
@@ -197,7 +198,7 @@ def run(
             )  # fmt: skip
             _lay_out(desk, x, n, count)
         meet(barrier, threads)
-        _product(shape, plan, desk, test, layer, DOWN, count, body, base, thread, threads)
+        _product(plan, desk, test, layer, DOWN, count, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, DOWN, count, body, base, thread, threads)
     for m in range(thread, wanted.size, threads):
@@ -263,7 +264,7 @@ def _prepare_normalised(
 
 @compiled
 def _product(
-    shape: Shape, plan: Plan, desk: Desk, test: Test, layer: Whole, kind: Whole, count: Whole, body: np.ndarray, base: Whole,
+    plan: Plan, desk: Desk, test: Test, layer: Whole, kind: Whole, count: Whole, body: np.ndarray, base: Whole,
     thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
     product = PRODUCTS * layer + kind
@@ -295,8 +296,8 @@ def _note(test: Test, n: Whole, layer: Whole, operation: Whole) -> None:
 
 @compiled
 def _add(
-    shape: Shape, plan: Plan, desk: Desk, layer: Whole, kind: Whole, count: Whole, body: np.ndarray, base: Whole, thread: Whole,
-    threads: Whole,
+    shape: Shape, plan: Plan, desk: Desk, layer: Whole, kind: Whole, count: Whole, body: np.ndarray, base: Whole,
+    thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
     """A part's result onto the residual stream. Each token is added and then normalised by the same thread."""
     start, end, gain_fraction = plan.gain_at[layer, 4 if kind == OUTPUT else 5]

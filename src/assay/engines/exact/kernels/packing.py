@@ -43,10 +43,10 @@ def _spread_of(builder: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
 
 
 @inline
-def _spread(context: Any, source: Any) -> tuple[Any, Callable[..., Any]]:  # noqa: ANN401, ARG001
+def _spread(context: Any, source: Any) -> tuple[Any, Callable[..., Any]]:
     """Of the int64 [256] at an address."""
 
-    def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:  # noqa: ANN401, ARG001
+    def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
         places = [_at(builder, arguments[0], 8 * i, _LONGS) for i in range(0, CHUNK, _STEP)]
         return _spread_of(builder, [builder.load(place, align=1) for place in places])
 
@@ -57,8 +57,8 @@ def _writer(bits: int, shift: int) -> Callable[..., Any]:
     """An intrinsic: bits `shift` to `shift` + `bits` of the int64 [256] at one address, to another address."""
 
     @inline
-    def write(context: Any, source: Any, out: Any) -> tuple[Any, Callable[..., Any]]:  # noqa: ANN401, ARG001
-        def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:  # noqa: ANN401
+    def write(context: Any, source: Any, out: Any) -> tuple[Any, Callable[..., Any]]:
+        def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
             kind = _integers(bits)
             for i in range(0, CHUNK, _STEP):
                 x = builder.load(_at(builder, arguments[0], 8 * i, _LONGS), align=1)
@@ -75,8 +75,8 @@ def _reader(width: int) -> Callable[..., Any]:
     """An intrinsic: the chunk of this width at one address, as int64 [256], to another address; gives the spread."""
 
     @inline
-    def read(context: Any, source: Any, out: Any) -> tuple[Any, Callable[..., Any]]:  # noqa: ANN401, ARG001
-        def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:  # noqa: ANN401, ARG001
+    def read(context: Any, source: Any, out: Any) -> tuple[Any, Callable[..., Any]]:
+        def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
             words, above = _integers(32), _integers(8 * (width - 4))
             parts: list[ir.Value] = []
             for i in range(0, CHUNK, _STEP):

@@ -13,10 +13,10 @@ _LONG = ir.IntType(64)
 
 
 @generated
-def call(_typing: Any, _address: Any, arguments: Any) -> tuple[Any, Any]:  # noqa: ANN401
+def call(_typing: Any, _address: Any, arguments: Any) -> tuple[Any, Any]:
     """Call the C function at an address with a tuple of int64; it gives nothing back."""
 
-    def codegen(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:  # noqa: ANN401
+    def codegen(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         words = [builder.extract_value(values[1], i) for i in range(arguments.count)]
         kind = ir.FunctionType(ir.VoidType(), [_LONG] * arguments.count)
         builder.call(builder.inttoptr(values[0], kind.as_pointer()), words)
@@ -26,10 +26,10 @@ def call(_typing: Any, _address: Any, arguments: Any) -> tuple[Any, Any]:  # noq
 
 
 @generated
-def word_at(_typing: Any, _address: Any) -> tuple[Any, Any]:  # noqa: ANN401
+def word_at(_typing: Any, _address: Any) -> tuple[Any, Any]:
     """The int64 at an address."""
 
-    def codegen(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:  # noqa: ANN401
+    def codegen(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         return builder.load(builder.inttoptr(values[0], _LONG.as_pointer()))
 
     return types.int64(types.int64), codegen

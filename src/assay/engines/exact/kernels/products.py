@@ -15,9 +15,9 @@ from numba import cfunc, types
 from numba.core.ccallback import CFunc
 
 from assay.engines.exact.kernels.audit import transpose_multiply
+from assay.engines.exact.kernels.pointers import call, word_at
 from assay.engines.exact.kernels.scalars import Whole, compiled
 from assay.engines.exact.kernels.simd import DOTS, SOURCES, TOKENS, Shape
-from assay.engines.exact.kernels.pointers import call, word_at
 from assay.engines.exact.kernels.tile import SLOT, SUMS, copy, expand, product
 from assay.engines.exact.packed import RECORD, TILE, UNTIED, WORD, Packed
 
@@ -168,6 +168,7 @@ def describe(packed: Packed) -> list[int]:
     """A matrix for `multiply_share`; what it points to must stay alive."""
     totals = packed.sums.ctypes.data
     run = _run_of(packed).address
+    assert run is not None
     return [packed.fraction, packed.rows, run, totals, *packed.places, -packed.tied, packed.base, *packed.sizes]
 
 

@@ -171,10 +171,10 @@ def _splat(word: int) -> ir.Constant:
 
 
 @inline
-def _compress(context: Any, state: Any, lanes: Any, offset: Any) -> tuple[Any, Callable[..., Any]]:  # noqa: ANN401, ARG001
+def _compress(context: Any, state: Any, lanes: Any, offset: Any) -> tuple[Any, Callable[..., Any]]:
     """One block of sixteen messages: `state` is the address of uint32 [8, 16], `lanes` that of their int64 [16]."""
 
-    def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:  # noqa: ANN401
+    def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
         write = _Writer(builder)
         states = builder.inttoptr(arguments[0], _VECTOR.as_pointer())
         addresses = builder.inttoptr(arguments[1], _LONG.as_pointer())

@@ -18,10 +18,10 @@ _YIELD: Final = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
 
 @generated
-def _fetch_add(_typing: Any, address: Any, value: Any) -> tuple[Any, Callable[..., ir.Value]]:  # noqa: ANN401
+def _fetch_add(_typing: Any, address: Any, value: Any) -> tuple[Any, Callable[..., ir.Value]]:
     """Add to the int64 at an address; what it was before."""
 
-    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:  # noqa: ANN401
+    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
         pointer = builder.inttoptr(arguments[0], _LONG.as_pointer())
         return builder.atomic_rmw("add", pointer, arguments[1], "seq_cst")
 
@@ -29,18 +29,18 @@ def _fetch_add(_typing: Any, address: Any, value: Any) -> tuple[Any, Callable[..
 
 
 @generated
-def _look(_typing: Any, _address: Any) -> tuple[Any, Callable[..., ir.Value]]:  # noqa: ANN401
+def _look(_typing: Any, _address: Any) -> tuple[Any, Callable[..., ir.Value]]:
     """The int64 at an address, as it is now."""
 
-    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:  # noqa: ANN401
+    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
         return builder.load_atomic(builder.inttoptr(arguments[0], _LONG.as_pointer()), "acquire", 8)
 
     return types.int64(types.int64), codegen
 
 
 @generated
-def _let_others(_typing: Any) -> tuple[Any, Callable[..., ir.Value]]:  # noqa: ANN401
-    def codegen(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> ir.Value:  # noqa: ANN401
+def _let_others(_typing: Any) -> tuple[Any, Callable[..., ir.Value]]:
+    def codegen(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> ir.Value:
         module = builder.module
         function = module.globals.get(_YIELD) or ir.Function(module, ir.FunctionType(ir.IntType(32), []), _YIELD)
         builder.call(function, [])
