@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -86,8 +86,8 @@ def audit(
     """
     header = header_of(program, response)
     plan = header.plan(range(response.passes) if positions is None else positions)
-    reader = TraceReader(header, plan, response.nonce)
     checker = _Checker(program, response, repetitions=repetitions, threads=threads)
+    reader = TraceReader(header, plan, response.nonce, room=checker.room)
     try:
         for block in blocks:
             for each in reader.feed(block):
@@ -184,6 +184,14 @@ class _Checker:
         self._test: Final = challenge(program, response.evidence, batch=BATCH, repetitions=repetitions)
         self._runner: Final = Runner(program, sequences=1, positions=len(response.tokens), batch=BATCH, threads=threads)
         self._waiting: Final[list[Pass]] = []
+
+    def room(self, part: Literal["body", "head"]) -> np.ndarray | None:
+        """Where the next pass's numbers go, so that they need not be copied."""
+        whole = [each for each in self._waiting if isinstance(each, WholePass)]
+        if len(whole) != len(self._waiting):
+            return None  # they are flushed before
+        heads = sum(each.head is not None for each in whole)
+        return self._runner.room(part, len(whole) if part == "body" else heads)
 
     def take(self, found: Pass) -> None:
         """One more pass; positions rise."""

@@ -101,27 +101,28 @@ def encode_vector(vector: np.ndarray) -> Chunks:
     return Chunks(widths, data[: pack(vector.ctypes.data, last, widths, data)])
 
 
-def decode_vector(packed: Chunks, n: int) -> np.ndarray:
-    """Inverse of `encode_vector`, int64 [n].
+def decode_vector(packed: Chunks, n: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Inverse of `encode_vector`, int64 [n]; in `out`, int64 [256 · chunks], if that is given.
 
     Raises:
         EncodingError: another number of chunks, a width that is not the smallest one, or no zeros at the end.
     """
     if len(packed.widths) != chunk_count(n):
         raise EncodingError(f"{n} accumulators have {chunk_count(n)} chunks, not {len(packed.widths)}")
-    vector = decode_chunks(packed)
+    vector = decode_chunks(packed, out)
     if vector[n:].any():
         raise EncodingError("the last chunk of accumulators is not filled up with zeros")
     return vector[:n]
 
 
-def decode_chunks(packed: Chunks) -> np.ndarray:
-    """All accumulators of the chunks, int64 [256 · chunks].
+def decode_chunks(packed: Chunks, out: np.ndarray | None = None) -> np.ndarray:
+    """All accumulators of the chunks, int64 [256 · chunks]; `out`: where to put them.
 
     Raises:
         EncodingError: a width that is not the smallest one.
     """
-    vector = np.empty(len(packed.widths) * CHUNK, dtype=np.int64)
+    size = len(packed.widths) * CHUNK
+    vector = np.empty(size, dtype=np.int64) if out is None or out.shape != (size,) else out
     wrong = unpack(packed.widths, packed.data.ctypes.data, vector)
     if wrong >= 0:
         raise EncodingError(f"chunk {wrong} takes {packed.widths[wrong]} bytes an accumulator where fewer do")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -60,20 +61,25 @@ class Program:
         """Token ids are 0 .. vocabulary - 1."""
         return self.layout.head
 
-    def embed(self, token: int, out: np.ndarray) -> None:
-        """Write a token's embedding, `reference.embed`, to int64 [width].
+    def embed(self, token: int) -> np.ndarray:
+        """A token's embedding, `reference.embed`: int64 [width], not to be written to.
 
         Raises:
             EngineError: there is no such token.
         """
         if not 0 <= token < self.embedding.rows:
             raise EngineError(f"token {token} is not in the vocabulary of {self.embedding.rows} tokens")
-        x, fraction = unpack_row(self.embedding, token), self.embedding.fraction
-        if self.embedding_scale:
-            x = np.clip(x, -EMBEDDING_LIMIT, EMBEDDING_LIMIT) * self.embedding_scale
-        else:
-            fraction -= RESIDUAL
-        out[:] = into_stream(round_shift(x, fraction))
+        return _embedding(self, token)
+
+
+@lru_cache(maxsize=1024)
+def _embedding(program: Program, token: int) -> np.ndarray:
+    x, fraction = unpack_row(program.embedding, token), program.embedding.fraction
+    if program.embedding_scale:
+        x = np.clip(x, -EMBEDDING_LIMIT, EMBEDDING_LIMIT) * program.embedding_scale
+    else:
+        fraction -= RESIDUAL
+    return into_stream(round_shift(x, fraction))
 
 
 def program_of(model: Model) -> Program:

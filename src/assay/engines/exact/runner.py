@@ -6,11 +6,12 @@ import mmap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from math import prod
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
 from assay.core.errors import EngineError
+from assay.engines.exact.accumulators import CHUNK, chunk_count
 from assay.engines.exact.kernels.layers import Cache, Desk, Shape, Test, remember, run
 from assay.engines.exact.kernels.tile import SLOT
 from assay.engines.exact.packed import RECORD
@@ -94,9 +95,11 @@ class Runner:
         wanted = np.array(sorted(heads), np.int64)
         done.start(wanted)
         for n, body in enumerate(bodies):
-            done.body[n] = body
+            if not np.may_share_memory(done.body[n], body):
+                done.body[n, : body.size] = body
         for m, n in enumerate(wanted):
-            done.head[m] = heads[int(n)]
+            if not np.may_share_memory(done.head[m], head := heads[int(n)]):
+                done.head[m, : head.size] = head
         test.failed[:] = -1
         self._run(tokens, np.zeros(len(tokens), np.int64), positions, done, wanted, test)
         return test.failed[: len(tokens)]
@@ -105,7 +108,7 @@ class Runner:
         """Take the keys and values of sequence 0's tokens from what their passes committed to, unchecked."""
         done = self._passes[self._turn]
         for n, body in enumerate(bodies):
-            done.body[n] = body
+            done.body[n, : body.size] = body
         remember(
             self.program.shape, self.program.plan, self._cache, self._desk, np.zeros(len(positions), np.int64),
             np.array(positions, np.int64), done.body,
@@ -121,7 +124,7 @@ class Runner:
         test: Test,
     ) -> None:
         for n, token in enumerate(tokens):
-            self.program.embed(token, self._desk.stream[n])
+            self._desk.stream[n] = self.program.embed(token)
         arguments = (
             self.program.shape, self.program.plan, self._cache, self._desk, sequences, np.array(positions, np.int64),
             done.body, wanted, done.head, done.logits, test,
@@ -138,11 +141,21 @@ class Runner:
     def head(self, index: int) -> np.ndarray:
         """int64 [vocabulary]: the accumulators of the head."""
         done = self._passes[self._turn]
-        return done.head[done.place[index]]
+        return done.head[done.place[index], : self.program.vocabulary]
 
     def body(self, index: int) -> np.ndarray:
         """int64: the accumulators of all layers of the last pass's token `index`."""
-        return self._passes[self._turn].body[index]
+        return self._passes[self._turn].body[index, : self.program.layout.body]
+
+    def room(self, part: Literal["body", "head"], index: int) -> np.ndarray:
+        """Where `test` looks for the body of its token `index`, or for its head number `index`: int64, whole chunks.
+
+        What is put there need not be copied.
+        """
+        following = self._passes[self._turn ^ 1]
+        if part == "head":
+            following.reserve(index + 1)
+        return (following.body if part == "body" else following.head)[index]
 
     def close(self) -> None:
         """End the threads."""
@@ -154,15 +167,21 @@ class _Pass:
 
     def __init__(self, program: Program, batch: int) -> None:
         self._vocabulary: Final = program.vocabulary
-        self.body: Final = np.zeros((batch, program.layout.body), np.int64)
-        self.head = np.zeros((1, program.vocabulary), np.int64)
+        self._head_size: Final = chunk_count(program.vocabulary) * CHUNK
+        self.body: Final = np.zeros((batch, chunk_count(program.layout.body) * CHUNK), np.int64)
+        self.head = np.zeros((1, self._head_size), np.int64)
         self.logits = np.zeros((1, program.vocabulary), np.int32)
         self.place: dict[int, int] = {}
 
+    def reserve(self, heads: int) -> None:
+        """Make room for so many heads, and keep what is there."""
+        if heads > len(self.head):
+            more = max(heads, min(2 * len(self.head), len(self.body))) - len(self.head)
+            self.head = np.concatenate([self.head, np.zeros((more, self._head_size), np.int64)])
+            self.logits = np.zeros((len(self.head), self._vocabulary), np.int32)
+
     def start(self, wanted: np.ndarray) -> None:
-        if wanted.size > len(self.head):
-            self.head = np.zeros((wanted.size, self._vocabulary), np.int64)
-            self.logits = np.zeros((wanted.size, self._vocabulary), np.int32)
+        self.reserve(wanted.size)
         self.place = {int(index): place for place, index in enumerate(wanted)}
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -108,11 +108,21 @@ def write_trace(
             yield b"" if found.head is None else found.head.root()
 
 
+Room: TypeAlias = Callable[[Literal["body", "head"]], np.ndarray | None]
+"""Asked once for each vector, in the order of the stream."""
+
+
 class TraceReader:
     """Reads a stream in blocks of any size; holds at most one pass's bytes, or the leaves, beside a block."""
 
-    def __init__(self, header: TraceHeader, plan: Sequence[Planned], nonce: bytes) -> None:
-        """Expect this trace: `header` and `plan` as the auditor has them from receipt and model."""
+    def __init__(
+        self, header: TraceHeader, plan: Sequence[Planned], nonce: bytes, *, room: Room = lambda _part: None
+    ) -> None:
+        """Expect this trace: `header` and `plan` as the auditor has them from receipt and model.
+
+        `room`: where the numbers of the next whole pass go, int64 [256 · chunks]; None: into a new array.
+        """
+        self._room: Final = room
         self._expected: Final = header
         self._plan: Final = plan
         self._nonce: Final = nonce
@@ -165,14 +175,15 @@ class TraceReader:
                 if not self._filled:
                     if not len(block):
                         return
-                    self._buffer = bytearray(need)
+                    if len(self._buffer) < need:
+                        self._buffer = bytearray(need)
                 take = min(need - self._filled, len(block))
                 self._buffer[self._filled : self._filled + take] = block[:take]
                 self._filled += take
                 block = block[take:]
                 if self._filled < need:
                     return
-                part = memoryview(self._buffer)
+                part = memoryview(self._buffer)[:need]
             self._filled = 0
             try:
                 self._need = self._parser.send(part)
@@ -210,15 +221,17 @@ class TraceReader:
             self._ready.append(found)
 
     def _whole(self, position: int) -> Generator[int, memoryview, tuple[Pass, Digest]]:
-        body, body_root = yield from self._vector(self._body)
+        body, body_root = yield from self._vector(self._body, "body")
         if not self._expected.has_head(position):
             return WholePass(position, body, None), token_leaf(body_root)
-        head, head_root = yield from self._vector(self._expected.layout.head)
+        head, head_root = yield from self._vector(self._expected.layout.head, "head")
         return WholePass(position, body, head), token_leaf(body_root, head_root)
 
-    def _vector(self, size: int) -> Generator[int, memoryview, tuple[np.ndarray, Digest]]:
+    def _vector(
+        self, size: int, part: Literal["body", "head"]
+    ) -> Generator[int, memoryview, tuple[np.ndarray, Digest]]:
         packed = yield from self._chunks(chunk_count(size))
-        return decode_vector(packed, size), packed.root()
+        return decode_vector(packed, size, self._room(part)), packed.root()
 
     def _chunks(self, count: int) -> Generator[int, memoryview, Chunks]:
         widths = bytes((yield count))

@@ -154,7 +154,7 @@ def run(
     barrier = desk.barrier.ctypes.data
     count = positions.size
     for layer in range(shape.layers):
-        _prepare_normalised(shape, plan, desk, layer, 0, count, thread, threads)
+        _prepare_normalised(shape, plan, desk, test, layer, 0, count, thread, threads)
         for n in range(thread, count, threads):
             angles(positions[n], plan.turns[layer], desk.waves[n, 0], desk.waves[n, 1])
         meet(barrier, threads)
@@ -176,12 +176,12 @@ def run(
             width = shape.heads * shape.head_width
             x = desk.x[n, :width]
             desk.fractions[n] = joined(desk.mixed[n], desk.mixed_fractions[n], desk.scratch[thread, 0], x)
-            _lay_out(desk, x, n, count)
+            _lay_out(desk, test, x, n, count)
         meet(barrier, threads)
         _product(plan, desk, test, layer, OUTPUT, count, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, OUTPUT, count, body, base, thread, threads)
-        _prepare_normalised(shape, plan, desk, layer, 1, count, thread, threads)
+        _prepare_normalised(shape, plan, desk, test, layer, 1, count, thread, threads)
         meet(barrier, threads)
         _product(plan, desk, test, layer, GATE, count, body, base, thread, threads)
         _product(plan, desk, test, layer, UP, count, body, base, thread, threads)
@@ -196,7 +196,7 @@ def run(
                 body[n, at : at + shape.feed], f + gate, body[n, further : further + shape.feed], f + up, shape.gelu,
                 desk.scratch[thread, 0], x,
             )  # fmt: skip
-            _lay_out(desk, x, n, count)
+            _lay_out(desk, test, x, n, count)
         meet(barrier, threads)
         _product(plan, desk, test, layer, DOWN, count, body, base, thread, threads)
         meet(barrier, threads)
@@ -207,7 +207,7 @@ def run(
             desk.stream[wanted[m]], RESIDUAL, plan.gains[start:end], fraction, shape.epsilon, desk.scratch[thread, 0],
             desk.x[m, : shape.width],
         )  # fmt: skip
-        _lay_out(desk, desk.x[m, : shape.width], m, wanted.size)
+        _lay_out(desk, test, desk.x[m, : shape.width], m, wanted.size)
     meet(barrier, threads)
     if wanted.size:
         last = PRODUCTS * shape.layers
@@ -216,7 +216,7 @@ def run(
                 plan.products[last], desk.slots, desk.shift[: wanted.size], head_accumulators, 0, thread, threads
             )
         for m in range(thread, wanted.size if test.r.shape[0] else 0, threads):
-            if not _tested(test, last, head_accumulators[m], desk.x[m, : shape.width]):
+            if not _tested(test, last, head_accumulators[m, : logits.shape[1]], desk.x[m, : shape.width]):
                 _note(test, wanted[m], shape.layers, 0)
         meet(barrier, threads)
         size = logits.shape[1]
@@ -228,8 +228,10 @@ def run(
 
 
 @compiled
-def _lay_out(desk: Desk, x: np.ndarray, token: Whole, tokens: Whole) -> None:
-    lay_out(x, token, tokens, desk.slots, desk.halves_of_slots, desk.words_of_slots, desk.shift)
+def _lay_out(desk: Desk, test: Test, x: np.ndarray, token: Whole, tokens: Whole) -> None:
+    """Prepare an input of products, if they are to be computed."""
+    if test.r.shape[0] == 0:
+        lay_out(x, token, tokens, desk.slots, desk.halves_of_slots, desk.words_of_slots, desk.shift)
 
 
 @compiled
@@ -250,7 +252,15 @@ def remember(
 
 @compiled
 def _prepare_normalised(
-    shape: Shape, plan: Plan, desk: Desk, layer: Whole, part: Whole, count: Whole, thread: Whole, threads: Whole
+    shape: Shape,
+    plan: Plan,
+    desk: Desk,
+    test: Test,
+    layer: Whole,
+    part: Whole,
+    count: Whole,
+    thread: Whole,
+    threads: Whole,
 ) -> None:
     start, end, fraction = plan.gain_at[layer, part]
     gain = plan.gains[start:end]
@@ -259,7 +269,7 @@ def _prepare_normalised(
         desk.fractions[n] = normalised(
             desk.stream[n], RESIDUAL, gain, fraction, shape.epsilon, desk.scratch[thread, 0], x
         )
-        _lay_out(desk, x, n, count)
+        _lay_out(desk, test, x, n, count)
 
 
 @compiled
