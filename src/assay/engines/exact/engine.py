@@ -14,10 +14,10 @@ from assay.core.hashing import Digest
 from assay.core.profile import Profile
 from assay.core.request import Level, Request
 from assay.engines.answering import AnswerPath, Picked
-from assay.engines.exact.chunks import vector_root
 from assay.engines.exact.decoder import ExactDecoder, Root, Row
 from assay.engines.exact.kernels.sampling import draw
 from assay.engines.exact.program import Program
+from assay.engines.exact.record import record_root
 from assay.engines.exact.runner import Runner
 from assay.engines.exact.sampling import top_logprobs
 from assay.engines.llama_reader import LlamaReader
@@ -26,7 +26,7 @@ from assay.engines.scheduler import Scheduler
 from assay.engines.streaming import stream
 
 BATCH: Final = 16
-"""Most tokens in one pass: what other answers wait for, and 40 MB of accumulators of a model of 135 M weights."""
+"""Most tokens in one pass: what other answers wait for."""
 SEMANTICS: Final = "exact/1"
 """Version of the exact semantics (docs/protocol.md)."""
 EXACT_LEVELS: Final[tuple[Level, ...]] = ("signed", "exact")
@@ -82,7 +82,7 @@ class ExactEngine:
         context: int = 2048,
         threads: int = 1,
         answering: type[AnswerPath[Row]] = ExactAnswering,
-        root: Root = vector_root,
+        root: Root = record_root,
     ) -> None:
         """`context`: positions of one sequence. `digest`: SHA-256 of the model file. `root`: see `ExactDecoder`."""
         self.model: Final = name

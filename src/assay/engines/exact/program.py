@@ -14,9 +14,9 @@ from assay.core.hashing import Digest
 from assay.engines.exact.affine import Matrix
 from assay.engines.exact.kernels.layers import PRODUCTS, Plan, Shape
 from assay.engines.exact.kernels.products import describe
-from assay.engines.exact.layout import Layout, Rows
 from assay.engines.exact.packed import Packed, pack, unpack_row
 from assay.engines.exact.parameters import model_root
+from assay.engines.exact.record import RecordLayout
 from assay.engines.exact.reference import EMBEDDING_LIMIT, RESIDUAL, Gain, Layer, Model, into_stream
 from assay.engines.exact.whole import round_shift
 
@@ -40,26 +40,36 @@ class Program:
     root: Digest
     """Over everything that decides the numbers; see `parameters.py`."""
     plan: Plan = field(init=False)
-    layout: Layout = field(init=False)
+    layout: RecordLayout = field(init=False)
 
     def __post_init__(self) -> None:
+        shape = self.shape
         rows = [packed.rows for packed in self.products[:PRODUCTS]]
-        layer = Rows(*rows)
-        object.__setattr__(self, "layout", Layout((layer,) * self.shape.layers, self.products[-1].rows))
-        query = rows[0]
+        layout = RecordLayout(shape.layers, shape.width, shape.heads, shape.kv_heads, shape.head_width, shape.feed)
+        starts = {name: start for name, (start, _) in layout.parts.items()}
+        inputs = [starts[name] for name in ("input", "input", "input", "mixed", "feed", "feed", "gated")]
         plan = Plan(
             **{name: self.parameters[name] for name in PLAN_ARRAYS},
             products=np.array([describe(packed) for packed in self.products], np.int64),
-            offsets=np.array([0, query + 1, *(np.cumsum(rows[1:-1]) + query + 1), query], np.int64),
+            offsets=np.cumsum([0, *rows[:-1]]).astype(np.int64),
             sizes=np.array(rows, np.int64),
-            layer_size=layer.total,
+            layer_size=sum(rows),
+            inputs=np.array(inputs, np.int64),
+            kept=np.array([starts["keys"], starts["values"]], np.int64),
+            record_size=layout.layer,
         )
+        object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "plan", plan)
 
     @property
     def vocabulary(self) -> int:
         """Token ids are 0 .. vocabulary - 1."""
-        return self.layout.head
+        return self.products[-1].rows
+
+    @property
+    def body(self) -> int:
+        """Accumulators of all layers."""
+        return self.plan.layer_size * self.shape.layers
 
     def embed(self, token: int) -> np.ndarray:
         """A token's embedding, `reference.embed`: int64 [width], not to be written to.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from typing import Final, Literal
 
 import numpy as np
 
 from assay.core.errors import EngineError
-from assay.engines.exact.accumulators import CHUNK, chunk_count
+from assay.engines.exact.chunks import CHUNK, chunk_count
 from assay.engines.exact.kernels.layers import Cache, Desk, Shape, Test, remember, run
 from assay.engines.exact.kernels.tile import SLOT
 from assay.engines.exact.packed import RECORD
@@ -33,12 +33,14 @@ class Runner:
     Positions that come again are overwritten. Not for use from several threads at once.
     """
 
-    def __init__(self, program: Program, *, sequences: int, positions: int, batch: int, threads: int) -> None:
-        """`threads`: how many compute one pass together."""
+    def __init__(
+        self, program: Program, *, sequences: int, positions: int, batch: int, threads: int, traced: bool = False
+    ) -> None:
+        """`threads`: how many compute one pass together. `traced`: accumulators are kept, or tested."""
         self.program: Final = program
         self.batch: Final = batch
         self._threads: Final = threads
-        shape = program.shape
+        shape, plan = program.shape, program.plan
         tiles = -(-positions // 16)
         per_head = (shape.layers, sequences, shape.kv_heads)
         self._cache: Final = Cache(
@@ -50,6 +52,10 @@ class Runner:
         self._desk: Final = _desk(shape, batch, positions, threads)
         self._passes: Final = (_Pass(program, batch), _Pass(program, batch))
         self._turn = 0
+        self._stride: Final = plan.layer_size if traced else 0
+        size = chunk_count(program.body) * CHUNK if traced else plan.layer_size
+        self._bodies: Final = np.zeros((batch, size), np.int64)
+        self._heads = np.zeros((1, chunk_count(program.vocabulary) * CHUNK), np.int64)
         self._helpers: Final = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="assay-exact")
 
     def decode(
@@ -61,7 +67,7 @@ class Runner:
     ) -> None:
         """Run the model over a batch. Tokens of one sequence must come in the order of their positions.
 
-        What a pass leaves behind (`logits`, `body`, `head`) stays until the pass after the next.
+        `logits` and `record` of a pass stay until the pass after the next, its accumulators until the next.
 
         Raises:
             EngineError: more tokens than a batch has, or a token that the vocabulary does not have.
@@ -69,13 +75,11 @@ class Runner:
         count = len(tokens)
         if not 0 < count <= self.batch:
             raise EngineError(f"a batch has 1 to {self.batch} tokens, not {count}")
-        self._turn ^= 1
-        done = self._passes[self._turn]
         sequences = np.full(count, seq_ids) if isinstance(seq_ids, int) else np.array(seq_ids, np.int64)
         wants = [want_logits] * count if isinstance(want_logits, bool) else want_logits
         wanted = np.flatnonzero(np.array(wants, bool))
-        done.start(wanted)
-        self._run(tokens, sequences, positions, done, wanted, NO_TEST)
+        self._reserve(wanted.size)
+        self._run(tokens, sequences, positions, wanted, NO_TEST)
 
     def test(
         self,
@@ -85,103 +89,101 @@ class Runner:
         heads: Mapping[int, np.ndarray],
         test: Test,
     ) -> np.ndarray:
-        """Test passes of sequence 0 instead of computing them: what is wrong first with each, as `layers.run` says it.
+        """Test passes of sequence 0 instead of computing them: the first product of each that is wrong, or -1.
 
         `bodies` int64 [accumulators of all layers] for each token; `heads` int64 [vocabulary] for those that have one,
-        whose `logits` are there afterwards.
+        whose `logits` are there afterwards. So are the records. For a runner that is `traced`.
         """
-        self._turn ^= 1
-        done = self._passes[self._turn]
         wanted = np.array(sorted(heads), np.int64)
-        done.start(wanted)
+        self._reserve(wanted.size)
         for n, body in enumerate(bodies):
-            if not np.may_share_memory(done.body[n], body):
-                done.body[n, : body.size] = body
+            if not np.may_share_memory(self._bodies[n], body):
+                self._bodies[n, : body.size] = body
         for m, n in enumerate(wanted):
-            if not np.may_share_memory(done.head[m], head := heads[int(n)]):
-                done.head[m, : head.size] = head
+            if not np.may_share_memory(self._heads[m], head := heads[int(n)]):
+                self._heads[m, : head.size] = head
         test.failed[:] = -1
-        self._run(tokens, np.zeros(len(tokens), np.int64), positions, done, wanted, test)
+        self._run(tokens, np.zeros(len(tokens), np.int64), positions, wanted, test)
         return test.failed[: len(tokens)]
 
-    def remember(self, positions: Sequence[int], bodies: Sequence[np.ndarray]) -> None:
-        """Take the keys and values of sequence 0's tokens from what their passes committed to, unchecked."""
-        done = self._passes[self._turn]
-        for n, body in enumerate(bodies):
-            done.body[n, : body.size] = body
-        remember(
-            self.program.shape, self.program.plan, self._cache, self._desk, np.zeros(len(positions), np.int64),
-            np.array(positions, np.int64), done.body,
-        )  # fmt: skip
-
-    def _run(
-        self,
-        tokens: Sequence[int],
-        sequences: np.ndarray,
-        positions: Sequence[int],
-        done: _Pass,
-        wanted: np.ndarray,
-        test: Test,
-    ) -> None:
-        for n, token in enumerate(tokens):
-            self._desk.stream[n] = self.program.embed(token)
-        arguments = (
-            self.program.shape, self.program.plan, self._cache, self._desk, sequences, np.array(positions, np.int64),
-            done.body, wanted, done.head, done.logits, test,
-        )  # fmt: skip
-        others = [self._helpers.submit(run, *arguments, n, self._threads) for n in range(1, self._threads)]
-        run(*arguments, 0, self._threads)
-        wait(others)
+    def remember(self, positions: Sequence[int], records: Sequence[np.ndarray]) -> None:
+        """Take the keys and values of sequence 0's tokens from their records."""
+        for position, record in zip(positions, records, strict=True):
+            remember(
+                self.program.shape, self.program.plan, self._cache, np.zeros(1, np.int64),
+                np.array([position], np.int64), record[None],
+            )  # fmt: skip
 
     def logits(self, index: int) -> np.ndarray:
         """int32 [vocabulary] after the last pass's token `index`, which wanted them."""
         done = self._passes[self._turn]
         return done.logits[done.place[index]]
 
+    def record(self, index: int) -> np.ndarray:
+        """What the last pass's token `index` commits to: int16 [256 * chunks]; see `record.py`."""
+        return self._passes[self._turn].record[index]
+
     def head(self, index: int) -> np.ndarray:
         """int64 [vocabulary]: the accumulators of the head."""
-        done = self._passes[self._turn]
-        return done.head[done.place[index], : self.program.vocabulary]
+        return self._heads[self._passes[self._turn].place[index], : self.program.vocabulary]
 
     def body(self, index: int) -> np.ndarray:
-        """int64: the accumulators of all layers of the last pass's token `index`."""
-        return self._passes[self._turn].body[index, : self.program.layout.body]
+        """int64: the accumulators of all layers of the last pass's token `index`; for a runner that is `traced`."""
+        return self._bodies[index, : self.program.body]
 
     def room(self, part: Literal["body", "head"], index: int) -> np.ndarray:
         """Where `test` looks for the body of its token `index`, or for its head number `index`: int64, whole chunks.
 
         What is put there need not be copied.
         """
-        following = self._passes[self._turn ^ 1]
         if part == "head":
-            following.reserve(index + 1)
-        return (following.body if part == "body" else following.head)[index]
+            self._reserve(index + 1)
+        return (self._bodies if part == "body" else self._heads)[index]
 
     def close(self) -> None:
         """End the threads."""
         self._helpers.shutdown()
+
+    def _reserve(self, heads: int) -> None:
+        """Make room for so many heads, and keep what is there."""
+        if heads > len(self._heads):
+            more = max(heads, min(2 * len(self._heads), self.batch)) - len(self._heads)
+            self._heads = np.concatenate([self._heads, np.zeros((more, self._heads.shape[1]), np.int64)])
+
+    def _run(
+        self,
+        tokens: Sequence[int],
+        sequences: np.ndarray,
+        positions: Sequence[int],
+        wanted: np.ndarray,
+        test: Test,
+    ) -> None:
+        self._turn ^= 1
+        done = self._passes[self._turn]
+        done.start(wanted)
+        for n, token in enumerate(tokens):
+            self._desk.stream[n] = self.program.embed(token)
+        arguments = (
+            self.program.shape, self.program.plan, self._cache, self._desk, sequences, np.array(positions, np.int64),
+            done.record, self._bodies, self._stride, wanted, self._heads, done.logits, test,
+        )  # fmt: skip
+        others = [self._helpers.submit(run, *arguments, n, self._threads) for n in range(1, self._threads)]
+        run(*arguments, 0, self._threads)
+        for other in others:
+            other.result()
 
 
 class _Pass:
     """What a pass leaves behind."""
 
     def __init__(self, program: Program, batch: int) -> None:
-        self._vocabulary: Final = program.vocabulary
-        self._head_size: Final = chunk_count(program.vocabulary) * CHUNK
-        self.body: Final = np.zeros((batch, chunk_count(program.layout.body) * CHUNK), np.int64)
-        self.head = np.zeros((1, self._head_size), np.int64)
+        self.record: Final = program.layout.empty(batch)
         self.logits = np.zeros((1, program.vocabulary), np.int32)
         self.place: dict[int, int] = {}
 
-    def reserve(self, heads: int) -> None:
-        """Make room for so many heads, and keep what is there."""
-        if heads > len(self.head):
-            more = max(heads, min(2 * len(self.head), len(self.body))) - len(self.head)
-            self.head = np.concatenate([self.head, np.zeros((more, self._head_size), np.int64)])
-            self.logits = np.zeros((len(self.head), self._vocabulary), np.int32)
-
     def start(self, wanted: np.ndarray) -> None:
-        self.reserve(wanted.size)
+        if wanted.size > len(self.logits):
+            self.logits = np.zeros((wanted.size, self.logits.shape[1]), np.int32)
         self.place = {int(index): place for place, index in enumerate(wanted)}
 
 
@@ -198,7 +200,6 @@ def _desk(shape: Shape, batch: int, positions: int, threads: int) -> Desk:
     slots = np.zeros((batch * -(-widest // RECORD), SLOT), np.int8)
     return Desk(
         stream=np.zeros((batch, shape.width), np.int64),
-        x=np.zeros((batch, widest), np.int16),
         fractions=np.zeros(batch, np.int64),
         slots=slots,
         halves_of_slots=slots.view(np.int16),
@@ -210,7 +211,6 @@ def _desk(shape: Shape, batch: int, positions: int, threads: int) -> Desk:
         mixed_fractions=np.zeros((batch, shape.heads), np.int64),
         waves=np.zeros((batch, 2, shape.head_width // 2), np.int64),
         scratch=np.zeros((threads, 2, widest + _SPARE), np.int64),
-        narrow=np.zeros((threads, max(shape.width, shape.head_width)), np.int16),
         scores=np.zeros((threads, positions + 2 * _SPARE), np.int64),
         halves=np.zeros((threads, 2, positions + shape.head_width + 2 * _SPARE), np.int16),
         barrier=np.zeros(2, np.int64),

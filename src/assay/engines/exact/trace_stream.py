@@ -2,15 +2,15 @@
 
     magic     MAGIC
     header    its length (4 bytes), then canonical JSON: what the trace is of
-    leaves    32 bytes for each pass: first the prompt's, then one for each output token that was fed back
+    roots     32 bytes for each pass, of its record: first the prompt's, then those of the output but the last
+    public    if the trace is that: 32 bytes for each pass that is whole, see `chunks.accumulators_root`
     passes    those of the plan, in its order; each begins with its position (4 bytes) and its form (1 byte)
-      whole     the body, then the head if the pass had one: widths (1 byte a chunk), then the chunks
-      kept      the chunks that hold keys and values, likewise; the digests of all other chunks of the body;
-                the root of the head if the pass had one
+      whole     the digests of its record's chunks; the body's accumulators, then the head's if the pass had one: widths
+                (1 byte a chunk), then the chunks
+      kept      those chunks of its record that hold keys and values; the digests of all others
 
-Lengths and positions are big-endian. The leaves are checked against the receipt's evidence and each pass against its
-leaf, so a reader gives nothing that was not committed to. An audit of some passes needs of the ones before them only
-what attention keeps, the form for which is an eighth of the whole.
+Lengths and positions are big-endian. The roots are checked against the receipt's evidence, and digests and chunks
+against the roots. Of accumulators the receipt says nothing: the audit tests them, and computes the record from them.
 """
 
 from __future__ import annotations
@@ -23,17 +23,15 @@ import numpy as np
 
 from assay.core.errors import AssayError, EncodingError, TraceMismatch
 from assay.core.evidence import evidence_root
-from assay.core.hashing import ZERO, Digest
-from assay.engines.exact.accumulators import CHUNK, chunk_count, evidence_leaves, token_leaf
+from assay.core.hashing import ZERO, Digest, digest
 from assay.engines.exact.chunks import (
     Chunks,
-    decode_chunks,
+    chunk_count,
     decode_vector,
-    digest_list,
     encode_vector,
     packed_size,
-    root_of,
 )
+from assay.engines.exact.record import CHUNK, CHUNK_BYTES, chunk_digests, digest_list, evidence_leaves, root_of
 from assay.engines.exact.trace_header import MAX_HEADER, Planned, TraceHeader
 
 MAGIC: Final = b"assay/exact-trace/1\n"
@@ -43,21 +41,15 @@ _KEPT: Final = b"\x01"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EncodedPass:
-    """The encoded accumulators of a pass, as a provider has them."""
+class Computed:
+    """A pass as the provider computed it."""
 
-    body: Chunks
-    head: Chunks | None
-
-    @classmethod
-    def of(cls, body: np.ndarray, head: np.ndarray | None) -> EncodedPass:
-        """Encode int64 [body size] and, where it had one, int64 [vocabulary]."""
-        return cls(encode_vector(body), None if head is None else encode_vector(head))
-
-    @property
-    def leaf(self) -> Digest:
-        """What it is committed to."""
-        return token_leaf(self.body.root(), ZERO if self.head is None else self.head.root())
+    record: np.ndarray
+    """int16 [256 * chunks]."""
+    body: np.ndarray
+    """int64 [accumulators of all layers]."""
+    head: np.ndarray | None
+    """int64 [vocabulary]; None: logits were not wanted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +57,10 @@ class WholePass:
     """A pass to be audited."""
 
     position: int
+    digests: np.ndarray
+    """Of the record's chunks, uint8 [chunks, 32]: what the receipt commits to."""
     body: np.ndarray
-    """int64 [body size]."""
+    """int64 [accumulators of all layers], yet to be tested."""
     head: np.ndarray | None
     """int64 [vocabulary]; None: logits were not wanted."""
 
@@ -76,8 +70,8 @@ class KeptPass:
     """What later passes need of one that is not audited."""
 
     position: int
-    body: np.ndarray
-    """int64 [body size]; only at `Layout.kept_spans` there is what the pass committed to."""
+    record: np.ndarray
+    """int16 [256 * chunks]; zero but for the chunks with keys and values."""
 
 
 Pass: TypeAlias = WholePass | KeptPass
@@ -85,27 +79,37 @@ Pass: TypeAlias = WholePass | KeptPass
 
 
 def write_trace(
-    header: TraceHeader, leaves: Sequence[Digest], plan: Sequence[Planned], fetch: Callable[[int], EncodedPass]
+    header: TraceHeader,
+    roots: Sequence[Digest],
+    plan: Sequence[Planned],
+    fetch: Callable[[int], Computed],
+    *,
+    accumulators: Sequence[Digest] = (),
 ) -> Iterator[bytes]:
-    """The stream, block by block; `fetch` gives the pass at a position, and is asked for one at a time."""
+    """The stream, block by block; `fetch` gives the pass at a position, and is asked for one at a time.
+
+    `accumulators`: of a public trace, the root of each pass that is whole.
+    """
     encoded = header.encode()
     yield MAGIC + len(encoded).to_bytes(4, "big") + encoded
-    yield b"".join(leaves)
-    kept = header.layout.kept_chunks()
+    yield b"".join(roots)
+    yield b"".join(accumulators)
+    kept = header.layout.kept_chunks
     for planned in plan:
         found = fetch(planned.position)
         yield planned.position.to_bytes(4, "big") + (_WHOLE if planned.whole else _KEPT)
+        chunks = found.record.reshape(-1, CHUNK)
+        digests = chunk_digests(chunks)
         if planned.whole:
+            yield digests.tobytes()
             for vector in (found.body, found.head):
                 if vector is not None:
-                    yield vector.widths.tobytes()
-                    yield vector.data.tobytes()
+                    encoding = encode_vector(vector)
+                    yield encoding.widths.tobytes()
+                    yield encoding.data.tobytes()
         else:
-            chosen = found.body.chosen(kept)
-            yield chosen.widths.tobytes()
-            yield chosen.data.tobytes()
-            yield np.delete(found.body.digests(), kept, axis=0).tobytes()
-            yield b"" if found.head is None else found.head.root()
+            yield chunks[kept].astype("<i2").tobytes()
+            yield np.delete(digests, kept, axis=0).tobytes()
 
 
 Room: TypeAlias = Callable[[Literal["body", "head"]], np.ndarray | None]
@@ -120,15 +124,16 @@ class TraceReader:
     ) -> None:
         """Expect this trace: `header` and `plan` as the auditor has them from receipt and model.
 
-        `room`: where the numbers of the next whole pass go, int64 [256 · chunks]; None: into a new array.
+        `room`: where the numbers of the next whole pass go, int64 [256 * chunks]; None: into a new array.
         """
+        self.accumulators: tuple[Digest, ...] = ()
+        """Of a public trace, once they were read: the roots of the accumulators of whole passes."""
         self._room: Final = room
         self._expected: Final = header
         self._plan: Final = plan
         self._nonce: Final = nonce
-        self._body: Final = header.layout.body
-        self._kept: Final = header.layout.kept_chunks()
-        self._others: Final = np.setdiff1d(np.arange(chunk_count(self._body)), self._kept)
+        self._kept: Final = header.layout.kept_chunks
+        self._others: Final = np.setdiff1d(np.arange(header.layout.chunks), self._kept)
         self._ready: list[Pass] = []
         self._refused: AssayError | None = None
         self._buffer = bytearray()
@@ -200,53 +205,59 @@ class TraceReader:
         if size > MAX_HEADER:
             raise EncodingError(f"the trace's header is larger than {MAX_HEADER} bytes")
         self._expected.require(TraceHeader.decode(bytes((yield size))))
-        leaves = digest_list(np.frombuffer((yield 32 * self._expected.passes), dtype=np.uint8))
-        if evidence_root(evidence_leaves(leaves, self._expected.prompt), self._nonce) != self._expected.evidence:
-            raise TraceMismatch("the passes' leaves are not those that the receipt's evidence covers")
+        expected = self._expected
+        roots = digest_list(np.frombuffer((yield 32 * expected.passes), dtype=np.uint8))
+        if evidence_root(evidence_leaves(roots, expected.prompt), self._nonce) != expected.evidence:
+            raise TraceMismatch("the records' roots are not those that the receipt's evidence covers")
+        whole = sum(planned.whole for planned in self._plan)
+        if expected.public:
+            self.accumulators = tuple(digest_list(np.frombuffer((yield 32 * whole), dtype=np.uint8)))
+        accumulators = iter(self.accumulators)
         for planned in self._plan:
             place = bytes((yield 5))
             if place != planned.position.to_bytes(4, "big") + (_WHOLE if planned.whole else _KEPT):
                 raise EncodingError(f"another pass stands where that at position {planned.position} should")
             try:
-                found, leaf = (
-                    yield from self._whole(planned.position) if planned.whole else self._part(planned.position)
-                )
+                if planned.whole:
+                    found, root = yield from self._whole(planned.position, next(accumulators, None))
+                else:
+                    found, root = yield from self._part(planned.position)
             except EncodingError as error:
                 raise EncodingError(f"the pass at position {planned.position}: {error.message}") from error
-            if leaf != leaves[planned.position]:
+            if root != roots[planned.position]:
                 raise TraceMismatch(
                     f"the pass at position {planned.position} is not the one that was committed to",
                     position=planned.position,
                 )
             self._ready.append(found)
 
-    def _whole(self, position: int) -> Generator[int, memoryview, tuple[Pass, Digest]]:
-        body, body_root = yield from self._vector(self._body, "body")
-        if not self._expected.has_head(position):
-            return WholePass(position, body, None), token_leaf(body_root)
-        head, head_root = yield from self._vector(self._expected.layout.head, "head")
-        return WholePass(position, body, head), token_leaf(body_root, head_root)
+    def _whole(self, position: int, accumulators: Digest | None) -> Generator[int, memoryview, tuple[Pass, Digest]]:
+        expected, count = self._expected, self._expected.layout.chunks
+        digests = np.frombuffer(bytes((yield 32 * count)), dtype=np.uint8).reshape(count, 32)
+        body, body_root = yield from self._vector(expected.body, "body")
+        head, head_root = None, ZERO
+        if expected.has_head(position):
+            head, head_root = yield from self._vector(expected.head, "head")
+        if accumulators is not None and digest("assay/exact-token/1", body_root, head_root) != accumulators:
+            raise TraceMismatch(
+                f"the accumulators at position {position} are not those that were announced", position=position
+            )
+        return WholePass(position, digests, body, head), root_of(digests)
 
     def _vector(
         self, size: int, part: Literal["body", "head"]
     ) -> Generator[int, memoryview, tuple[np.ndarray, Digest]]:
-        packed = yield from self._chunks(chunk_count(size))
-        return decode_vector(packed, size, self._room(part)), packed.root()
-
-    def _chunks(self, count: int) -> Generator[int, memoryview, Chunks]:
-        widths = bytes((yield count))
-        return Chunks.of(widths, (yield packed_size(np.frombuffer(widths, dtype=np.uint8))))
+        """A vector of accumulators, and in a public trace its root."""
+        widths = bytes((yield chunk_count(size)))
+        chunks = Chunks.of(widths, (yield packed_size(np.frombuffer(widths, dtype=np.uint8))))
+        return decode_vector(chunks, size, self._room(part)), chunks.root() if self._expected.public else ZERO
 
     def _part(self, position: int) -> Generator[int, memoryview, tuple[Pass, Digest]]:
-        packed = yield from self._chunks(len(self._kept))
-        count = len(self._kept) + len(self._others)
-        body = np.zeros((count, CHUNK), dtype=np.int64)
-        body[self._kept] = decode_chunks(packed).reshape(-1, CHUNK)
-        digests = np.empty((count, 32), dtype=np.uint8)
-        digests[self._kept] = packed.digests()
+        layout = self._expected.layout
+        chunks = np.zeros((layout.chunks, CHUNK), np.int16)
+        kept = np.frombuffer((yield CHUNK_BYTES * len(self._kept)), dtype="<i2").reshape(-1, CHUNK)
+        chunks[self._kept] = kept
+        digests = np.empty((layout.chunks, 32), dtype=np.uint8)
+        digests[self._kept] = chunk_digests(chunks[self._kept])
         digests[self._others] = np.frombuffer((yield 32 * len(self._others)), dtype=np.uint8).reshape(-1, 32)
-        head_root = bytes((yield 32)) if self._expected.has_head(position) else ZERO
-        vector = body.reshape(-1)
-        if vector[self._body :].any():
-            raise EncodingError("the last chunk of accumulators is not filled up with zeros")
-        return KeptPass(position, vector[: self._body]), token_leaf(root_of(digests), head_root)
+        return KeptPass(position, chunks.reshape(-1)), root_of(digests)

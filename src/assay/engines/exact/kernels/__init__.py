@@ -25,7 +25,7 @@ def _digest_of_sources() -> str:
 
 
 def _features() -> str | None:
-    """The processor's, with vectors of 512 bits where it has them: LLVM prefers 256, from the days of clocks that fell."""
+    """The processor's, with vectors of 512 bits where it has them: LLVM alone would take 256."""
     own = get_host_cpu_features()
     return f"{own.flatten()},-prefer-256-bit" if own.get("avx512vl") else None
 

@@ -53,13 +53,17 @@ class Plan(NamedTuple):
     products: np.ndarray
     """int64 [7 * layers + 1, fields]: see `products.describe`; the last is the head."""
     offsets: np.ndarray
-    """int64 [8]: where the accumulators of a layer's products start within the layer's, and, last, where the fraction
-    bits of the input of queries, keys and values are: they are committed to, so that keys can be known without the
-    residual stream."""
+    """int64 [7]: where the accumulators of a layer's products start within the layer's."""
     sizes: np.ndarray
     """int64 [7]: rows of a layer's products."""
     layer_size: int
-    """Numbers that a pass commits to for one layer."""
+    """Accumulators of one layer."""
+    inputs: np.ndarray
+    """int64 [7]: where the input of a layer's product starts within the layer's part of a record (see `record.py`)."""
+    kept: np.ndarray
+    """int64 [2]: where keys and values start in it; the fraction bits of each head stand behind."""
+    record_size: int
+    """Numbers of a record for one layer."""
 
 
 class Cache(NamedTuple):
@@ -79,12 +83,10 @@ class Desk(NamedTuple):
 
     stream: np.ndarray
     """int64 [n, width]."""
-    x: np.ndarray
-    """int16 [n, widest input of a product]."""
     fractions: np.ndarray
-    """int64 [n]: of `x`."""
+    """int64 [n]: of the last input of a product."""
     slots: np.ndarray
-    """int8 [slots, 80]: `x` as `products.lay_out` leaves it; `halves_of_slots` and `words_of_slots` are the same."""
+    """int8 [slots, 80]: that input as `products.lay_out` leaves it; the next two are the same memory."""
     halves_of_slots: np.ndarray
     words_of_slots: np.ndarray
     shift: np.ndarray
@@ -101,8 +103,6 @@ class Desk(NamedTuple):
     """int64 [n, 2, head width / 2]: sines and cosines."""
     scratch: np.ndarray
     """int64 [threads, 2, widest vector]."""
-    narrow: np.ndarray
-    """int16 [threads, width]."""
     scores: np.ndarray
     """int64 [threads, positions + 64]."""
     halves: np.ndarray
@@ -123,108 +123,114 @@ class Test(NamedTuple):
     v_at: np.ndarray
     """int64 [products + 1]: where each product's columns start."""
     failed: np.ndarray
-    """int64 [n]: the first product of each token that is wrong, FRACTION for its committed fraction bits (times the
-    layer, see `run`); -1: none."""
+    """int64 [n]: the first product of each token that is wrong, by its number in the model; -1: none."""
 
 
-FRACTION: Final = PRODUCTS
-"""In a token's list of operations (8 a layer), the place of the committed fraction bits."""
-MOST_FRACTION: Final = 1 << 20
-"""More fraction bits than any vector has."""
-_NO_GAIN: Final = np.zeros(0, np.int32)
-_NO_WAVE: Final = np.zeros(0, np.int64)
-_NO_BIAS: Final = np.zeros(0, np.int64)
+MOST: Final = 32767
+"""Largest magnitude of fraction bits in a record."""
 
 
 @compiled
 def run(
     shape: Shape, plan: Plan, cache: Cache, desk: Desk, sequences: np.ndarray, positions: np.ndarray,
-    body: np.ndarray, wanted: np.ndarray, head_accumulators: np.ndarray, logits: np.ndarray, test: Test,
-    thread: Whole, threads: Whole,
+    record: np.ndarray, body: np.ndarray, stride: Whole, wanted: np.ndarray, head_accumulators: np.ndarray,
+    logits: np.ndarray, test: Test, thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
     """One thread's share of a pass of n tokens, whose embeddings are in `desk.stream`.
 
     With a `test`, accumulators are not computed but tested, and everything goes on from those given. What is wrong
-    first is noted as 8 * layer + product in `test.failed`; 8 * layers for the head.
+    first is noted in `test.failed`.
 
-    `sequences`, `positions` int64 [n]: tokens of one sequence are in the order of their positions. `body` int64 [n,
-    accumulators of all layers], `head_accumulators` int64 [m, vocabulary] and `logits` int32 [m, vocabulary] are
-    written, for the tokens `wanted` int64 [m].
+    `sequences`, `positions` int64 [n]: tokens of one sequence are in the order of their positions. Written are `record`
+    int16 [n, record size]; `body` int64 [n, accumulators], those of a layer `stride` after those of the one before (0:
+    over them, if nobody needs them); `head_accumulators` int64 [m, vocabulary] and `logits` int32 [m, vocabulary] of
+    the tokens `wanted` int64 [m].
     """
     barrier = desk.barrier.ctypes.data
     count = positions.size
     for layer in range(shape.layers):
-        _prepare_normalised(shape, plan, desk, test, layer, 0, count, thread, threads)
+        base, first = layer * stride, layer * plan.record_size
+        _normalise(shape, plan, desk, test, layer, 0, count, record, first + plan.inputs[QUERY], thread, threads)
         for n in range(thread, count, threads):
             angles(positions[n], plan.turns[layer], desk.waves[n, 0], desk.waves[n, 1])
         meet(barrier, threads)
-        base = layer * plan.layer_size
-        for n in range(thread, count, threads):
-            at = base + plan.offsets[FRACTION]
-            if test.r.shape[0] == 0:
-                body[n, at] = desk.fractions[n]
-            elif body[n, at] != desk.fractions[n]:
-                _note(test, n, layer, FRACTION)
         for kind in (QUERY, KEY, VALUE):
-            _product(plan, desk, test, layer, kind, count, body, base, thread, threads)
+            _product(plan, desk, test, layer, kind, count, record, body, base, thread, threads)
         meet(barrier, threads)
-        _heads(shape, plan, cache, desk, layer, sequences, positions, body, base, 0, thread, threads)
+        _heads(shape, plan, cache, desk, layer, sequences, positions, record, body, base, thread, threads)
         meet(barrier, threads)
         _attention(shape, plan, cache, desk, layer, sequences, positions, thread, threads)
         meet(barrier, threads)
+        width, at = shape.heads * shape.head_width, first + plan.inputs[OUTPUT]
         for n in range(thread, count, threads):
-            width = shape.heads * shape.head_width
-            x = desk.x[n, :width]
+            x = record[n, at : at + width]
             desk.fractions[n] = joined(desk.mixed[n], desk.mixed_fractions[n], desk.scratch[thread, 0], x)
+            record[n, at + width] = min(max(desk.fractions[n], -MOST), MOST)
             _lay_out(desk, test, x, n, count)
         meet(barrier, threads)
-        _product(plan, desk, test, layer, OUTPUT, count, body, base, thread, threads)
+        _product(plan, desk, test, layer, OUTPUT, count, record, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, OUTPUT, count, body, base, thread, threads)
-        _prepare_normalised(shape, plan, desk, test, layer, 1, count, thread, threads)
+        _normalise(shape, plan, desk, test, layer, 1, count, record, first + plan.inputs[GATE], thread, threads)
         meet(barrier, threads)
-        _product(plan, desk, test, layer, GATE, count, body, base, thread, threads)
-        _product(plan, desk, test, layer, UP, count, body, base, thread, threads)
+        _product(plan, desk, test, layer, GATE, count, record, body, base, thread, threads)
+        _product(plan, desk, test, layer, UP, count, record, body, base, thread, threads)
         meet(barrier, threads)
         gate, up = plan.products[PRODUCTS * layer + GATE, 0], plan.products[PRODUCTS * layer + UP, 0]
+        one, other = base + plan.offsets[GATE], base + plan.offsets[UP]
+        at = first + plan.inputs[DOWN]
         for n in range(thread, count, threads):
-            at = base + plan.offsets[GATE]
-            further = base + plan.offsets[UP]
             f = desk.fractions[n]
-            x = desk.x[n, : shape.feed]
+            x = record[n, at : at + shape.feed]
             desk.fractions[n] = gated(
-                body[n, at : at + shape.feed], f + gate, body[n, further : further + shape.feed], f + up, shape.gelu,
+                body[n, one : one + shape.feed], f + gate, body[n, other : other + shape.feed], f + up, shape.gelu,
                 desk.scratch[thread, 0], x,
             )  # fmt: skip
+            record[n, at + shape.feed] = min(max(desk.fractions[n], -MOST), MOST)
             _lay_out(desk, test, x, n, count)
         meet(barrier, threads)
-        _product(plan, desk, test, layer, DOWN, count, body, base, thread, threads)
+        _product(plan, desk, test, layer, DOWN, count, record, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, DOWN, count, body, base, thread, threads)
-    for m in range(thread, wanted.size, threads):
-        start, end, fraction = plan.gain_at[shape.layers, 0]
-        desk.fractions[m] = normalised(
-            desk.stream[wanted[m]], RESIDUAL, plan.gains[start:end], fraction, shape.epsilon, desk.scratch[thread, 0],
-            desk.x[m, : shape.width],
+    meet(barrier, threads)
+    _finish(shape, plan, desk, count, record, wanted, head_accumulators, logits, test, thread, threads)
+    meet(barrier, threads)
+
+
+@compiled
+def _finish(
+    shape: Shape, plan: Plan, desk: Desk, count: Whole, record: np.ndarray, wanted: np.ndarray,
+    head_accumulators: np.ndarray, logits: np.ndarray, test: Test, thread: Whole, threads: Whole,
+) -> None:  # fmt: skip
+    """The last normalisation of all tokens, and the head of those that are wanted."""
+    start, end, fraction = plan.gain_at[shape.layers, 0]
+    at = shape.layers * plan.record_size
+    for n in range(thread, count, threads):
+        desk.fractions[n] = normalised(
+            desk.stream[n], RESIDUAL, plan.gains[start:end], fraction, shape.epsilon, desk.scratch[thread, 0],
+            record[n, at : at + shape.width],
         )  # fmt: skip
-        _lay_out(desk, test, desk.x[m, : shape.width], m, wanted.size)
-    meet(barrier, threads)
-    if wanted.size:
-        last = PRODUCTS * shape.layers
-        if test.r.shape[0] == 0:
-            multiply_share(
-                plan.products[last], desk.slots, desk.shift[: wanted.size], head_accumulators, 0, thread, threads
-            )
-        for m in range(thread, wanted.size if test.r.shape[0] else 0, threads):
-            if not _tested(test, last, head_accumulators[m, : logits.shape[1]], desk.x[m, : shape.width]):
-                _note(test, wanted[m], shape.layers, 0)
-        meet(barrier, threads)
-        size = logits.shape[1]
-        low, high = size * thread // threads, size * (thread + 1) // threads
-        for m in range(wanted.size):
-            shift = desk.fractions[m] + plan.products[last, 0] - LOGIT_FRACTION
-            logits_of(head_accumulators[m, low:high], shift, logits[m, low:high])
-    meet(barrier, threads)
+        record[n, at + shape.width] = min(max(desk.fractions[n], -MOST), MOST)
+    meet(desk.barrier.ctypes.data, threads)
+    for m in range(thread, wanted.size, threads):
+        _lay_out(desk, test, record[wanted[m], at : at + shape.width], m, wanted.size)
+    meet(desk.barrier.ctypes.data, threads)
+    if not wanted.size:
+        return
+    last, size = PRODUCTS * shape.layers, logits.shape[1]
+    if test.r.shape[0] == 0:
+        multiply_share(
+            plan.products[last], desk.slots, desk.shift[: wanted.size], head_accumulators, 0, thread, threads
+        )
+    for m in range(thread, wanted.size if test.r.shape[0] else 0, threads):
+        x = record[wanted[m], at : at + shape.width]
+        if not _tested(test, last, head_accumulators[m, :size], x):
+            _note(test, wanted[m], last)
+    meet(desk.barrier.ctypes.data, threads)
+    low, high = size * thread // threads, size * (thread + 1) // threads
+    for m in range(wanted.size):
+        shift = desk.fractions[wanted[m]] + plan.products[last, 0] - LOGIT_FRACTION
+        logits_of(head_accumulators[m, low:high], shift, logits[m, low:high])
 
 
 @compiled
@@ -236,56 +242,67 @@ def _lay_out(desk: Desk, test: Test, x: np.ndarray, token: Whole, tokens: Whole)
 
 @compiled
 def remember(
-    shape: Shape, plan: Plan, cache: Cache, desk: Desk, sequences: np.ndarray, positions: np.ndarray, body: np.ndarray
+    shape: Shape, plan: Plan, cache: Cache, sequences: np.ndarray, positions: np.ndarray, record: np.ndarray
 ) -> None:
-    """Put the keys and values of n tokens into the cache, from what their passes committed to; one thread's work.
-
-    Of `body` int64 [n, accumulators of all layers] it reads the accumulators of keys and values, and the fraction bits.
-    """
+    """Put the keys and values of n tokens into the cache, from their records; one thread's work."""
+    size = shape.kv_heads * shape.head_width
     for layer in range(shape.layers):
-        base = layer * plan.layer_size
         for n in range(positions.size):
-            desk.fractions[n] = min(max(body[n, base + plan.offsets[FRACTION]], -MOST_FRACTION), MOST_FRACTION)
-            angles(positions[n], plan.turns[layer], desk.waves[n, 0], desk.waves[n, 1])
-        _heads(shape, plan, cache, desk, layer, sequences, positions, body, base, shape.heads, 0, 1)
+            for kind in (KEY, VALUE):
+                at = layer * plan.record_size + plan.kept[kind - KEY]
+                for h in range(shape.kv_heads):
+                    x = record[n, at + h * shape.head_width : at + (h + 1) * shape.head_width]
+                    _keep(cache, layer, kind, h, sequences[n], positions[n], x, np.int64(record[n, at + size + h]))
 
 
 @compiled
-def _prepare_normalised(
-    shape: Shape,
-    plan: Plan,
-    desk: Desk,
-    test: Test,
-    layer: Whole,
-    part: Whole,
-    count: Whole,
-    thread: Whole,
-    threads: Whole,
+def _keep(
+    cache: Cache, layer: Whole, kind: Whole, h: Whole, sequence: Whole, position: Whole, x: np.ndarray, fraction: Whole
 ) -> None:
+    """A head's keys or values into the cache."""
+    if kind == KEY:
+        cache.key_fractions[layer, sequence, h, position] = fraction
+        tile = cache.keys[layer, sequence, h, position // 16]
+        for i in range(x.size):
+            tile[i // 2, position % 16, i % 2] = x[i]
+    else:
+        cache.value_fractions[layer, sequence, h, position] = fraction
+        pair = cache.values[layer, sequence, h, position // 2]
+        for i in range(x.size):
+            pair[i, position % 2] = x[i]
+
+
+@compiled
+def _normalise(
+    shape: Shape, plan: Plan, desk: Desk, test: Test, layer: Whole, part: Whole, count: Whole, record: np.ndarray,
+    at: Whole, thread: Whole, threads: Whole,
+) -> None:  # fmt: skip
+    """The input of a layer's part, into the record at `at`."""
     start, end, fraction = plan.gain_at[layer, part]
-    gain = plan.gains[start:end]
     for n in range(thread, count, threads):
-        x = desk.x[n, : shape.width]
+        x = record[n, at : at + shape.width]
         desk.fractions[n] = normalised(
-            desk.stream[n], RESIDUAL, gain, fraction, shape.epsilon, desk.scratch[thread, 0], x
+            desk.stream[n], RESIDUAL, plan.gains[start:end], fraction, shape.epsilon, desk.scratch[thread, 0], x
         )
+        record[n, at + shape.width] = min(max(desk.fractions[n], -MOST), MOST)
         _lay_out(desk, test, x, n, count)
 
 
 @compiled
 def _product(
-    plan: Plan, desk: Desk, test: Test, layer: Whole, kind: Whole, count: Whole, body: np.ndarray, base: Whole,
-    thread: Whole, threads: Whole,
+    plan: Plan, desk: Desk, test: Test, layer: Whole, kind: Whole, count: Whole, record: np.ndarray, body: np.ndarray,
+    base: Whole, thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
     product = PRODUCTS * layer + kind
     at = base + plan.offsets[kind]
     if test.r.shape[0] == 0:
         multiply_share(plan.products[product], desk.slots, desk.shift[:count], body, at, thread, threads)
         return
+    x = layer * plan.record_size + plan.inputs[kind]
     columns = test.v_at[product + 1] - test.v_at[product]
     for n in range(thread, count, threads):
-        if not _tested(test, product, body[n, at : at + plan.sizes[kind]], desk.x[n, :columns]):
-            _note(test, n, layer, kind)
+        if not _tested(test, product, body[n, at : at + plan.sizes[kind]], record[n, x : x + columns]):
+            _note(test, n, product)
 
 
 @compiled
@@ -299,9 +316,9 @@ def _tested(test: Test, product: Whole, y: np.ndarray, x: np.ndarray) -> bool:
 
 
 @compiled
-def _note(test: Test, n: Whole, layer: Whole, operation: Whole) -> None:
+def _note(test: Test, n: Whole, product: Whole) -> None:
     if test.failed[n] < 0:
-        test.failed[n] = (PRODUCTS + 1) * layer + operation
+        test.failed[n] = product
 
 
 @compiled
@@ -323,42 +340,35 @@ def _add(
 @compiled
 def _heads(
     shape: Shape, plan: Plan, cache: Cache, desk: Desk, layer: Whole, sequences: np.ndarray, positions: np.ndarray,
-    body: np.ndarray, base: Whole, first: Whole, thread: Whole, threads: Whole,
+    record: np.ndarray, body: np.ndarray, base: Whole, thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
-    """Queries, keys and values of all tokens; without queries if `first` is the number of their heads, not 0."""
+    """Queries, keys and values of all tokens."""
     width = shape.head_width
-    kinds = shape.heads + 2 * shape.kv_heads - first
+    kinds = shape.heads + 2 * shape.kv_heads
     for task in range(thread, positions.size * kinds, threads):
-        n, h = task // kinds, first + task % kinds
+        n, h = task // kinds, task % kinds
         kind = QUERY if h < shape.heads else KEY if h < shape.heads + shape.kv_heads else VALUE
         h -= 0 if kind == QUERY else shape.heads if kind == KEY else shape.heads + shape.kv_heads
         start, end = plan.bias_at[layer, kind]
-        bias = plan.biases[start + h * width : start + (h + 1) * width] if end > start else _NO_BIAS
-        gain, gain_fraction = _NO_GAIN, np.int64(0)
+        bias = plan.biases[start + h * width : start + (h + 1) * width] if end > start else plan.biases[:0]
+        gain, gain_fraction = plan.gains[:0], np.int64(0)
         if kind != VALUE:
             start, end, gain_fraction = plan.gain_at[layer, 2 + kind]
             gain = plan.gains[start:end]
-        sines = desk.waves[n, 0] if kind != VALUE else _NO_WAVE
+        sines = desk.waves[n, 0] if kind != VALUE else desk.waves[n, 0, :0]
         at = base + plan.offsets[kind] + h * width
         fraction = desk.fractions[n] + plan.products[PRODUCTS * layer + kind, 0]
-        out = desk.queries[n, h] if kind == QUERY else desk.narrow[thread, :width]
+        kept = layer * plan.record_size + plan.kept[max(kind - KEY, 0)]
+        out = desk.queries[n, h] if kind == QUERY else record[n, kept + h * width : kept + (h + 1) * width]
         fraction = head(
             body[n, at : at + width], fraction, bias, gain, gain_fraction, shape.epsilon, sines, desk.waves[n, 1],
             shape.halves, desk.scratch[thread, :, :width], out,
         )  # fmt: skip
-        position, sequence = positions[n], sequences[n]
         if kind == QUERY:
             desk.query_fractions[n, h] = fraction
-        elif kind == KEY:
-            cache.key_fractions[layer, sequence, h, position] = fraction
-            tile = cache.keys[layer, sequence, h, position // 16]
-            for i in range(width):
-                tile[i // 2, position % 16, i % 2] = out[i]
         else:
-            cache.value_fractions[layer, sequence, h, position] = fraction
-            pair = cache.values[layer, sequence, h, position // 2]
-            for i in range(width):
-                pair[i, position % 2] = out[i]
+            record[n, kept + shape.kv_heads * width + h] = min(max(fraction, -MOST), MOST)
+            _keep(cache, layer, kind, h, sequences[n], positions[n], out, fraction)
 
 
 @compiled

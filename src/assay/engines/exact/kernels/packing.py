@@ -1,4 +1,4 @@
-"""Accumulators to bytes and back, a whole vector at a time: what `accumulators.py` specifies chunk by chunk.
+"""Accumulators to bytes and back, a whole vector at a time: what `chunks.py` specifies chunk by chunk.
 
 Written as vectors of LLVM IR, which compile for any processor: numba's own loops are vectorised half as wide.
 """
@@ -15,7 +15,7 @@ from numba import njit, types
 from assay.engines.exact.kernels.emit import declared, inline
 
 CHUNK: Final = 256
-"""Accumulators of one chunk, see `accumulators.py`."""
+"""Accumulators of one chunk, see `chunks.py`."""
 _STEP: Final = 32
 """Accumulators that are taken at a time."""
 _LONG: Final = ir.IntType(64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
@@ -32,7 +32,7 @@ def compiled(function: _Function) -> _Function:
     What is compiled allocates nothing and counts no references to its arrays, which took a fifth of the time: callers
     hold them.
     """
-    options = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+    options: Any = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
     return cast("_Function", numba.njit(**options)(function))
 
 
