@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
@@ -194,18 +194,12 @@ class _Checker:
         self._response: Final = response
         self._layout: Final = program.layout
         self._draws: Final = _Draws(response)
-        self._runner: Final = Runner(
-            program, sequences=1, positions=len(response.tokens), batch=BATCH, threads=threads, traced=True
-        )
+        self._runner: Final = Runner(program, sequences=1, positions=len(response.tokens), batch=BATCH, threads=threads)
         self._waiting: Final[list[Pass]] = []
 
-    def room(self, part: Literal["body", "head"]) -> np.ndarray | None:
-        """Where the next pass's numbers go, so that they need not be copied."""
-        whole = [each for each in self._waiting if isinstance(each, WholePass)]
-        if len(whole) != len(self._waiting):
-            return None  # they are flushed before
-        heads = sum(each.head is not None for each in whole)
-        return self._runner.room(part, len(whole) if part == "body" else heads)
+    def room(self) -> np.ndarray:
+        """Where the next head's accumulators go, so that they need not be copied."""
+        return self._runner.room(sum(isinstance(each, WholePass) and each.head is not None for each in self._waiting))
 
     def take(self, found: Pass) -> None:
         """One more pass; positions rise."""
@@ -221,7 +215,7 @@ class _Checker:
         kept = [each for each in self._waiting if isinstance(each, KeptPass)]
         self._waiting.clear()
         if kept:
-            self._runner.remember([each.position for each in kept], [each.record for each in kept])
+            self._runner.remember([each.position for each in kept], [each.kept for each in kept])
         if not whole or self.test is None:
             return
         failed = self._runner.test(

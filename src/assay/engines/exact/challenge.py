@@ -10,14 +10,17 @@ import numpy as np
 
 from assay.core import tree16
 from assay.core.hashing import Digest, digest
+from assay.engines.exact.chunks import chunk_count
 from assay.engines.exact.kernels.layers import Test
 from assay.engines.exact.kernels.products import transpose_multiply
 from assay.engines.exact.program import Program
 
 REPETITIONS: Final = 2
 """Independent tests of each product, where the numbers follow from the accumulators. A wrong one passes one of them
-with a probability of at most 2^-31, and whoever answers may try accumulators until the numbers suit him. Where the auditor
-draws them in secret there is one try, and one test is enough."""
+with a probability of at most 2^-31, and whoever answers may try accumulators until the numbers suit him. Where the
+auditor draws them in secret there is one try, and one test is enough."""
+
+_DIGIT: Final = (1 << 31) - 1
 
 
 def public_seed(evidence: Digest, accumulators: Sequence[Digest]) -> Digest:
@@ -33,12 +36,23 @@ def challenge(program: Program, seed: Digest, *, batch: int, repetitions: int) -
     rows = [packed.rows for packed in program.products]
     columns = [packed.columns for packed in program.products]
     r = np.empty((repetitions, sum(rows)), np.int32)
-    v = np.empty((repetitions, 3, sum(columns)), np.int64)
+    v = np.empty((repetitions, 3, sum(columns)), np.int32)
     r_at, v_at = np.cumsum([0, *rows]), np.cumsum([0, *columns])
     for repetition in range(repetitions):
         stream = hashlib.shake_128(seed + repetition.to_bytes(4, "big")).digest(4 * sum(rows))
         r[repetition] = np.frombuffer(stream, "<u4") & 0x7FFFFFFF
         for number, packed in enumerate(program.products):
             own = r[repetition, r_at[number] : r_at[number + 1]]
-            v[repetition, :, v_at[number] : v_at[number + 1]] = transpose_multiply(packed, own.astype(np.int64))
-    return Test(r, v, r_at, v_at, np.zeros(batch, np.int64))
+            words = transpose_multiply(packed, own.astype(np.int64))
+            v[repetition, :, v_at[number] : v_at[number + 1]] = _digits(words)
+    layers, chunks = program.shape.layers, chunk_count(program.body)
+    return Test(
+        r, v, r_at, v_at, np.zeros((batch, chunks), np.uint8), np.zeros((batch, layers), np.int64),
+        np.zeros(batch, np.int64),
+    )  # fmt: skip
+
+
+def _digits(words: np.ndarray) -> np.ndarray:
+    """int64 [3, n] to the base 2^32 as digits to the base 2^31, of which processors multiply more side by side."""
+    low, middle, high = words
+    return np.stack([low & _DIGIT, (low >> 31) + ((middle & _DIGIT >> 1) << 1), (middle >> 30) + (high << 2)])

@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 
 from assay.core.hashing import Digest
-from assay.engines.exact.record import prompt_leaf, record_root
+from assay.engines.exact.record import RecordLayout, prompt_leaf, record_root
 from assay.engines.exact.runner import Runner
 
-Root = Callable[[np.ndarray], Digest]
+Root = Callable[[RecordLayout, np.ndarray], Digest]
 """What a record, int16 [256 * chunks], is committed to."""
 
 
@@ -60,7 +60,7 @@ class ExactDecoder:
         for index, position in enumerate(positions):
             roots = self._roots[seq_ids if isinstance(seq_ids, int) else seq_ids[index]]
             del roots[position:]
-            root = self._committer.submit(self._root, self._runner.record(index))
+            root = self._committer.submit(self._root, self._runner.program.layout, self._runner.record(index))
             self._pending.append(root)
             roots.append(root)
             if want_logits if isinstance(want_logits, bool) else want_logits[index]:

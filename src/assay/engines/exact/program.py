@@ -12,6 +12,7 @@ import numpy as np
 from assay.core.errors import EngineError
 from assay.core.hashing import Digest
 from assay.engines.exact.affine import Matrix
+from assay.engines.exact.chunks import CHUNK, chunk_count
 from assay.engines.exact.kernels.layers import PRODUCTS, Plan, Shape
 from assay.engines.exact.kernels.products import describe
 from assay.engines.exact.packed import Packed, pack, unpack_row
@@ -55,8 +56,9 @@ class Program:
             sizes=np.array(rows, np.int64),
             layer_size=sum(rows),
             inputs=np.array(inputs, np.int64),
+            inputs_step=layout.inputs_step,
             kept=np.array([starts["keys"], starts["values"]], np.int64),
-            record_size=layout.layer,
+            kept_step=layout.kept_step,
         )
         object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "plan", plan)
@@ -68,8 +70,8 @@ class Program:
 
     @property
     def body(self) -> int:
-        """Accumulators of all layers."""
-        return self.plan.layer_size * self.shape.layers
+        """Accumulators of all layers, those of each filled up with zeros to whole chunks."""
+        return chunk_count(self.plan.layer_size) * CHUNK * self.shape.layers
 
     def embed(self, token: int) -> np.ndarray:
         """A token's embedding, `reference.embed`: int64 [width], not to be written to.

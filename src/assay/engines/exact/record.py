@@ -1,15 +1,19 @@
 """What a pass commits to: the record of all activations that enter a matrix product or the KV cache.
 
 Everything else of a pass follows from it: an accumulator is a row of weights times a vector of the record. A record is
-16-bit numbers, layer by layer:
+16-bit numbers. First, what later passes need, layer by layer, filled up with zeros to whole chunks:
+
+    keys [kv heads, head width], fraction bits of each head; values alike
+
+Then the inputs of products, layer by layer:
 
     input of query, key and value [width], its fraction bits
-    keys [kv heads, head width], fraction bits of each head; values alike
     input of output [heads * head width], its fraction bits
     input of gate and up [width], its fraction bits
     input of down [feed], its fraction bits
 
-and, last, the input of the head [width] and its fraction bits. Fraction bits beyond 32,767 are cut to that.
+and, last, the input of the head [width] and its fraction bits, filled up again. Fraction bits beyond 32,767 are cut to
+that. A pass is committed to by the roots over the chunks of its two parts.
 """
 
 from __future__ import annotations
@@ -43,54 +47,52 @@ class RecordLayout:
 
     @cached_property
     def parts(self) -> dict[str, tuple[int, int]]:
-        """Of a layer: start and size, fraction bits included, of each of its vectors."""
+        """Start and size, fraction bits included, of each of the first layer's vectors."""
         kept = self.kv_heads * (self.head_width + 1)
-        sizes = {
+        first = {"keys": kept, "values": kept}
+        then = {
             "input": self.width + 1,
-            "keys": kept,
-            "values": kept,
             "mixed": self.heads * self.head_width + 1,
             "feed": self.width + 1,
             "gated": self.feed + 1,
         }
         starts: dict[str, tuple[int, int]] = {}
-        at = 0
-        for name, size in sizes.items():
-            starts[name] = at, size
-            at += size
+        for at, sizes in ((0, first), (self.kept_chunks * CHUNK, then)):
+            for name, size in sizes.items():
+                starts[name] = at, size
+                at += size
         return starts
 
     @cached_property
-    def layer(self) -> int:
-        """Numbers of one layer."""
-        return sum(size for _, size in self.parts.values())
+    def kept_step(self) -> int:
+        """Numbers of a layer's keys and values."""
+        return 2 * self.kv_heads * (self.head_width + 1)
 
     @cached_property
-    def size(self) -> int:
-        """Numbers of a record."""
-        return self.layers * self.layer + self.width + 1
+    def kept_chunks(self) -> int:
+        """Chunks of keys and values."""
+        return -(-self.layers * self.kept_step // CHUNK)
+
+    @cached_property
+    def inputs_step(self) -> int:
+        """Numbers of a layer's inputs."""
+        return 2 * (self.width + 1) + self.heads * self.head_width + 1 + self.feed + 1
 
     @cached_property
     def chunks(self) -> int:
-        """Chunks of a record, the last one filled up with zeros."""
-        return -(-self.size // CHUNK)
+        """Chunks of a record."""
+        return self.kept_chunks - (-(self.layers * self.inputs_step + self.width + 1) // CHUNK)
 
     def name(self, index: int) -> tuple[int | None, str]:
-        """To which layer (None: behind all) and vector the number at `index` belongs."""
-        layer, at = divmod(index, self.layer)
+        """To which layer (None: behind all) and vector the number at `index` belongs; "nothing" for zeros."""
+        kept = index < self.kept_chunks * CHUNK
+        layer, at = divmod(
+            index - (0 if kept else self.kept_chunks * CHUNK), self.kept_step if kept else self.inputs_step
+        )
         if layer >= self.layers:
-            return None, "head input"
+            return None, "head input" if not kept and layer == self.layers and at <= self.width else "nothing"
+        at += 0 if kept else self.kept_chunks * CHUNK
         return layer, next(name for name, (start, size) in self.parts.items() if start <= at < start + size)
-
-    @cached_property
-    def kept_chunks(self) -> np.ndarray:
-        """The chunks that hold keys or values, int64, rising: what later passes need of this one."""
-        kept: list[int] = []
-        for layer in range(self.layers):
-            start = layer * self.layer + self.parts["keys"][0]
-            end = layer * self.layer + sum(self.parts["values"])
-            kept += range(start // CHUNK, (end - 1) // CHUNK + 1)
-        return np.unique(np.array(kept, dtype=np.int64))
 
     def empty(self, count: int) -> np.ndarray:
         """Room for `count` records, int16 [count, 256 * chunks], zero."""
@@ -103,9 +105,19 @@ def chunk_digests(chunks: np.ndarray) -> np.ndarray:
     return tagged_digests("assay/exact-chunk/1", data, np.full(len(chunks), CHUNK_BYTES // 64, np.uint8))
 
 
-def record_root(record: np.ndarray) -> Digest:
-    """What a pass is committed to: the 16-ary root over the chunks of int16 [256 * chunks]."""
-    return root_of(chunk_digests(record.reshape(-1, CHUNK)))
+def record_root(layout: RecordLayout, record: np.ndarray) -> Digest:
+    """What a pass is committed to: int16 [256 * chunks]."""
+    return root_of_record(layout, chunk_digests(record.reshape(-1, CHUNK)))
+
+
+def root_of_record(layout: RecordLayout, digests: np.ndarray) -> Digest:
+    """The same from the digests of all chunks, uint8 [chunks, 32]."""
+    return both_parts(root_of(digests[: layout.kept_chunks]), root_of(digests[layout.kept_chunks :]))
+
+
+def both_parts(kept: Digest, inputs: Digest) -> Digest:
+    """The commitment to a pass from the roots of its record's two parts."""
+    return digest("assay/exact-token/1", kept, inputs)
 
 
 def root_of(digests: np.ndarray) -> Digest:
@@ -146,8 +158,8 @@ def first_difference(layout: RecordLayout, mine: np.ndarray, committed: np.ndarr
     if where.size:
         start = int(where[0]) * CHUNK
         seen: set[tuple[int | None, str]] = set()
-        for index in range(start, min(start + CHUNK, layout.size)):
+        for index in range(start, start + CHUNK):
             name = layout.name(index)
-            if name not in seen:
+            if name not in seen and name[1] != "nothing":
                 seen.add(name)
                 yield name

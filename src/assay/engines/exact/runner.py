@@ -6,12 +6,12 @@ import mmap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
 from assay.core.errors import EngineError
-from assay.engines.exact.chunks import CHUNK, chunk_count
+from assay.engines.exact.chunks import CHUNK, Chunks, chunk_count
 from assay.engines.exact.kernels.layers import Cache, Desk, Shape, Test, remember, run
 from assay.engines.exact.kernels.tile import SLOT
 from assay.engines.exact.packed import RECORD
@@ -22,8 +22,8 @@ _SPARE: Final = 64
 
 
 NO_TEST: Final = Test(
-    np.zeros((0, 0), np.int32), np.zeros((0, 3, 0), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64),
-    np.zeros(0, np.int64),
+    np.zeros((0, 0), np.int32), np.zeros((0, 3, 0), np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64),
+    np.zeros((0, 0), np.uint8), np.zeros((0, 0), np.int64), np.zeros(0, np.int64),
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ class Runner:
     def __init__(
         self, program: Program, *, sequences: int, positions: int, batch: int, threads: int, traced: bool = False
     ) -> None:
-        """`threads`: how many compute one pass together. `traced`: accumulators are kept, or tested."""
+        """`threads`: how many compute one pass together. `traced`: accumulators are kept."""
         self.program: Final = program
         self.batch: Final = batch
         self._threads: Final = threads
@@ -52,9 +52,9 @@ class Runner:
         self._desk: Final = _desk(shape, batch, positions, threads)
         self._passes: Final = (_Pass(program, batch), _Pass(program, batch))
         self._turn = 0
-        self._stride: Final = plan.layer_size if traced else 0
-        size = chunk_count(program.body) * CHUNK if traced else plan.layer_size
-        self._bodies: Final = np.zeros((batch, size), np.int64)
+        size = chunk_count(plan.layer_size) * CHUNK
+        self._stride: Final = size if traced else 0
+        self._bodies: Final = np.zeros((batch, size * shape.layers if traced else size), np.int64)
         self._heads = np.zeros((1, chunk_count(program.vocabulary) * CHUNK), np.int64)
         self._helpers: Final = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="assay-exact")
 
@@ -85,20 +85,23 @@ class Runner:
         self,
         tokens: Sequence[int],
         positions: Sequence[int],
-        bodies: Sequence[np.ndarray],
+        bodies: Sequence[Chunks],
         heads: Mapping[int, np.ndarray],
         test: Test,
     ) -> np.ndarray:
         """Test passes of sequence 0 instead of computing them: the first product of each that is wrong, or -1.
 
-        `bodies` int64 [accumulators of all layers] for each token; `heads` int64 [vocabulary] for those that have one,
-        whose `logits` are there afterwards. So are the records. For a runner that is `traced`.
+        `bodies`: the accumulators of all layers for each token; `heads` int64 [vocabulary] for those that have one,
+        whose `logits` are there afterwards. So are the records. Not for a runner that is `traced`.
         """
         wanted = np.array(sorted(heads), np.int64)
         self._reserve(wanted.size)
+        layers = self.program.shape.layers
         for n, body in enumerate(bodies):
-            if not np.may_share_memory(self._bodies[n], body):
-                self._bodies[n, : body.size] = body
+            test.widths[n] = body.widths
+            ends = np.cumsum(body.widths.reshape(layers, -1).sum(axis=1, dtype=np.int64)) * CHUNK
+            test.places[n, 0] = body.data.ctypes.data
+            test.places[n, 1:] = body.data.ctypes.data + ends[:-1]
         for m, n in enumerate(wanted):
             if not np.may_share_memory(self._heads[m], head := heads[int(n)]):
                 self._heads[m, : head.size] = head
@@ -106,13 +109,12 @@ class Runner:
         self._run(tokens, np.zeros(len(tokens), np.int64), positions, wanted, test)
         return test.failed[: len(tokens)]
 
-    def remember(self, positions: Sequence[int], records: Sequence[np.ndarray]) -> None:
-        """Take the keys and values of sequence 0's tokens from their records."""
-        for position, record in zip(positions, records, strict=True):
-            remember(
-                self.program.shape, self.program.plan, self._cache, np.zeros(1, np.int64),
-                np.array([position], np.int64), record[None],
-            )  # fmt: skip
+    def remember(self, positions: Sequence[int], kept: Sequence[np.ndarray]) -> None:
+        """Take the keys and values of sequence 0's tokens from the first parts of their records, int16."""
+        where = np.array(positions, np.int64)
+        remember(
+            self.program.shape, self.program.plan, self._cache, np.zeros(len(where), np.int64), where, np.stack(kept)
+        )
 
     def logits(self, index: int) -> np.ndarray:
         """int32 [vocabulary] after the last pass's token `index`, which wanted them."""
@@ -131,14 +133,10 @@ class Runner:
         """int64: the accumulators of all layers of the last pass's token `index`; for a runner that is `traced`."""
         return self._bodies[index, : self.program.body]
 
-    def room(self, part: Literal["body", "head"], index: int) -> np.ndarray:
-        """Where `test` looks for the body of its token `index`, or for its head number `index`: int64, whole chunks.
-
-        What is put there need not be copied.
-        """
-        if part == "head":
-            self._reserve(index + 1)
-        return (self._bodies if part == "body" else self._heads)[index]
+    def room(self, index: int) -> np.ndarray:
+        """Where `test` looks for its head number `index`: int64, whole chunks. What is put there need not be copied."""
+        self._reserve(index + 1)
+        return self._heads[index]
 
     def close(self) -> None:
         """End the threads."""

@@ -7,7 +7,7 @@
     passes    those of the plan, in its order; each begins with its position (4 bytes) and its form (1 byte)
       whole     the digests of its record's chunks; the body's accumulators, then the head's if the pass had one: widths
                 (1 byte a chunk), then the chunks
-      kept      those chunks of its record that hold keys and values; the digests of all others
+      kept      the first part of its record: keys and values; the root of the second
 
 Lengths and positions are big-endian. The roots are checked against the receipt's evidence, and digests and chunks
 against the roots. Of accumulators the receipt says nothing: the audit tests them, and computes the record from them.
@@ -17,21 +17,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from assay.core.errors import AssayError, EncodingError, TraceMismatch
 from assay.core.evidence import evidence_root
-from assay.core.hashing import ZERO, Digest, digest
+from assay.core.hashing import Digest
 from assay.engines.exact.chunks import (
     Chunks,
+    accumulators_root,
     chunk_count,
     decode_vector,
     encode_vector,
     packed_size,
 )
-from assay.engines.exact.record import CHUNK, CHUNK_BYTES, chunk_digests, digest_list, evidence_leaves, root_of
+from assay.engines.exact.record import (
+    CHUNK,
+    CHUNK_BYTES,
+    both_parts,
+    chunk_digests,
+    digest_list,
+    evidence_leaves,
+    root_of,
+    root_of_record,
+)
 from assay.engines.exact.trace_header import MAX_HEADER, Planned, TraceHeader
 
 MAGIC: Final = b"assay/exact-trace/1\n"
@@ -59,8 +69,8 @@ class WholePass:
     position: int
     digests: np.ndarray
     """Of the record's chunks, uint8 [chunks, 32]: what the receipt commits to."""
-    body: np.ndarray
-    """int64 [accumulators of all layers], yet to be tested."""
+    body: Chunks
+    """The accumulators of all layers, yet to be tested."""
     head: np.ndarray | None
     """int64 [vocabulary]; None: logits were not wanted."""
 
@@ -70,8 +80,8 @@ class KeptPass:
     """What later passes need of one that is not audited."""
 
     position: int
-    record: np.ndarray
-    """int16 [256 * chunks]; zero but for the chunks with keys and values."""
+    kept: np.ndarray
+    """int16: the first part of its record."""
 
 
 Pass: TypeAlias = WholePass | KeptPass
@@ -108,23 +118,23 @@ def write_trace(
                     yield encoding.widths.tobytes()
                     yield encoding.data.tobytes()
         else:
-            yield chunks[kept].astype("<i2").tobytes()
-            yield np.delete(digests, kept, axis=0).tobytes()
+            yield chunks[:kept].astype("<i2").tobytes()
+            yield root_of(digests[kept:])
 
 
-Room: TypeAlias = Callable[[Literal["body", "head"]], np.ndarray | None]
-"""Asked once for each vector, in the order of the stream."""
+Room: TypeAlias = Callable[[], np.ndarray | None]
+"""Asked once for each head, in the order of the stream."""
 
 
 class TraceReader:
     """Reads a stream in blocks of any size; holds at most one pass's bytes, or the leaves, beside a block."""
 
     def __init__(
-        self, header: TraceHeader, plan: Sequence[Planned], nonce: bytes, *, room: Room = lambda _part: None
+        self, header: TraceHeader, plan: Sequence[Planned], nonce: bytes, *, room: Room = lambda: None
     ) -> None:
         """Expect this trace: `header` and `plan` as the auditor has them from receipt and model.
 
-        `room`: where the numbers of the next whole pass go, int64 [256 * chunks]; None: into a new array.
+        `room`: where the accumulators of the next head go, int64 [256 * chunks]; None: into a new array.
         """
         self.accumulators: tuple[Digest, ...] = ()
         """Of a public trace, once they were read: the roots of the accumulators of whole passes."""
@@ -132,8 +142,6 @@ class TraceReader:
         self._expected: Final = header
         self._plan: Final = plan
         self._nonce: Final = nonce
-        self._kept: Final = header.layout.kept_chunks
-        self._others: Final = np.setdiff1d(np.arange(header.layout.chunks), self._kept)
         self._ready: list[Pass] = []
         self._refused: AssayError | None = None
         self._buffer = bytearray()
@@ -234,30 +242,24 @@ class TraceReader:
     def _whole(self, position: int, accumulators: Digest | None) -> Generator[int, memoryview, tuple[Pass, Digest]]:
         expected, count = self._expected, self._expected.layout.chunks
         digests = np.frombuffer(bytes((yield 32 * count)), dtype=np.uint8).reshape(count, 32)
-        body, body_root = yield from self._vector(expected.body, "body")
-        head, head_root = None, ZERO
+        body = yield from self._chunks(chunk_count(expected.body))
+        head, packed = None, None
         if expected.has_head(position):
-            head, head_root = yield from self._vector(expected.head, "head")
-        if accumulators is not None and digest("assay/exact-token/1", body_root, head_root) != accumulators:
+            packed = yield from self._chunks(chunk_count(expected.head))
+            head = decode_vector(packed, expected.head, self._room())
+        if accumulators is not None and accumulators_root(body, packed) != accumulators:
             raise TraceMismatch(
                 f"the accumulators at position {position} are not those that were announced", position=position
             )
-        return WholePass(position, digests, body, head), root_of(digests)
+        return WholePass(position, digests, body, head), root_of_record(expected.layout, digests)
 
-    def _vector(
-        self, size: int, part: Literal["body", "head"]
-    ) -> Generator[int, memoryview, tuple[np.ndarray, Digest]]:
-        """A vector of accumulators, and in a public trace its root."""
-        widths = bytes((yield chunk_count(size)))
-        chunks = Chunks.of(widths, (yield packed_size(np.frombuffer(widths, dtype=np.uint8))))
-        return decode_vector(chunks, size, self._room(part)), chunks.root() if self._expected.public else ZERO
+    def _chunks(self, count: int) -> Generator[int, memoryview, Chunks]:
+        widths = bytes((yield count))
+        data = yield packed_size(np.frombuffer(widths, dtype=np.uint8))
+        return Chunks.of(widths, bytes(data) if data.obj is self._buffer else data)  # the buffer is used again
 
     def _part(self, position: int) -> Generator[int, memoryview, tuple[Pass, Digest]]:
-        layout = self._expected.layout
-        chunks = np.zeros((layout.chunks, CHUNK), np.int16)
-        kept = np.frombuffer((yield CHUNK_BYTES * len(self._kept)), dtype="<i2").reshape(-1, CHUNK)
-        chunks[self._kept] = kept
-        digests = np.empty((layout.chunks, 32), dtype=np.uint8)
-        digests[self._kept] = chunk_digests(chunks[self._kept])
-        digests[self._others] = np.frombuffer((yield 32 * len(self._others)), dtype=np.uint8).reshape(-1, 32)
-        return KeptPass(position, chunks.reshape(-1)), root_of(digests)
+        chunks = self._expected.layout.kept_chunks
+        kept = np.frombuffer(bytes((yield CHUNK_BYTES * chunks)), dtype="<i2").astype(np.int16, copy=False)
+        others = bytes((yield 32))
+        return KeptPass(position, kept), both_parts(root_of(chunk_digests(kept.reshape(-1, CHUNK))), others)

@@ -29,7 +29,7 @@ def trace(
     roots: list[Digest] = []
     accumulators: list[Digest] = []
     for position, each in enumerate(_passes(program, header, tokens[: header.passes], threads, traced=header.public)):
-        roots.append(record_root(each.record))
+        roots.append(record_root(program.layout, each.record))
         if header.public and position in whole:
             head = None if each.head is None else encode_vector(each.head)
             accumulators.append(accumulators_root(encode_vector(each.body), head))

@@ -8,6 +8,7 @@ import numpy as np
 
 from assay.engines.exact.kernels.attention import attend
 from assay.engines.exact.kernels.freivalds import agrees
+from assay.engines.exact.kernels.packing import CHUNK, unpack
 from assay.engines.exact.kernels.products import lay_out, multiply_share
 from assay.engines.exact.kernels.scalars import Whole, compiled
 from assay.engines.exact.kernels.team import meet
@@ -59,11 +60,13 @@ class Plan(NamedTuple):
     layer_size: int
     """Accumulators of one layer."""
     inputs: np.ndarray
-    """int64 [7]: where the input of a layer's product starts within the layer's part of a record (see `record.py`)."""
+    """int64 [7]: where the input of the first layer's product starts in a record (see `record.py`)."""
+    inputs_step: int
+    """From there to that of the next layer."""
     kept: np.ndarray
-    """int64 [2]: where keys and values start in it; the fraction bits of each head stand behind."""
-    record_size: int
-    """Numbers of a record for one layer."""
+    """int64 [2]: where the first layer's keys and values start in a record; each head's fraction bits stand behind."""
+    kept_step: int
+    """From there to those of the next layer."""
 
 
 class Cache(NamedTuple):
@@ -117,11 +120,15 @@ class Test(NamedTuple):
     r: np.ndarray
     """int32 [repetitions, rows of all products]: see `freivalds.agrees`."""
     v: np.ndarray
-    """int64 [repetitions, 3, columns of all products]."""
+    """int32 [repetitions, 3, columns of all products]."""
     r_at: np.ndarray
     """int64 [products + 1]: where each product's rows start."""
     v_at: np.ndarray
     """int64 [products + 1]: where each product's columns start."""
+    widths: np.ndarray
+    """uint8 [n, chunks of all layers]: of the accumulators that are tested, see `chunks.py`."""
+    places: np.ndarray
+    """int64 [n, layers]: addresses of each layer's chunks."""
     failed: np.ndarray
     """int64 [n]: the first product of each token that is wrong, by its number in the model; -1: none."""
 
@@ -138,8 +145,8 @@ def run(
 ) -> None:  # fmt: skip
     """One thread's share of a pass of n tokens, whose embeddings are in `desk.stream`.
 
-    With a `test`, accumulators are not computed but tested, and everything goes on from those given. What is wrong
-    first is noted in `test.failed`.
+    With a `test`, accumulators are not computed but unpacked and tested, and everything goes on from them (`stride` is
+    0). What is wrong first is noted in `test.failed`.
 
     `sequences`, `positions` int64 [n]: tokens of one sequence are in the order of their positions. Written are `record`
     int16 [n, record size]; `body` int64 [n, accumulators], those of a layer `stride` after those of the one before (0:
@@ -149,7 +156,9 @@ def run(
     barrier = desk.barrier.ctypes.data
     count = positions.size
     for layer in range(shape.layers):
-        base, first = layer * stride, layer * plan.record_size
+        base, first = layer * stride, layer * plan.inputs_step
+        if test.r.shape[0]:
+            _unpack(plan, test, layer, count, body, thread, threads)
         _normalise(shape, plan, desk, test, layer, 0, count, record, first + plan.inputs[QUERY], thread, threads)
         for n in range(thread, count, threads):
             angles(positions[n], plan.turns[layer], desk.waves[n, 0], desk.waves[n, 1])
@@ -204,7 +213,7 @@ def _finish(
 ) -> None:  # fmt: skip
     """The last normalisation of all tokens, and the head of those that are wanted."""
     start, end, fraction = plan.gain_at[shape.layers, 0]
-    at = shape.layers * plan.record_size
+    at = plan.inputs[QUERY] + shape.layers * plan.inputs_step
     for n in range(thread, count, threads):
         desk.fractions[n] = normalised(
             desk.stream[n], RESIDUAL, plan.gains[start:end], fraction, shape.epsilon, desk.scratch[thread, 0],
@@ -249,7 +258,7 @@ def remember(
     for layer in range(shape.layers):
         for n in range(positions.size):
             for kind in (KEY, VALUE):
-                at = layer * plan.record_size + plan.kept[kind - KEY]
+                at = layer * plan.kept_step + plan.kept[kind - KEY]
                 for h in range(shape.kv_heads):
                     x = record[n, at + h * shape.head_width : at + (h + 1) * shape.head_width]
                     _keep(cache, layer, kind, h, sequences[n], positions[n], x, np.int64(record[n, at + size + h]))
@@ -289,6 +298,16 @@ def _normalise(
 
 
 @compiled
+def _unpack(
+    plan: Plan, test: Test, layer: Whole, count: Whole, body: np.ndarray, thread: Whole, threads: Whole
+) -> None:
+    """A layer's accumulators: as late as this, so that they are still in the cache when they are used."""
+    chunks = (plan.layer_size + CHUNK - 1) // CHUNK
+    for n in range(thread, count, threads):
+        unpack(test.widths[n, layer * chunks : (layer + 1) * chunks], test.places[n, layer], body[n])
+
+
+@compiled
 def _product(
     plan: Plan, desk: Desk, test: Test, layer: Whole, kind: Whole, count: Whole, record: np.ndarray, body: np.ndarray,
     base: Whole, thread: Whole, threads: Whole,
@@ -298,7 +317,7 @@ def _product(
     if test.r.shape[0] == 0:
         multiply_share(plan.products[product], desk.slots, desk.shift[:count], body, at, thread, threads)
         return
-    x = layer * plan.record_size + plan.inputs[kind]
+    x = layer * plan.inputs_step + plan.inputs[kind]
     columns = test.v_at[product + 1] - test.v_at[product]
     for n in range(thread, count, threads):
         if not _tested(test, product, body[n, at : at + plan.sizes[kind]], record[n, x : x + columns]):
@@ -358,7 +377,7 @@ def _heads(
         sines = desk.waves[n, 0] if kind != VALUE else desk.waves[n, 0, :0]
         at = base + plan.offsets[kind] + h * width
         fraction = desk.fractions[n] + plan.products[PRODUCTS * layer + kind, 0]
-        kept = layer * plan.record_size + plan.kept[max(kind - KEY, 0)]
+        kept = layer * plan.kept_step + plan.kept[max(kind - KEY, 0)]
         out = desk.queries[n, h] if kind == QUERY else record[n, kept + h * width : kept + (h + 1) * width]
         fraction = head(
             body[n, at : at + width], fraction, bias, gain, gain_fraction, shape.epsilon, sines, desk.waves[n, 1],
