@@ -20,19 +20,23 @@ from assay.core.evidence import evidence_root
 from assay.core.hashing import Digest
 from assay.core.ports import Constraint
 from assay.core.request import SamplerSettings
-from assay.engines.exact.challenge import REPETITIONS, challenge, public_seed
+from assay.engines.exact.challenge import REPETITIONS, challenge, groups_of, public_seed
+from assay.engines.exact.chunks import decode_chunks
 from assay.engines.exact.decoder import ExactDecoder
-from assay.engines.exact.kernels.layers import PRODUCTS, Test
+from assay.engines.exact.kernels.layers import DOWN, GATE, GROUPS, OUTPUT, QUERY, Test
+from assay.engines.exact.kernels.products import multiply
 from assay.engines.exact.kernels.sampling import draw
 from assay.engines.exact.parameters import MATRICES
 from assay.engines.exact.program import Program
-from assay.engines.exact.record import CHUNK, RecordLayout, chunk_digests, first_difference
+from assay.engines.exact.record import CHUNK, chunk_digests, first_difference
 from assay.engines.exact.runner import Runner
 from assay.engines.exact.trace_header import TraceHeader
 from assay.engines.exact.trace_stream import KeptPass, Pass, TraceReader, WholePass
 
 BATCH: Final = 16
 """Passes that are tested at a time."""
+_FIRST: Final = (QUERY, OUTPUT, GATE, DOWN)
+"""The first product of each group of a layer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,6 +196,7 @@ class _Checker:
         self.test: Test | None = None
         """What products are tested with; needed before the first pass."""
         self._response: Final = response
+        self._program: Final = program
         self._layout: Final = program.layout
         self._draws: Final = _Draws(response)
         self._runner: Final = Runner(program, sequences=1, positions=len(response.tokens), batch=BATCH, threads=threads)
@@ -227,7 +232,7 @@ class _Checker:
         )
         for n, each in enumerate(whole):
             if failed[n] >= 0:
-                raise _wrong_product(each.position, int(failed[n]), self._layout)
+                raise self._wrong_product(each, n, int(failed[n]))
             self._compare(each, chunk_digests(self._runner.record(n).reshape(-1, CHUNK)))
             if each.head is not None:
                 self._draws.check(each.position, self._runner.logits(n))
@@ -250,10 +255,27 @@ class _Checker:
                 operation=vector,
             )
 
-
-def _wrong_product(position: int, product: int, layout: RecordLayout) -> AuditMismatch:
-    layer, kind = divmod(product, PRODUCTS)
-    if layer == layout.layers:
-        return AuditMismatch("the head's product is wrong", position=position, layer=None, operation="head")
-    operation = MATRICES[kind]
-    return AuditMismatch(f"the {operation} product is wrong", position=position, layer=layer, operation=operation)
+    def _wrong_product(self, found: WholePass, n: int, group: int) -> AuditMismatch:
+        """Name the product and its first wrong row, by computing the products of the group for this one token."""
+        plan, layers = self._program.plan, self._layout.layers
+        layer, number = divmod(group, GROUPS)
+        record = self._runner.record(n)
+        for place, packed in enumerate(groups_of(self._program)[group]):
+            if layer == layers:
+                start, given, operation = plan.inputs[QUERY] + layers * plan.inputs_step, found.head, "head"
+            else:
+                kind = _FIRST[number] + place
+                start, operation = plan.inputs[kind] + layer * plan.inputs_step, MATRICES[kind]
+                given = decode_chunks(found.body).reshape(layers, -1)[layer, plan.offsets[kind] :]
+            assert given is not None
+            right = np.empty((1, packed.rows), np.int64)
+            multiply(packed, np.ascontiguousarray(record[None, start : start + packed.columns]), right)
+            wrong = np.flatnonzero(right[0] != given[: packed.rows])
+            if wrong.size:
+                return AuditMismatch(
+                    f"row {wrong[0]} of the {operation} product is not what weights and activations give",
+                    position=found.position,
+                    layer=None if layer == layers else layer,
+                    operation=operation,
+                )
+        raise AssertionError("Freivalds' test refuses only what is wrong")

@@ -11,8 +11,9 @@ import numpy as np
 from assay.core import tree16
 from assay.core.hashing import Digest, digest
 from assay.engines.exact.chunks import chunk_count
-from assay.engines.exact.kernels.layers import Test
+from assay.engines.exact.kernels.layers import DOWN, GATE, OUTPUT, PRODUCTS, QUERY, Test
 from assay.engines.exact.kernels.products import transpose_multiply
+from assay.engines.exact.packed import Packed
 from assay.engines.exact.program import Program
 
 REPETITIONS: Final = 2
@@ -33,17 +34,21 @@ def public_seed(evidence: Digest, accumulators: Sequence[Digest]) -> Digest:
 
 def challenge(program: Program, seed: Digest, *, batch: int, repetitions: int) -> Test:
     """The numbers that follow from a seed, 32 bytes. One pass over the weights for each repetition."""
-    rows = [packed.rows for packed in program.products]
-    columns = [packed.columns for packed in program.products]
+    groups = groups_of(program)
+    rows = [sum(packed.rows for packed in group) for group in groups]
+    columns = [group[0].columns for group in groups]
     r = np.empty((repetitions, sum(rows)), np.int32)
     v = np.empty((repetitions, 3, sum(columns)), np.int32)
     r_at, v_at = np.cumsum([0, *rows]), np.cumsum([0, *columns])
     for repetition in range(repetitions):
         stream = hashlib.shake_128(seed + repetition.to_bytes(4, "big")).digest(4 * sum(rows))
         r[repetition] = np.frombuffer(stream, "<u4") & 0x7FFFFFFF
-        for number, packed in enumerate(program.products):
-            own = r[repetition, r_at[number] : r_at[number + 1]]
-            words = transpose_multiply(packed, own.astype(np.int64))
+        for number, group in enumerate(groups):
+            at = int(r_at[number])
+            words = np.zeros((3, columns[number]), np.int64)
+            for packed in group:
+                words += transpose_multiply(packed, r[repetition, at : at + packed.rows].astype(np.int64))
+                at += packed.rows
             v[repetition, :, v_at[number] : v_at[number + 1]] = _digits(words)
     layers, chunks = program.shape.layers, chunk_count(program.body)
     return Test(
@@ -52,7 +57,17 @@ def challenge(program: Program, seed: Digest, *, batch: int, repetitions: int) -
     )  # fmt: skip
 
 
+def groups_of(program: Program) -> list[Sequence[Packed]]:
+    """The matrices of each group that is tested as one; see `layers.Test`."""
+    groups: list[Sequence[Packed]] = []
+    for start in range(0, PRODUCTS * program.shape.layers, PRODUCTS):
+        layer = program.products[start : start + PRODUCTS]
+        groups += [layer[QUERY:OUTPUT], layer[OUTPUT:GATE], layer[GATE:DOWN], layer[DOWN:]]
+    return [*groups, program.products[-1:]]
+
+
 def _digits(words: np.ndarray) -> np.ndarray:
     """int64 [3, n] to the base 2^32 as digits to the base 2^31, of which processors multiply more side by side."""
     low, middle, high = words
-    return np.stack([low & _DIGIT, (low >> 31) + ((middle & _DIGIT >> 1) << 1), (middle >> 30) + (high << 2)])
+    one = (low >> 31) + ((middle & _DIGIT >> 1) << 1)
+    return np.stack([low & _DIGIT, one & _DIGIT, (middle >> 30) + (high << 2) + (one >> 31)])

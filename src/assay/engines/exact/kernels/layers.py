@@ -18,6 +18,8 @@ from assay.engines.exact.reference import LOGIT_FRACTION, RESIDUAL
 QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = range(7)
 """The products of a layer, in the order of their accumulators."""
 PRODUCTS: Final = 7
+GROUPS: Final = 4
+"""Inputs of a layer's products: QUERY to VALUE share one, and so do GATE and UP."""
 
 
 class Shape(NamedTuple):
@@ -120,17 +122,17 @@ class Test(NamedTuple):
     r: np.ndarray
     """int32 [repetitions, rows of all products]: see `freivalds.agrees`."""
     v: np.ndarray
-    """int32 [repetitions, 3, columns of all products]."""
+    """int32 [repetitions, 3, columns of all groups]."""
     r_at: np.ndarray
-    """int64 [products + 1]: where each product's rows start."""
+    """int64 [groups + 1]: where each group's rows start. A group is the products of one input, tested as one matrix."""
     v_at: np.ndarray
-    """int64 [products + 1]: where each product's columns start."""
+    """int64 [groups + 1]: where each group's columns start."""
     widths: np.ndarray
     """uint8 [n, chunks of all layers]: of the accumulators that are tested, see `chunks.py`."""
     places: np.ndarray
     """int64 [n, layers]: addresses of each layer's chunks."""
     failed: np.ndarray
-    """int64 [n]: the first product of each token that is wrong, by its number in the model; -1: none."""
+    """int64 [n]: the first group of each token in which something is wrong, by its number in the model; -1: none."""
 
 
 MOST: Final = 32767
@@ -163,8 +165,7 @@ def run(
         for n in range(thread, count, threads):
             angles(positions[n], plan.turns[layer], desk.waves[n, 0], desk.waves[n, 1])
         meet(barrier, threads)
-        for kind in (QUERY, KEY, VALUE):
-            _product(plan, desk, test, layer, kind, count, record, body, base, thread, threads)
+        _products(plan, desk, test, layer, QUERY, VALUE, count, record, body, base, thread, threads)
         meet(barrier, threads)
         _heads(shape, plan, cache, desk, layer, sequences, positions, record, body, base, thread, threads)
         meet(barrier, threads)
@@ -177,13 +178,12 @@ def run(
             record[n, at + width] = min(max(desk.fractions[n], -MOST), MOST)
             _lay_out(desk, test, x, n, count)
         meet(barrier, threads)
-        _product(plan, desk, test, layer, OUTPUT, count, record, body, base, thread, threads)
+        _products(plan, desk, test, layer, OUTPUT, OUTPUT, count, record, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, OUTPUT, count, body, base, thread, threads)
         _normalise(shape, plan, desk, test, layer, 1, count, record, first + plan.inputs[GATE], thread, threads)
         meet(barrier, threads)
-        _product(plan, desk, test, layer, GATE, count, record, body, base, thread, threads)
-        _product(plan, desk, test, layer, UP, count, record, body, base, thread, threads)
+        _products(plan, desk, test, layer, GATE, UP, count, record, body, base, thread, threads)
         meet(barrier, threads)
         gate, up = plan.products[PRODUCTS * layer + GATE, 0], plan.products[PRODUCTS * layer + UP, 0]
         one, other = base + plan.offsets[GATE], base + plan.offsets[UP]
@@ -198,7 +198,7 @@ def run(
             record[n, at + shape.feed] = min(max(desk.fractions[n], -MOST), MOST)
             _lay_out(desk, test, x, n, count)
         meet(barrier, threads)
-        _product(plan, desk, test, layer, DOWN, count, record, body, base, thread, threads)
+        _products(plan, desk, test, layer, DOWN, DOWN, count, record, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, DOWN, count, body, base, thread, threads)
     meet(barrier, threads)
@@ -233,8 +233,8 @@ def _finish(
         )
     for m in range(thread, wanted.size if test.r.shape[0] else 0, threads):
         x = record[wanted[m], at : at + shape.width]
-        if not _tested(test, last, head_accumulators[m, :size], x):
-            _note(test, wanted[m], last)
+        if not _tested(test, GROUPS * shape.layers, head_accumulators[m, :size], x):
+            _note(test, wanted[m], GROUPS * shape.layers)
     meet(desk.barrier.ctypes.data, threads)
     low, high = size * thread // threads, size * (thread + 1) // threads
     for m in range(wanted.size):
@@ -308,26 +308,30 @@ def _unpack(
 
 
 @compiled
-def _product(
-    plan: Plan, desk: Desk, test: Test, layer: Whole, kind: Whole, count: Whole, record: np.ndarray, body: np.ndarray,
-    base: Whole, thread: Whole, threads: Whole,
+def _products(
+    plan: Plan, desk: Desk, test: Test, layer: Whole, kind: Whole, last: Whole, count: Whole, record: np.ndarray,
+    body: np.ndarray, base: Whole, thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
-    product = PRODUCTS * layer + kind
+    """The products `kind` to `last` of a layer, which share an input."""
     at = base + plan.offsets[kind]
     if test.r.shape[0] == 0:
-        multiply_share(plan.products[product], desk.slots, desk.shift[:count], body, at, thread, threads)
+        for each in range(kind, last + 1):
+            fields = plan.products[PRODUCTS * layer + each]
+            multiply_share(fields, desk.slots, desk.shift[:count], body, base + plan.offsets[each], thread, threads)
         return
+    group = GROUPS * layer + (0 if kind == QUERY else kind - OUTPUT + 1 if kind < UP else 3)
+    rows = plan.offsets[last] + plan.sizes[last] - plan.offsets[kind]
+    columns = test.v_at[group + 1] - test.v_at[group]
     x = layer * plan.inputs_step + plan.inputs[kind]
-    columns = test.v_at[product + 1] - test.v_at[product]
     for n in range(thread, count, threads):
-        if not _tested(test, product, body[n, at : at + plan.sizes[kind]], record[n, x : x + columns]):
-            _note(test, n, product)
+        if not _tested(test, group, body[n, at : at + rows], record[n, x : x + columns]):
+            _note(test, n, group)
 
 
 @compiled
-def _tested(test: Test, product: Whole, y: np.ndarray, x: np.ndarray) -> bool:
-    rows = slice(test.r_at[product], test.r_at[product + 1])
-    columns = slice(test.v_at[product], test.v_at[product + 1])
+def _tested(test: Test, group: Whole, y: np.ndarray, x: np.ndarray) -> bool:
+    rows = slice(test.r_at[group], test.r_at[group + 1])
+    columns = slice(test.v_at[group], test.v_at[group + 1])
     for repetition in range(test.r.shape[0]):
         if not agrees(test.r[repetition, rows], y, test.v[repetition, :, columns], x):
             return False
@@ -335,9 +339,9 @@ def _tested(test: Test, product: Whole, y: np.ndarray, x: np.ndarray) -> bool:
 
 
 @compiled
-def _note(test: Test, n: Whole, product: Whole) -> None:
+def _note(test: Test, n: Whole, group: Whole) -> None:
     if test.failed[n] < 0:
-        test.failed[n] = product
+        test.failed[n] = group
 
 
 @compiled
