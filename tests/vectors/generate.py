@@ -16,17 +16,17 @@ from assay.core import eip712, encoding, merkle, sampler, tree16
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion, Prompt, StopReason, TopLogprobs, output_digest
 from assay.core.evidence import TOP_K, evidence_root, logits_leaf, top_leaf
-from assay.core.hashing import ZERO, Tag, digest
+from assay.core.hashing import Tag, digest
 from assay.core.keys import Key, keccak256
 from assay.core.profile import Profile
 from assay.core.receipt import DOMAIN, FIELDS, TYPE_NAME, Receipt, attest
 from assay.core.request import LEVELS, Level, Message, Request, SamplerSettings, seeded_nonce
 from assay.engines.exact import sampling
-from assay.engines.exact.accumulators import encode_chunk, evidence_leaves, token_leaf, vector_root
-from assay.engines.exact.layout import Layout, Rows
+from assay.engines.exact.chunks import accumulators_root, encode_vector
+from assay.engines.exact.record import RecordLayout, evidence_leaves, record_root
 from assay.engines.exact.tables import exp2_table, log2_table, tail_table
 from assay.engines.exact.trace_header import TraceHeader
-from assay.engines.exact.trace_stream import EncodedPass, write_trace
+from assay.engines.exact.trace_stream import Computed, write_trace
 
 HERE = Path(__file__).parent
 KEY = Key.from_secret(hashlib.sha256(b"the key of the vectors").digest())
@@ -501,46 +501,45 @@ def accumulators(label: str, count: int, bits: int) -> np.ndarray:
 def _trace() -> dict[str, Any]:
     edges = {31: 4, 32: 4, 33: 5, 40: 5, 41: 6, 48: 6, 49: 8, 64: 8}
     chunks = {bits: np.array([0, (1 << (bits - 1)) - 1, -(1 << (bits - 1)), *[-1] * 253], np.int64) for bits in edges}
-    refused = {
-        "a byte too short": encode_chunk(chunks[32])[:-1],
-        "seven bytes": bytes(256 * 7),
-        "a plane that is not needed": bytes(256 * 5),
-        "sixteen bits above where eight do": encode_chunk(chunks[40])[:1024] + b"\xff" * 512,
-    }
-    nonce, layout = bytes(range(32)), Layout((Rows(8, 4, 4, 8, 300, 300, 8),), 16)
+    nonce, layout = bytes(range(32)), RecordLayout(layers=1, width=8, heads=2, kv_heads=1, head_width=4, feed=300)
     passes = [
-        EncodedPass.of(accumulators(f"body {i}", layout.body, 30), accumulators(f"head {i}", 16, 38) if i else None)
+        Computed(
+            accumulators(f"record {i}", 256 * layout.chunks, 16).astype(np.int16),
+            accumulators(f"body {i}", 768, 30),
+            accumulators(f"head {i}", 16, 38) if i else None,
+        )
         for i in range(3)
     ]
-    leaves = [item.leaf for item in passes]
-    header = TraceHeader(evidence_root(evidence_leaves(leaves, 2), nonce), 2, 2, layout)
-    plan = header.plan([1, 2])
-    stream = b"".join(write_trace(header, leaves, plan, passes.__getitem__))
+    roots = [record_root(layout, item.record) for item in passes]
+    streams: dict[str, dict[str, Any]] = {}
+    for public in (False, True):
+        header = TraceHeader(evidence_root(evidence_leaves(roots, 2), nonce), 2, 2, layout, 768, 16, public)
+        plan = header.plan([1, 2])
+        whole = [
+            accumulators_root(encode_vector(item.body), None if item.head is None else encode_vector(item.head))
+            for item in passes[1:]
+        ]
+        stream = b"".join(write_trace(header, roots, plan, passes.__getitem__, accumulators=whole if public else ()))
+        streams["public" if public else "secret"] = {
+            "nonce": nonce.hex(),
+            "header": header.encode().decode(),
+            "roots": [root.hex() for root in roots],
+            "accumulators": [root.hex() for root in whole] if public else [],
+            "plan": [list(planned) for planned in plan],
+            "bytes": len(stream),
+            "sha256": hashlib.sha256(stream).hexdigest(),
+            "stream": "" if public else stream.hex(),
+        }
     return {
         "chunks": [
             {
                 "first": chunk[:3].tolist(),
                 "width": edges[bits],
-                "sha256": hashlib.sha256(encode_chunk(chunk)).hexdigest(),
+                "sha256": hashlib.sha256(encode_vector(chunk).data.tobytes()).hexdigest(),
             }
             for bits, chunk in chunks.items()
         ],
-        "refused": [{"why": why, "hex": data.hex()} for why, data in refused.items()],
-        "roots": [
-            {"count": count, "bits": bits, "root": vector_root(accumulators("roots", count, bits)).hex()}
-            for count in (0, 1, 256, 257, 4096, 4097, 10_000)
-            for bits in (30, 45)
-        ],
-        "leaves": [
-            {"body": ZERO.hex(), "head": head.hex(), "leaf": token_leaf(ZERO, head).hex()} for head in (ZERO, nonce)
-        ],
-        "stream": {
-            "nonce": nonce.hex(),
-            "header": header.encode().decode(),
-            "leaves": [leaf.hex() for leaf in leaves],
-            "plan": [list(planned) for planned in plan],
-            "stream": stream.hex(),
-        },
+        "streams": streams,
     }
 
 
