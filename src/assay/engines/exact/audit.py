@@ -23,9 +23,9 @@ from assay.core.request import SamplerSettings
 from assay.engines.exact.challenge import REPETITIONS, challenge, groups_of, public_seed
 from assay.engines.exact.chunks import decode_chunks
 from assay.engines.exact.decoder import ExactDecoder
-from assay.engines.exact.kernels.layers import DOWN, GATE, GROUPS, OUTPUT, QUERY, Test
 from assay.engines.exact.kernels.products import multiply
 from assay.engines.exact.kernels.sampling import draw
+from assay.engines.exact.kernels.state import DOWN, GATE, GROUPS, OUTPUT, QUERY, Test
 from assay.engines.exact.parameters import MATRICES
 from assay.engines.exact.program import Program
 from assay.engines.exact.record import CHUNK, chunk_digests, first_difference

@@ -26,7 +26,7 @@ import numpy as np
 from assay.core.errors import ModelFileError, StoreError
 from assay.core.hashing import Digest
 from assay.engines.exact.convert import convert
-from assay.engines.exact.kernels.layers import PRODUCTS, Shape
+from assay.engines.exact.kernels.state import PRODUCTS, Shape
 from assay.engines.exact.packed import Packed
 from assay.engines.exact.program import PLAN_ARRAYS, Program, program_of
 

@@ -11,8 +11,8 @@ import numpy as np
 from assay.core import tree16
 from assay.core.hashing import Digest, digest
 from assay.engines.exact.chunks import chunk_count
-from assay.engines.exact.kernels.layers import DOWN, GATE, OUTPUT, PRODUCTS, QUERY, Test
 from assay.engines.exact.kernels.products import transpose_multiply
+from assay.engines.exact.kernels.state import DOWN, GATE, OUTPUT, PRODUCTS, QUERY, Test
 from assay.engines.exact.packed import Packed
 from assay.engines.exact.program import Program
 

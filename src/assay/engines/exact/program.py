@@ -13,8 +13,8 @@ from assay.core.errors import EngineError
 from assay.core.hashing import Digest
 from assay.engines.exact.affine import Matrix
 from assay.engines.exact.chunks import CHUNK, chunk_count
-from assay.engines.exact.kernels.layers import PRODUCTS, Plan, Shape
 from assay.engines.exact.kernels.products import describe
+from assay.engines.exact.kernels.state import PRODUCTS, Plan, Shape
 from assay.engines.exact.packed import Packed, pack, unpack_row
 from assay.engines.exact.parameters import model_root
 from assay.engines.exact.record import RecordLayout

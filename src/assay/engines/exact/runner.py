@@ -12,7 +12,8 @@ import numpy as np
 
 from assay.core.errors import EngineError
 from assay.engines.exact.chunks import CHUNK, Chunks, chunk_count
-from assay.engines.exact.kernels.layers import Cache, Desk, Shape, Test, remember, run
+from assay.engines.exact.kernels.layers import remember, run
+from assay.engines.exact.kernels.state import Cache, Desk, Shape, Test
 from assay.engines.exact.kernels.tile import SLOT
 from assay.engines.exact.packed import RECORD
 from assay.engines.exact.program import Program
