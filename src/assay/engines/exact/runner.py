@@ -37,6 +37,8 @@ class Runner:
         self.program: Final = program
         self.batch: Final = batch
         self._threads: Final = threads
+        self._sequences: Final = sequences
+        self._positions: Final = positions
         shape = program.shape
         tiles = -(-positions // 16)
         per_head = (shape.layers, sequences, shape.kv_heads)
@@ -63,7 +65,8 @@ class Runner:
         What a pass leaves behind (`logits`, `body`, `head`) stays until the pass after the next.
 
         Raises:
-            EngineError: more tokens than a batch has, or a token that the vocabulary does not have.
+            EngineError: more tokens than a batch has, a token that the vocabulary does not have, or a position or
+                sequence that the cache has no place for.
         """
         count = len(tokens)
         if not 0 < count <= self.batch:
@@ -71,6 +74,8 @@ class Runner:
         self._turn ^= 1
         done = self._passes[self._turn]
         sequences = np.full(count, seq_ids) if isinstance(seq_ids, int) else np.array(seq_ids, np.int64)
+        if not 0 <= sequences.min() <= sequences.max() < self._sequences:
+            raise EngineError(f"there are {self._sequences} sequences")
         wants = [want_logits] * count if isinstance(want_logits, bool) else want_logits
         wanted = np.flatnonzero(np.array(wants, bool))
         done.start(wanted)
@@ -120,6 +125,8 @@ class Runner:
         wanted: np.ndarray,
         test: Test,
     ) -> None:
+        if not 0 <= min(positions) <= max(positions) < self._positions:
+            raise EngineError(f"a sequence has {self._positions} positions")
         for n, token in enumerate(tokens):
             self.program.embed(token, self._desk.stream[n])
         arguments = (
