@@ -25,6 +25,8 @@ ACTIVATION_LIMIT: Final = 32767
 """Largest magnitude of an activation."""
 _WIDE_BLOCK: Final = 32
 _UNITS: Final = 1.0 / (1 << FRACTION)
+_LARGEST: Final = 2.0**38
+"""Scales and offsets are under it, so that they are whole numbers of 2^-FRACTION in 62 bits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +59,10 @@ class Matrix:
         for start in range(0, self.shape[0], 1024):
             part = slice(start, start + 1024)
             q = self.q[part].reshape((*self.scale[part].shape, self.block)).astype(np.int64)
-            sums = np.abs(self.scale[part].astype(np.int64)) * q.sum(-1) + np.abs(self.offset[part]) * np.int64(
-                self.block
-            )
+            scale, offset = (np.abs(numbers[part].astype(np.int64)) for numbers in (self.scale, self.offset))
+            sums = scale * q.sum(-1) + offset * self.block
+            if int(sums.max(initial=0)) * sums.shape[1] >> 62:
+                sums = sums.astype(object)  # Python's numbers have no end
             most = max(most, int(sums.sum(-1).max(initial=0)))
         return most * ACTIVATION_LIMIT
 
@@ -70,7 +73,7 @@ def read_matrix(data: np.ndarray, kind: int, columns: int, name: str) -> Matrix:
     `data`: its bytes, uint8 [rows, bytes of a row]; `kind`: its `ggml_type`.
 
     Raises:
-        ModelFileError: the format is not known, the scales are not finite, or products could leave 63 bits.
+        ModelFileError: the format is not known, the scales are not finite or absurd, or products could leave 62 bits.
     """
     try:
         known = Kind(kind)
@@ -101,7 +104,7 @@ def read_matrix(data: np.ndarray, kind: int, columns: int, name: str) -> Matrix:
             f"{name} has rows of {columns} numbers, which are no whole blocks of {block}", "use another file"
         )
     if matrix.bound() >= 1 << 62:
-        raise ModelFileError(f"products of {name} could overflow 63 bits", "its scales are not those of a real model")
+        raise ModelFileError(f"products of {name} could overflow 62 bits", "its scales are not those of a real model")
     return matrix
 
 
@@ -109,6 +112,8 @@ def _integers(scales: np.ndarray, name: str) -> np.ndarray:
     """float64 multiples of 2^-24 as int64."""
     if not np.isfinite(scales).all():
         raise ModelFileError(f"{name} has scales that are no numbers", "fetch the file again")
+    if np.abs(scales).max(initial=0) >= _LARGEST:
+        raise ModelFileError(f"{name} has scales of 2^38 and over", "its weights are not those of a real model")
     return np.rint(scales / _UNITS).astype(np.int64)
 
 

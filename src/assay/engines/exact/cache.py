@@ -3,7 +3,7 @@
     magic     MAGIC
     header    its length (8 bytes, little-endian), then JSON: digest of the model file, root, shape, and of each array
               name, type, dimensions and place
-    digest    SHA-256 of everything behind it
+    digest    SHA-256 of the header and of everything behind the digest
     arrays    each at a multiple of 64 bytes from the file's start
 
 It is made again whenever anything about it is not as expected; nobody else's word is taken for it.
@@ -30,7 +30,7 @@ from assay.engines.exact.kernels.state import PRODUCTS, Shape
 from assay.engines.exact.packed import Packed
 from assay.engines.exact.program import PLAN_ARRAYS, Program, program_of
 
-MAGIC: Final = b"assay/exact-program/1\n"
+MAGIC: Final = b"assay/exact-program/2\n"
 """The number rises when conversion or packing change."""
 _LINE: Final = 64
 _MOST_HEADER: Final = 1 << 24
@@ -77,7 +77,7 @@ def save(program: Program, digest: Digest, file: Path) -> None:
     ).encode()
     start = len(MAGIC) + 8 + len(header) + 32
     header += b" " * (-start % _LINE)
-    state = hashlib.sha256()
+    state = hashlib.sha256(header)
     for array in arrays.values():
         for block in _blocks(array):
             state.update(block)
@@ -111,30 +111,30 @@ def load(file: Path, digest: Digest) -> Program:
         OSError: the file cannot be read.
         ModelFileError: it is not the converted form of this model, or damaged.
     """
-    data = np.memmap(file, np.uint8, "r")
     try:
-        header, start = _header(data)
-        if header["model"] != digest.hex() or header["size"] != len(data) - start:
-            raise ModelFileError(f"{file} is of another model, or cut short", "remove it")
-        if hashlib.sha256(data[start:].data).digest() != data[start - 32 : start].tobytes():
+        data = np.memmap(file, np.uint8, "r")
+        raw, start = _header(data)
+        state = hashlib.sha256(raw)
+        state.update(data[start:].data)
+        if state.digest() != data[start - 32 : start].tobytes():
             raise ModelFileError(f"{file} is damaged", "remove it")
+        header = json.loads(raw)
+        if header["model"] != digest.hex() or header["size"] != len(data) - start:
+            raise ModelFileError(f"{file} is of another model", "remove it")
         return _program(header, data[start:])
-    except (AssertionError, KeyError, TypeError, ValueError, IndexError) as error:
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         raise ModelFileError(f"{file} is damaged ({error})", "remove it") from error
 
 
-def _header(data: np.ndarray) -> tuple[Mapping[str, object], int]:
-    """The header, and where the arrays start."""
+def _header(data: np.ndarray) -> tuple[bytes, int]:
+    """The header's bytes, and where the arrays start."""
     at = len(MAGIC)
     if data[:at].tobytes() != MAGIC:
         raise ModelFileError("a converted model of another version", "remove it")
     size = int.from_bytes(data[at : at + 8].tobytes(), "little")
     if size > _MOST_HEADER:
         raise ModelFileError("a converted model with a header of a senseless size", "remove it")
-    header = json.loads(data[at + 8 : at + 8 + size].tobytes())
-    if not isinstance(header, dict):
-        raise ModelFileError("a converted model without a header", "remove it")
-    return header, at + 8 + size + 32
+    return data[at + 8 : at + 8 + size].tobytes(), at + 8 + size + 32
 
 
 def _program(header: Mapping[str, object], data: np.ndarray) -> Program:

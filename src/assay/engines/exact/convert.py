@@ -24,6 +24,8 @@ MOST_WIDTH: Final = 1 << 13
 _HALVES: Final = ("qwen2", "qwen3", "gemma3")
 """Pair dimension i of a head with i + width/2 in position encoding, the others 2i with 2i + 1 (llama-model.cpp)."""
 _LOG2_E_24: Final = Decimal("1.442695040888963407359924681001892137") * (1 << 24)
+_MOST_EPSILON: Final = 0.5
+"""Largest number under the root of a normalisation: with it, sums of squares stay under 2^62."""
 _F32: Final = 0
 
 
@@ -58,13 +60,17 @@ class _Converter:
         head_width = self._count("attention.key_length", width // heads)
         if width > MOST_WIDTH or heads % kv_heads or head_width % 16 or head_width > 512:
             raise self._fail(f"{heads} heads of {head_width} on a width of {width} cannot be", "fetch the file again")
+        if self._count("rope.dimension_count", head_width) != head_width:
+            raise self._fail("only a part of each head has positions", "use another model")
         embedding = self._matrix("token_embd.weight", width)
         gemma = self._kind == "gemma3"
         return Model(
             embedding=embedding,
             layers=[self._layer(n, width, heads, kv_heads, head_width) for n in range(self._count("block_count"))],
             norm=self._gain("output_norm.weight", width),
-            head=self._matrix("output.weight", width) if "output.weight" in self._tensors else embedding,
+            head=self._matrix("output.weight", width, embedding.shape[0])
+            if "output.weight" in self._tensors
+            else embedding,
             heads=heads,
             kv_heads=kv_heads,
             head_width=head_width,
@@ -177,7 +183,7 @@ class _Converter:
 
     def _number(self, key: str) -> float:
         value = self._meta.get(f"{self._kind}.{key}")
-        if not isinstance(value, float) or not 0 <= value < 1:
+        if not isinstance(value, float) or not 0 <= value <= _MOST_EPSILON:
             raise self._fail(f"{self._kind}.{key} is {str(value)[:40]!r}", "fetch the file again")
         return value
 

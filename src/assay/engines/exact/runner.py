@@ -41,6 +41,8 @@ class Runner:
         self.program: Final = program
         self.batch: Final = batch
         self._threads: Final = threads
+        self._sequences: Final = sequences
+        self._positions: Final = positions
         shape, plan = program.shape, program.plan
         tiles = -(-positions // 16)
         per_head = (shape.layers, sequences, shape.kv_heads)
@@ -71,12 +73,15 @@ class Runner:
         `logits` and `record` of a pass stay until the pass after the next, its accumulators until the next.
 
         Raises:
-            EngineError: more tokens than a batch has, or a token that the vocabulary does not have.
+            EngineError: more tokens than a batch has, a token that the vocabulary does not have, or a position or
+                sequence that the cache has no place for.
         """
         count = len(tokens)
         if not 0 < count <= self.batch:
             raise EngineError(f"a batch has 1 to {self.batch} tokens, not {count}")
         sequences = np.full(count, seq_ids) if isinstance(seq_ids, int) else np.array(seq_ids, np.int64)
+        if not 0 <= sequences.min() <= sequences.max() < self._sequences:
+            raise EngineError(f"there are {self._sequences} sequences")
         wants = [want_logits] * count if isinstance(want_logits, bool) else want_logits
         wanted = np.flatnonzero(np.array(wants, bool))
         self._reserve(wanted.size)
@@ -157,6 +162,8 @@ class Runner:
         wanted: np.ndarray,
         test: Test,
     ) -> None:
+        if not 0 <= min(positions) <= max(positions) < self._positions:
+            raise EngineError(f"a sequence has {self._positions} positions")
         self._turn ^= 1
         done = self._passes[self._turn]
         done.start(wanted)

@@ -1,0 +1,92 @@
+"""Runs of a model by the reference and by the kernels, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+
+from assay.engines.exact import reference
+from assay.engines.exact.affine import Matrix
+from assay.engines.exact.program import Program, program_of
+from assay.engines.exact.reference import Cache, Model
+from assay.engines.exact.runner import Runner
+
+
+class Pass(NamedTuple):
+    """What a pass gives."""
+
+    logits: np.ndarray
+    body: np.ndarray
+    head: np.ndarray
+
+
+def reference_passes(model: Model, tokens: Iterable[int]) -> list[Pass]:
+    """The passes of a sequence, by the reference: its products are listened to."""
+    done: list[Pass] = []
+    cache = Cache.of(model)
+    plain = reference.multiply
+    heard: list[np.ndarray] = []
+
+    def listen(matrix: Matrix, x: np.ndarray, fraction: int, bias: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+        heard.append(plain(matrix, x, fraction)[0])
+        return plain(matrix, x, fraction, bias)
+
+    reference.multiply = listen
+    try:
+        for token in tokens:
+            heard.clear()
+            logits = reference.forward(model, token, cache)
+            done.append(Pass(logits, np.concatenate(heard[:-1]), heard[-1]))
+    finally:
+        reference.multiply = plain
+    return done
+
+
+@contextmanager
+def running(
+    model: Model | Program, *, sequences: int = 1, positions: int = 512, batch: int = 16, threads: int = 1
+) -> Iterator[Runner]:
+    """A runner that is closed afterwards."""
+    program = program_of(model) if isinstance(model, Model) else model
+    runner = Runner(program, sequences=sequences, positions=positions, batch=batch, threads=threads, traced=True)
+    try:
+        yield runner
+    finally:
+        runner.close()
+
+
+def kernel_passes(runner: Runner, tokens: Sequence[int], splits: Sequence[int], sequence: int = 0) -> list[Pass]:
+    """The passes of a sequence, by the kernels, in batches of the sizes given (the last one again and again)."""
+    done: list[Pass] = []
+    turn = 0
+    while len(done) < len(tokens):
+        start = len(done)
+        part = tokens[start : start + splits[min(turn, len(splits) - 1)]]
+        runner.decode(part, range(start, start + len(part)), sequence, True)
+        layers, size = runner.program.shape.layers, runner.program.plan.layer_size
+        done += [
+            Pass(
+                runner.logits(n).copy(),
+                runner.body(n).reshape(layers, -1)[:, :size].flatten(),
+                runner.head(n).copy(),
+            )
+            for n in range(len(part))
+        ]
+        turn += 1
+    return done
+
+
+def assert_same(found: Sequence[Pass], expected: Sequence[Pass]) -> None:
+    """Both agree on every number."""
+    for position, (one, other) in enumerate(zip(found, expected, strict=True)):
+        for name, a, b in zip(Pass._fields, one, other, strict=True):
+            assert np.array_equal(a, b), f"{name} of position {position}"
+
+
+def check_equal(model: Model, tokens: Sequence[int], *, batch: int = 16, threads: int = 1) -> None:
+    """Kernels and reference agree on every accumulator and logit of a sequence."""
+    with running(model, positions=len(tokens), batch=batch, threads=threads) as runner:
+        assert_same(kernel_passes(runner, tokens, [batch]), reference_passes(model, tokens))
