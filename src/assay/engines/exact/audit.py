@@ -70,13 +70,15 @@ def audit(
     blocks: Iterable[bytes],
     *,
     positions: Collection[int] | None = None,
+    whole: bool = False,
     repetitions: int = REPETITIONS,
     threads: int = 1,
     stopped: Callable[[], bool] = lambda: False,
 ) -> int:
     """Check the passes at `positions` (None: all) of a response whose trace arrives in `blocks`; how many were checked.
 
-    Memory is bounded by a few passes, whatever arrives.
+    `whole`: the trace has every pass whole, also those that are not checked. Memory is bounded by a few passes,
+    whatever arrives.
 
     Raises:
         EncodingError: what arrived is no trace, or ended early.
@@ -85,13 +87,16 @@ def audit(
         ReplayMismatch: a token is not the one that logits, settings and seed give.
     """
     header = header_of(program, response)
-    plan = header.plan(range(response.passes) if positions is None else positions)
+    every = range(response.passes)
+    chosen = every if positions is None else frozenset(positions)
+    header.plan(chosen)  # refuses positions that are not there
+    plan = header.plan(every if whole else chosen)
     reader = TraceReader(header, plan, response.nonce)
     checker = _Checker(program, response, repetitions=repetitions, threads=threads)
     try:
         for block in blocks:
             for each in reader.feed(block):
-                checker.take(each)
+                checker.take(each if each.position in chosen else KeptPass(each.position, each.body))
             if stopped():
                 break
         reader.finish()

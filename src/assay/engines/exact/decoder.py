@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Final
@@ -13,9 +13,7 @@ from assay.core.hashing import Digest
 from assay.engines.exact.accumulators import prompt_leaf, token_leaf
 from assay.engines.exact.chunks import vector_root
 from assay.engines.exact.runner import Runner
-
-Root = Callable[[np.ndarray], Digest]
-"""The root over a vector of accumulators."""
+from assay.engines.exact.tracing import Alter, honest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,10 +37,10 @@ class Row:
 class ExactDecoder:
     """Implements `scheduler.Decoder`: a runner, and a thread that commits to what it computed."""
 
-    def __init__(self, runner: Runner, *, sequences: int, root: Root = vector_root) -> None:
-        """`root`: how a vector is committed to; only a dishonest provider has another."""
+    def __init__(self, runner: Runner, *, sequences: int, alter: Alter = honest) -> None:
+        """`alter`: what a dishonest provider makes of a body before it commits to it."""
+        self._alter: Final = alter
         self._runner: Final = runner
-        self._root: Final = root
         self._bodies: Final[list[list[Future[Digest]]]] = [[] for _ in range(sequences)]
         self._committer: Final = ThreadPoolExecutor(1, thread_name_prefix="assay-commit")
         self._pending: list[Future[Digest]] = []
@@ -65,7 +63,7 @@ class ExactDecoder:
         for index, position in enumerate(positions):
             bodies = self._bodies[seq_ids if isinstance(seq_ids, int) else seq_ids[index]]
             del bodies[position:]
-            bodies.append(self._commit(self._runner.body(index)))
+            bodies.append(self._commit(self._alter(position, self._runner.body(index))))
             if want_logits if isinstance(want_logits, bool) else want_logits[index]:
                 head = self._commit(self._runner.head(index))
                 self._rows[index] = Row(self._runner.logits(index), tuple(bodies), head)
@@ -87,6 +85,6 @@ class ExactDecoder:
         self._runner.close()
 
     def _commit(self, vector: np.ndarray) -> Future[Digest]:
-        root = self._committer.submit(self._root, vector)
+        root = self._committer.submit(vector_root, vector)
         self._pending.append(root)
         return root

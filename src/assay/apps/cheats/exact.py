@@ -1,0 +1,85 @@
+"""Dishonest providers on the exact engine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from typing_extensions import override
+
+from assay.apps.cheats.impostors import second_best
+from assay.apps.exact import folder
+from assay.core.request import SamplerSettings
+from assay.engines.exact.cache import open_program
+from assay.engines.exact.decoder import Row
+from assay.engines.exact.engine import ExactAnswering, ExactEngine
+from assay.engines.exact.tracing import Alter, honest
+from assay.engines.llama_model import LlamaModel
+from assay.engines.llama_reader import LlamaReader
+
+if TYPE_CHECKING:
+    from assay.apps.cheats.catalogue import Workshop
+
+ALTERED: Final = 16
+"""The position whose pass is not what it should be: within the prompt of nearly every chat."""
+
+
+def exact_engine(
+    shop: Workshop,
+    path: Path | None = None,
+    *,
+    answering: type[ExactAnswering] = ExactAnswering,
+    alter: Alter = honest,
+) -> ExactEngine:
+    """An exact engine of this or another model, under the honest model's name."""
+    if path is None:
+        program = open_program(shop.path, shop.digest, folder())
+    else:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        program = open_program(path, digest, shop.scratch)
+    return ExactEngine(
+        program,
+        LlamaReader(LlamaModel(path or shop.path, vocab_only=True), limit=shop.context),
+        name=shop.name,
+        digest=shop.digest,
+        parallel=shop.parallel,
+        context=shop.context,
+        threads=shop.threads,
+        answering=answering,
+        alter=alter,
+    )
+
+
+def one_accumulator(position: int, body: np.ndarray) -> np.ndarray:
+    """An `Alter` by which one number of one product, for one token, is larger by one."""
+    if position != ALTERED:
+        return body
+    changed = body.copy()
+    changed[len(body) * 5 // 8] += 1
+    return changed
+
+
+def drawn_otherwise(change: Callable[[SamplerSettings], SamplerSettings]) -> type[ExactAnswering]:
+    """Draws with other settings but the right seed, so that only the settings are wrong."""
+
+    class Otherwise(ExactAnswering):
+        @property
+        @override
+        def sampler(self) -> SamplerSettings:
+            return change(super().sampler)
+
+    return Otherwise
+
+
+class ExactSteered(ExactAnswering):
+    """Replaces one token, the eighth, by the next best one and goes on honestly from there."""
+
+    @override
+    def choose(self, row: Row, index: int, allowed: np.ndarray | None) -> int:
+        """See `ExactAnswering.choose`."""
+        token = super().choose(row, index, allowed)
+        return second_best(self, row.logits, token) if index == 7 else token
