@@ -175,7 +175,6 @@ def test_a_trace_of_something_else_is_refused() -> None:
         (replace(HEADER, evidence=bytes(32)), "evidence"),
         (replace(HEADER, prompt=2, output=4), "prompt, output"),
         (replace(HEADER, head=778), "head"),
-        (replace(HEADER, public=True), "public"),
     ):
         with pytest.raises(TraceMismatch, match=named):
             read(data, SOME, header=other)

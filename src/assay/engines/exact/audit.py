@@ -78,15 +78,16 @@ def audit(
     response: Response,
     blocks: Iterable[bytes],
     *,
-    secret: bytes | None,
+    secret: bytes,
     positions: Collection[int] | None = None,
+    whole: bool = False,
     threads: int = 1,
     stopped: Callable[[], bool] = lambda: False,
 ) -> int:
     """Check the passes at `positions` (None: all) of a response whose trace arrives in `blocks`; how many were checked.
 
-    `secret`: 32 bytes that whoever made the trace could not know; None: the trace is public. Memory is bounded by a few
-    passes, whatever arrives.
+    `secret`: 32 bytes that whoever made the trace could not know; of a public trace it does not matter. `whole`: the
+    trace has every pass, so that every pass is checked. Memory is bounded by a few passes, whatever arrives.
 
     Raises:
         EncodingError: what arrived is no trace, or ended early.
@@ -94,18 +95,19 @@ def audit(
         AuditMismatch: an operation of a pass is wrong; it is named.
         ReplayMismatch: a token is not the one that logits, settings and seed give.
     """
-    header = header_of(program, response, public=secret is None)
-    plan = header.plan(range(response.passes) if positions is None else positions)
+    header = header_of(program, response)
+    plan = header.plan(range(response.passes) if positions is None or whole else positions)
     checker = _Checker(program, response, threads=threads)
     reader = TraceReader(header, plan, response.nonce, room=checker.room)
-    if secret is not None:
-        checker.test = challenge(program, secret, batch=BATCH, repetitions=1)
     try:
         for block in blocks:
             for each in reader.feed(block):
                 if checker.test is None:
-                    seed = public_seed(response.evidence, reader.accumulators)
-                    checker.test = challenge(program, seed, batch=BATCH, repetitions=REPETITIONS)
+                    public = reader.accumulators
+                    seed = secret if public is None else public_seed(response.evidence, public)
+                    checker.test = challenge(
+                        program, seed, batch=BATCH, repetitions=1 if public is None else REPETITIONS
+                    )
                 checker.take(each)
             if stopped():
                 break

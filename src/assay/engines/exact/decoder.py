@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Final
@@ -10,11 +10,9 @@ from typing import Final
 import numpy as np
 
 from assay.core.hashing import Digest
-from assay.engines.exact.record import RecordLayout, prompt_leaf, record_root
+from assay.engines.exact.record import prompt_leaf, record_root
 from assay.engines.exact.runner import Runner
-
-Root = Callable[[RecordLayout, np.ndarray], Digest]
-"""What a record, int16 [256 * chunks], is committed to."""
+from assay.engines.exact.tracing import HONEST, Alteration
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,10 +32,10 @@ class Row:
 class ExactDecoder:
     """Implements `scheduler.Decoder`: a runner, and a thread that commits to what it computed."""
 
-    def __init__(self, runner: Runner, *, sequences: int, root: Root = record_root) -> None:
-        """`root`: how a record is committed to; only a dishonest provider has another."""
+    def __init__(self, runner: Runner, *, sequences: int, alter: Alteration = HONEST) -> None:
+        """`alter`: what a dishonest provider makes of a record before it commits to it."""
         self._runner: Final = runner
-        self._root: Final = root
+        self._alter: Final = alter
         self._roots: Final[list[list[Future[Digest]]]] = [[] for _ in range(sequences)]
         self._committer: Final = ThreadPoolExecutor(1, thread_name_prefix="assay-commit")
         self._pending: list[Future[Digest]] = []
@@ -57,10 +55,13 @@ class ExactDecoder:
         self._pending.clear()
         self._runner.decode(tokens, positions, seq_ids, want_logits)
         self._rows = {}
+        program = self._runner.program
         for index, position in enumerate(positions):
             roots = self._roots[seq_ids if isinstance(seq_ids, int) else seq_ids[index]]
             del roots[position:]
-            root = self._committer.submit(self._root, self._runner.program.layout, self._runner.record(index))
+            root = self._committer.submit(
+                record_root, program.layout, self._alter.record(program, position, self._runner.record(index))
+            )
             self._pending.append(root)
             roots.append(root)
             if want_logits if isinstance(want_logits, bool) else want_logits[index]:

@@ -105,12 +105,13 @@ class TraceHeader:
         )
 
     def require(self, other: TraceHeader) -> None:
-        """Check that a served header is this one.
+        """Check that a served header is this one, public or not.
 
         Raises:
             TraceMismatch: it is that of another response or model.
         """
-        wrong = [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+        names = [field.name for field in fields(self) if field.name != "public"]
+        wrong = [name for name in names if getattr(self, name) != getattr(other, name)]
         if wrong:
             raise TraceMismatch(f"the trace is of another response or model ({', '.join(wrong)})")
 

@@ -132,11 +132,12 @@ class TraceReader:
     def __init__(
         self, header: TraceHeader, plan: Sequence[Planned], nonce: bytes, *, room: Room = lambda: None
     ) -> None:
-        """Expect this trace: `header` and `plan` as the auditor has them from receipt and model.
+        """Expect this trace: `header` and `plan` as the auditor has them from receipt and model;
+        the provider decides whether it is public.
 
         `room`: where the accumulators of the next head go, int64 [256 * chunks]; None: into a new array.
         """
-        self.accumulators: tuple[Digest, ...] = ()
+        self.accumulators: tuple[Digest, ...] | None = None
         """Of a public trace, once they were read: the roots of the accumulators of whole passes."""
         self._room: Final = room
         self._expected: Final = header
@@ -212,15 +213,16 @@ class TraceReader:
         size = int.from_bytes((yield 4), "big")
         if size > MAX_HEADER:
             raise EncodingError(f"the trace's header is larger than {MAX_HEADER} bytes")
-        self._expected.require(TraceHeader.decode(bytes((yield size))))
+        served = TraceHeader.decode(bytes((yield size)))
+        self._expected.require(served)
         expected = self._expected
         roots = digest_list(np.frombuffer((yield 32 * expected.passes), dtype=np.uint8))
         if evidence_root(evidence_leaves(roots, expected.prompt), self._nonce) != expected.evidence:
             raise TraceMismatch("the records' roots are not those that the receipt's evidence covers")
         whole = sum(planned.whole for planned in self._plan)
-        if expected.public:
+        if served.public:
             self.accumulators = tuple(digest_list(np.frombuffer((yield 32 * whole), dtype=np.uint8)))
-        accumulators = iter(self.accumulators)
+        accumulators = iter(self.accumulators or ())
         for planned in self._plan:
             place = bytes((yield 5))
             if place != planned.position.to_bytes(4, "big") + (_WHOLE if planned.whole else _KEPT):
