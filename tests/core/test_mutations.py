@@ -265,6 +265,7 @@ WORDS = [
     "user",
     "assistant",
     "gumbel/1",
+    "gumbel/2",
     "foreign",
 ]
 

@@ -231,7 +231,7 @@ def full_scores(row: np.ndarray, position: int) -> np.ndarray:
     ids = np.arange(row.size)
     deficit = float(row.max()) - row.astype(np.float64)
     assert deficit.max() < sampler.REACH
-    return sampler._noise(sampler._hashes(SEED, position, ids)) - deficit
+    return sampler._noise(sampler.hashes_at(SEED, position, ids)) - deficit
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_temperature_zero_takes_the_largest_logit() -> None:
 
 def test_equal_scores_go_to_the_lowest_id(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where noise and logits are equal, the lowest id is drawn, by both paths."""
-    monkeypatch.setattr(sampler, "_hashes", lambda seed, position, ids: np.full(ids.size, 2**31, dtype=np.uint64))
+    monkeypatch.setattr(sampler, "hashes_at", lambda seed, position, ids: np.full(ids.size, 2**31, dtype=np.uint64))
     row = np.array([0, 2, 1, 2, 2], dtype=np.float32)
     assert draw(row, SamplerSettings(), SEED, 0) == redraw(row, SamplerSettings(), SEED, 0, 3).token == 1
 

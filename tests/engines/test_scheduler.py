@@ -17,7 +17,7 @@ from tests.tiny import PROFILE, TinyModel, TinyReader, tiny_completion, tiny_req
 from assay.core.completion import Step
 from assay.core.errors import AssayError, Busy, EngineError
 from assay.core.request import Request
-from assay.engines.answering import Answering
+from assay.engines.answering import Answering, Picked
 from assay.engines.scheduler import Job, Scheduler
 
 READER = TinyReader()
@@ -252,7 +252,7 @@ class Panicking(Answering):
 class Unfinished(Answering):
     """Fails after the pick."""
 
-    def _observe(self, row: np.ndarray, token: int) -> tuple[bytes, None]:
+    def observe(self, row: np.ndarray, picked: Picked) -> tuple[bytes, None]:
         raise ValueError("no evidence")
 
 

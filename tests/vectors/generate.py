@@ -12,15 +12,21 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from assay.core import eip712, encoding, merkle, sampler
+from assay.core import eip712, encoding, merkle, sampler, tree16
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion, Prompt, StopReason, TopLogprobs, output_digest
 from assay.core.evidence import TOP_K, evidence_root, logits_leaf, top_leaf
-from assay.core.hashing import Tag, digest
+from assay.core.hashing import ZERO, Tag, digest
 from assay.core.keys import Key, keccak256
 from assay.core.profile import Profile
 from assay.core.receipt import DOMAIN, FIELDS, TYPE_NAME, Receipt, attest
 from assay.core.request import LEVELS, Level, Message, Request, SamplerSettings, seeded_nonce
+from assay.engines.exact import sampling
+from assay.engines.exact.accumulators import encode_chunk, evidence_leaves, token_leaf, vector_root
+from assay.engines.exact.layout import Layout, Rows
+from assay.engines.exact.tables import exp2_table, log2_table, tail_table
+from assay.engines.exact.trace_header import TraceHeader
+from assay.engines.exact.trace_stream import EncodedPass, write_trace
 
 HERE = Path(__file__).parent
 KEY = Key.from_secret(hashlib.sha256(b"the key of the vectors").digest())
@@ -55,6 +61,9 @@ def build() -> dict[str, str]:
         _evidence,
         _receipt,
         _sampler,
+        _tree16,
+        _trace,
+        _integer_sampler,
     ):
         for name, value in format_().items():
             files[f"{format_.__name__[1:]}/{name}.json"] = _dump(value)
@@ -416,7 +425,7 @@ def _sampler() -> dict[str, Any]:
             "positions": [
                 {
                     "position": position,
-                    "key": f"{sampler._position_key(seed, position):016x}",
+                    "key": f"{sampler.position_key(seed, position):016x}",
                     "tokens": _noise(seed, position, ids),
                 }
                 for position in (0, 1, 2**32)
@@ -441,7 +450,7 @@ def _sampler() -> dict[str, Any]:
 
 
 def _noise(seed: bytes, position: int, ids: np.ndarray) -> list[dict[str, Any]]:
-    hashes = sampler._hashes(seed, position, ids)
+    hashes = sampler.hashes_at(seed, position, ids)
     noise = sampler._noise(hashes).tolist()
     return [{"token": int(i), "hash": int(h), "noise": x.hex()} for i, h, x in zip(ids, hashes, noise, strict=True)]
 
@@ -459,6 +468,141 @@ def _draws(
         "tokens": tokens,
         "gaps": [gap.hex() if math.isfinite(gap) else "inf" for gap in gaps],
     }
+
+
+def _tree16() -> dict[str, Any]:
+    leaves = [hashlib.sha256(b"leaf %d" % i).digest() for i in range(273)]
+    proofs = [(1, 0), (2, 1), (16, 5), (17, 0), (17, 16), (273, 272)]
+    return {
+        "roots": {
+            "leaf": hashlib.sha256(b"leaf 0").hexdigest(),
+            "roots": {
+                count: tree16.root(leaves[:count]).hex() for count in (0, 1, 2, 15, 16, 17, 32, 33, 255, 256, 257, 273)
+            },
+        },
+        "proofs": [
+            {
+                "count": count,
+                "index": index,
+                "root": tree16.root(leaves[:count]).hex(),
+                "leaf": leaves[index].hex(),
+                "path": [item.hex() for item in tree16.prove(leaves[:count], index)],
+            }
+            for count, index in proofs
+        ],
+    }
+
+
+def accumulators(label: str, count: int, bits: int) -> np.ndarray:
+    """Made-up accumulators, int64 [count]: the upper `bits` bits of words out of SHAKE-256, with their sign."""
+    return np.frombuffer(hashlib.shake_256(label.encode()).digest(8 * count), ">i8").astype(np.int64) >> (64 - bits)
+
+
+def _trace() -> dict[str, Any]:
+    edges = {31: 4, 32: 4, 33: 5, 40: 5, 41: 6, 48: 6, 49: 8, 64: 8}
+    chunks = {bits: np.array([0, (1 << (bits - 1)) - 1, -(1 << (bits - 1)), *[-1] * 253], np.int64) for bits in edges}
+    refused = {
+        "a byte too short": encode_chunk(chunks[32])[:-1],
+        "seven bytes": bytes(256 * 7),
+        "a plane that is not needed": bytes(256 * 5),
+        "sixteen bits above where eight do": encode_chunk(chunks[40])[:1024] + b"\xff" * 512,
+    }
+    nonce, layout = bytes(range(32)), Layout((Rows(8, 4, 4, 8, 300, 300, 8),), 16)
+    passes = [
+        EncodedPass.of(accumulators(f"body {i}", layout.body, 30), accumulators(f"head {i}", 16, 38) if i else None)
+        for i in range(3)
+    ]
+    leaves = [item.leaf for item in passes]
+    header = TraceHeader(evidence_root(evidence_leaves(leaves, 2), nonce), 2, 2, layout)
+    plan = header.plan([1, 2])
+    stream = b"".join(write_trace(header, leaves, plan, passes.__getitem__))
+    return {
+        "chunks": [
+            {
+                "first": chunk[:3].tolist(),
+                "width": edges[bits],
+                "sha256": hashlib.sha256(encode_chunk(chunk)).hexdigest(),
+            }
+            for bits, chunk in chunks.items()
+        ],
+        "refused": [{"why": why, "hex": data.hex()} for why, data in refused.items()],
+        "roots": [
+            {"count": count, "bits": bits, "root": vector_root(accumulators("roots", count, bits)).hex()}
+            for count in (0, 1, 256, 257, 4096, 4097, 10_000)
+            for bits in (30, 45)
+        ],
+        "leaves": [
+            {"body": ZERO.hex(), "head": head.hex(), "leaf": token_leaf(ZERO, head).hex()} for head in (ZERO, nonce)
+        ],
+        "stream": {
+            "nonce": nonce.hex(),
+            "header": header.encode().decode(),
+            "leaves": [leaf.hex() for leaf in leaves],
+            "plan": [list(planned) for planned in plan],
+            "stream": stream.hex(),
+        },
+    }
+
+
+def _integer_sampler() -> dict[str, Any]:
+    seed = hashlib.sha256(b"a seed").digest()
+    tables = {"exp2": exp2_table(), "log2": log2_table(), "tail": tail_table()}
+    hashes = [0, 1, 2, 2**16, 2**31 - 1, 2**31, 2**31 + 2**22, 4_086_000_000, 2**32 - 2**12, 2**32 - 2, 2**32 - 1]
+    deficits = [0, 1, 2**14 - 1, 2**14, 2**23, 2**24, 39 * 2**24 + 2**24 - 1, 40 * 2**24, 40 * 2**24 + 1, 2**61]
+    rows = {
+        "small": (logits("draws", 24) * 65536).astype(np.int32),
+        "ties": np.array([1, 3, 3, 0, 3, -2], dtype=np.int32) << 16,
+        "widest": np.array([-(2**31) + 1, 0, 2**31 - 1, 2**31 - 2, 1, -1], dtype=np.int32),
+    }
+    settings = [
+        SamplerSettings(0),
+        SamplerSettings(1),
+        SamplerSettings(),
+        SamplerSettings(5_000_000, top_k=3),
+        SamplerSettings(5_000_000, top_p=700_000),
+        SamplerSettings(5_000_000, min_p=200_000),
+        SamplerSettings(7_000_000, 10, 900_000, 50_000),
+        SamplerSettings(2**53 - 1),
+    ]
+    return {
+        "tables": {
+            name: {
+                "entries": table.size,
+                "sha256": hashlib.sha256(table.astype("<i4").tobytes()).hexdigest(),
+                "some": {str(i): int(table[i]) for i in (0, 1, 2, 300, table.size - 1)},
+            }
+            for name, table in tables.items()
+        },
+        "rates": [
+            {
+                "temperature": t,
+                "multiplier": sampling.rate(t)[0],
+                "shift": sampling.rate(t)[1],
+                "deficits": [[x, int(sampling.deficits(np.array([x]), t)[0])] for x in (0, 1, 65_536, 2**32 - 2)],
+            }
+            for t in (1, 3, 700_000, 1_000_000, 1_000_001, 100_000_000, 2**53 - 1)
+        ],
+        "weights": [[d, w] for d, w in zip(deficits, sampling.weights(np.array(deficits)).tolist(), strict=True)],
+        "noise": [[h, x] for h, x in zip(hashes, sampling.noise(np.array(hashes, np.uint64)).tolist(), strict=True)],
+        "draws": {
+            "seed": seed.hex(),
+            "rows": {name: row.tolist() for name, row in rows.items()},
+            "draws": [
+                _integer_draws(name, row, item, seed, allowed)
+                for name, row in rows.items()
+                for item in settings
+                for allowed in (None, [0, 2, 3, 4])
+            ],
+        },
+    }
+
+
+def _integer_draws(
+    name: str, row: np.ndarray, item: SamplerSettings, seed: bytes, allowed: Sequence[int] | None
+) -> dict[str, Any]:
+    mask = None if allowed is None else np.isin(np.arange(row.size), allowed)
+    tokens = [sampling.draw(row, item, seed, position, mask) for position in range(16)]
+    return {"row": name, "settings": item.to_json(), "allowed": allowed, "tokens": tokens}
 
 
 if __name__ == "__main__":

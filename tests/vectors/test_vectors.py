@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.core import sampler_reference as reference
+from tests.engines.exact import sampler_reference as integers
 from tests.ethereum import Account, encode_typed_data, keccak
 from tests.vectors import generate
 
-from assay.core import encoding, merkle
+from assay.core import encoding, merkle, tree16
 from assay.core.bundle import Bundle
 from assay.core.completion import TopLogprobs
 from assay.core.errors import BindingMismatch, EncodingError, InvalidSignature, VerificationError
@@ -21,6 +23,11 @@ from assay.core.keys import recover
 from assay.core.profile import Profile
 from assay.core.receipt import Receipt, verify_signature
 from assay.core.request import LEVELS, Request, SamplerSettings
+from assay.engines.exact.accumulators import decode_chunk
+from assay.engines.exact.chunks import vector_root
+from assay.engines.exact.kernels import sampling as compiled
+from assay.engines.exact.trace_header import Planned, TraceHeader
+from assay.engines.exact.trace_stream import TraceReader, WholePass
 from assay.verify.binding import check_offline
 
 HERE = Path(__file__).parent
@@ -187,3 +194,74 @@ def test_sampler_draws() -> None:
             best = max(scores.values())
             gaps = [best - scores[token] if token in scores else float("inf") for token in range(6)]
             assert gaps == [float(gap) if gap == "inf" else float.fromhex(gap) for gap in case["gaps"]]
+
+
+def test_tree16_proofs() -> None:
+    """Each proof holds, and not for its neighbour's place."""
+    for case in load("tree16/proofs.json"):
+        root, item = bytes.fromhex(case["root"]), bytes.fromhex(case["leaf"])
+        path = [bytes.fromhex(step) for step in case["path"]]
+        tree16.verify(root, case["count"], case["index"], item, path)
+        with pytest.raises(BindingMismatch):
+            tree16.verify(root, case["count"], case["index"] ^ 1, item, path)
+
+
+def test_chunks_and_roots() -> None:
+    """Python's own integers spell the same chunks; the fast code has the same roots; the refused ones are refused."""
+    for case in load("trace/chunks.json"):
+        spelled = [x.to_bytes(case["width"], "little", signed=True) for x in (*case["first"], *[-1] * 253)]
+        data = b"".join(x[:4] for x in spelled) + b"".join(x[4:] for x in spelled)
+        assert hashlib.sha256(data).hexdigest() == case["sha256"]
+        assert decode_chunk(data).tolist() == [*case["first"], *[-1] * 253]
+    for case in load("trace/roots.json"):
+        assert vector_root(generate.accumulators("roots", case["count"], case["bits"])).hex() == case["root"]
+    for case in load("trace/refused.json"):
+        with pytest.raises(EncodingError):
+            decode_chunk(bytes.fromhex(case["hex"]))
+
+
+def test_trace_stream() -> None:
+    """The stream is read, and gives the numbers that its labels say."""
+    case = load("trace/stream.json")
+    header, plan = TraceHeader.decode(case["header"].encode()), [Planned(*item) for item in case["plan"]]
+    reader = TraceReader(header, plan, bytes.fromhex(case["nonce"]))
+    passes = reader.feed(bytes.fromhex(case["stream"]))
+    reader.finish()
+    assert [item.position for item in passes] == [0, 1, 2]
+    for i, item in enumerate(passes):
+        body = generate.accumulators(f"body {i}", header.layout.body, 30)
+        if isinstance(item, WholePass):
+            assert item.head is not None
+            assert item.body.tolist() == body.tolist()
+            assert item.head.tolist() == generate.accumulators(f"head {i}", 16, 38).tolist()
+        else:
+            assert item.body[8:17].tolist() == body[8:17].tolist()
+
+
+def test_integer_sampler_functions() -> None:
+    """The scalar reference has the same tables, deficits, weights and noise."""
+    own = {"exp2": integers.EXP2, "log2": integers.LOG2, "tail": integers.TAIL}
+    for name, case in load("integer_sampler/tables.json").items():
+        table = np.array(own[name], "<i4")
+        assert (table.size, hashlib.sha256(table.tobytes()).hexdigest()) == (case["entries"], case["sha256"])
+        assert {i: own[name][int(i)] for i in case["some"]} == case["some"]
+    for case in load("integer_sampler/rates.json"):
+        for below, deficit in case["deficits"]:
+            assert integers.deficit(below, case["temperature"]) == deficit
+            assert below * case["multiplier"] >> case["shift"] == deficit
+    for deficit, weight in load("integer_sampler/weights.json"):
+        assert integers.weight(deficit) == weight
+    for hashed, noise in load("integer_sampler/noise.json"):
+        assert integers.noise(hashed) == noise
+
+
+def test_integer_sampler_draws() -> None:
+    """The scalar reference and the compiled sampler draw the same tokens."""
+    vectors = load("integer_sampler/draws.json")
+    seed = bytes.fromhex(vectors["seed"])
+    for case in vectors["draws"]:
+        row, settings = vectors["rows"][case["row"]], SamplerSettings(**case["settings"])
+        allowed = None if case["allowed"] is None else [i in case["allowed"] for i in range(len(row))]
+        assert [integers.draw(row, settings, seed, i, allowed) for i in range(16)] == case["tokens"]
+        mask = None if allowed is None else np.array(allowed)
+        assert [compiled.draw(np.array(row), settings, seed, i, mask) for i in range(16)] == case["tokens"]

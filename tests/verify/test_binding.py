@@ -87,7 +87,11 @@ def test_levels_have_the_evidence_that_they_promise() -> None:
     refused(lie(honest("signed"), evidence=bytes(32)), "evidence")
     refused(replace(honest("pinned"), opening=bytes(68)), "opening")
     request = tiny_request()
-    for profile in (replace(PROFILE, regime="free"), replace(PROFILE, sampler="foreign")):
+    for profile in (
+        replace(PROFILE, regime="free"),
+        replace(PROFILE, sampler="gumbel/2"),
+        replace(PROFILE, sampler="foreign"),
+    ):
         refused(bundled(request, completed(request), profile=profile), "level")
 
 
@@ -235,6 +239,9 @@ def test_tokens_that_the_grammar_does_not_allow_are_refused() -> None:
     with pytest.raises(BindingMismatch, match="token 1 is 33") as caught:
         check_with_model(ended("a!c", eog=True), Grammatical(), DIGEST)
     assert caught.value.field == "grammar"
+    with pytest.raises(BindingMismatch, match="token 1 is 33"):
+        whole = replace(PROFILE, sampler="gumbel/2")
+        check_with_model(replace(ended("a!c", eog=True), profile=whole), Grammatical(), DIGEST)
     foreign = ended("a!c", eog=True)
     profile = replace(PROFILE, sampler="foreign")
     check_with_model(replace(foreign, profile=profile), Grammatical(), DIGEST)

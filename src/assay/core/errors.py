@@ -19,7 +19,9 @@ AssayError
     ├── InvalidSignature
     ├── BindingMismatch       the receipt and what it should cover differ
     ├── ReplayMismatch        recomputing gives other numbers
+    ├── TraceMismatch         a trace is not the one that the receipt commits to
     ├── StatisticalMismatch   the numbers are too far away to be honest noise
+    ├── AuditMismatch         an operation of an exact answer is wrong
     └── Equivocation          one key signed two different receipts under one sequence number
 """
 
@@ -172,6 +174,14 @@ class ReplayMismatch(VerificationError):
         self.actual = actual
 
 
+class TraceMismatch(VerificationError):
+    """A served trace is not what the receipt commits to; `position` counts tokens from 0, the prompt's first."""
+
+    def __init__(self, message: str, *, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+
+
 class StatisticalMismatch(VerificationError):
     """A calibrated test rejects: `statistic` is over `threshold`."""
 
@@ -184,3 +194,15 @@ class StatisticalMismatch(VerificationError):
 
 class Equivocation(VerificationError):
     """One key signed two different receipts under one sequence number: fraud by itself."""
+
+
+class AuditMismatch(VerificationError):
+    """An operation of a pass is not what the model gives for the numbers before it."""
+
+    def __init__(self, message: str, *, position: int, layer: int | None, operation: str) -> None:
+        """`position`: of the token, the prompt's first is 0. `layer`: from 0; None for the head."""
+        where = f"at position {position}" + ("" if layer is None else f" in layer {layer}")
+        super().__init__(f"{message} {where}")
+        self.position = position
+        self.layer = layer
+        self.operation = operation

@@ -23,6 +23,12 @@ Tag: TypeAlias = Literal[
     "assay/merkle-leaf/1",
     "assay/merkle-node/1",
     "assay/merkle-root/1",
+    "assay/exact-chunk/1",
+    "assay/exact-node/1",
+    "assay/exact-root/1",
+    "assay/exact-token/1",
+    "assay/exact-parameter/1",
+    "assay/exact-challenge/1",
 ]
 """Every domain in use; the number rises when what is hashed under it changes."""
 
@@ -31,7 +37,8 @@ ZERO = bytes(32)
 
 
 @cache
-def _prefix(tag: Tag) -> bytes:
+def prefix(tag: Tag) -> bytes:
+    """The 64 bytes, one block of SHA-256, that precede whatever is hashed under a tag."""
     return hashlib.sha256(tag.encode("ascii")).digest() * 2
 
 
@@ -40,7 +47,7 @@ def digest(tag: Tag, *parts: bytes | memoryview) -> Digest:
 
     Parts are concatenated: callers pass at most one part of variable length, and that one last.
     """
-    state = hashlib.sha256(_prefix(tag))
+    state = hashlib.sha256(prefix(tag))
     for part in parts:
         state.update(part)
     return state.digest()

@@ -11,8 +11,9 @@ from assay.core.errors import EncodingError
 from assay.core.hashing import Digest, digest
 from assay.core.request import natural, text
 
-SamplerKind: TypeAlias = Literal["gumbel/1", "foreign"]
-"""`gumbel/1`: the seeded sampler of `core/sampler.py`. `foreign`: a server's own, which only its statistics check."""
+SamplerKind: TypeAlias = Literal["gumbel/1", "gumbel/2", "foreign"]
+"""`gumbel/1`: the seeded sampler of `core/sampler.py`. `gumbel/2`: the same in whole numbers, of whole-number logits
+(`engines/exact/sampling.py`). `foreign`: a server's own, which only its statistics check."""
 SAMPLERS: Final[tuple[SamplerKind, ...]] = get_args(SamplerKind)
 
 

@@ -10,7 +10,7 @@ from assay.core.encoding import MAX_INTEGER, Json, b64, canonical, unb64
 from assay.core.errors import EncodingError
 from assay.core.hashing import Digest, digest
 
-Level: TypeAlias = Literal["signed", "statistical", "pinned"]
+Level: TypeAlias = Literal["signed", "statistical", "pinned", "exact"]
 """Assurance levels, weakest first."""
 LEVELS: tuple[Level, ...] = get_args(Level)
 

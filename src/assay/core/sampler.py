@@ -58,7 +58,7 @@ def draw(
     ids, deficit = _candidates(row, settings, allowed)
     if settings.temperature == 0:
         return int(ids[0])
-    return int(ids[_winner(_hashes(seed, position, ids), deficit)])
+    return int(ids[_winner(hashes_at(seed, position, ids), deficit)])
 
 
 def redraw(
@@ -78,7 +78,7 @@ def redraw(
         if not 0 <= token < row.size or (allowed is not None and not allowed[token]):
             return Draw(int(ids[0]), float("inf"))
         return Draw(int(ids[0]), float(row[ids[0]]) - float(row[token]))
-    hashes = _hashes(seed, position, ids)
+    hashes = hashes_at(seed, position, ids)
     best = _winner(hashes, deficit)
     where = np.flatnonzero(ids == token)
     if not where.size:
@@ -202,14 +202,15 @@ def _total(weight: np.ndarray) -> int:
 
 
 @lru_cache(maxsize=64)
-def _position_key(seed: bytes, position: int) -> int:
+def position_key(seed: bytes, position: int) -> int:
+    """The generator's 64-bit key at output position `position` (from 0). `seed`: 32 bytes."""
     return int.from_bytes(hashlib.sha256(seed + position.to_bytes(8, "big")).digest()[:8], "big")
 
 
-def _hashes(seed: bytes, position: int, ids: np.ndarray) -> np.ndarray:
+def hashes_at(seed: bytes, position: int, ids: np.ndarray) -> np.ndarray:
     """Upper 32 bits of SplitMix64 (Steele, Lea, Flood 2014) at counter `id`, keyed per position: uint64 [ids]."""
     with np.errstate(over="ignore"):
-        z = np.uint64(_position_key(seed, position)) + (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(
+        z = np.uint64(position_key(seed, position)) + (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(
             0x9E3779B97F4A7C15
         )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import numpy as np
+from typing_extensions import override
 
 from assay.core.completion import Prompt, Step, StepStop, TopLogprobs
 from assay.core.errors import ContextOverflow, InvalidRequest
@@ -14,6 +16,9 @@ from assay.core.ports import PromptReader
 from assay.core.request import Request
 from assay.core.sampler import draw, top_logprobs
 from assay.engines.text import TextStream
+
+Row = TypeVar("Row")
+"""What an engine gives after a token: logits, in its own kind of numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class Picked:
     """Why it is the last one; only a stop text shows later, in `Answering.finish`."""
 
 
-class Answering:
+class AnswerPath(ABC, Generic[Row]):
     """The state of one answer: feed it a row of logits, it gives the next step.
 
     `pick` is what the next decode waits for. `finish` may run in another thread beside it and beside the next `pick`,
@@ -49,23 +54,23 @@ class Answering:
         room = context - len(prompt.tokens)
         self.limit: Final = min(request.max_tokens, room) if request.max_tokens else room
         self.tokens: list[int] = []
-        self._request = request
-        self._seed = request.seed
+        self.request: Final = request
+        self.seed: Final = request.seed
+        self.logprobs: Final = logprobs
         self._tokenizer = reader.tokenizer
         self._constraint = reader.constraint(request)
         self._text = TextStream(reader.tokenizer.piece, request.stop)
-        self._logprobs = logprobs
 
-    def step(self, row: np.ndarray) -> Step:
-        """Choose the next token from logits, float32 [n_vocab], and say what it adds.
+    def step(self, row: Row) -> Step:
+        """Choose the next token from logits, and say what it adds.
 
         Raises:
             EngineError: the logits are not finite.
         """
         return self.finish(row, self.pick(row))
 
-    def pick(self, row: np.ndarray) -> Picked:
-        """Choose the next token from logits, float32 [n_vocab].
+    def pick(self, row: Row) -> Picked:
+        """Choose the next token from logits.
 
         Raises:
             EngineError: the logits are not finite.
@@ -79,27 +84,43 @@ class Answering:
         ends = "stop" if self._tokenizer.is_eog(token) else "length" if index + 1 >= self.limit else None
         return Picked(index, token, ends)
 
-    def finish(self, row: np.ndarray, picked: Picked) -> Step:
+    def finish(self, row: Row, picked: Picked) -> Step:
         """Say what a picked token adds: text, evidence, log-probabilities. `row`: as `pick` had it."""
-        leaf, top = self._observe(row, picked.token)
+        leaf, top = self.observe(row, picked)
         text = self._text.push(picked.token)
         stop = "stop" if self._text.stopped else picked.stop
         if stop:
             text += self._text.finish()
         return Step(picked.index, picked.token, text, leaf, top, stop)
 
-    def choose(self, row: np.ndarray, index: int, allowed: np.ndarray | None) -> int:
+    @abstractmethod
+    def choose(self, row: Row, index: int, allowed: np.ndarray | None) -> int:
         """The token that logits, settings and seed give at output position `index`."""
-        return draw(row, self._request.sampler, self._seed, index, allowed)
 
-    def _observe(self, row: np.ndarray, token: int) -> tuple[bytes, TopLogprobs | None]:
-        level = self._request.level
-        if self._logprobs is None and level != "statistical":
+    @abstractmethod
+    def observe(self, row: Row, picked: Picked) -> tuple[bytes, TopLogprobs | None]:
+        """The evidence leaf of a picked token, and its log-probabilities if they were asked for."""
+
+    def shown(self, top: TopLogprobs, token: int, most: int) -> TopLogprobs:
+        """The `most` best of `top`, and the bytes of all."""
+        ids, piece = top.ids[:most], self._tokenizer.piece
+        return TopLogprobs(top.chosen, ids, top.logprobs[:most], piece(token), tuple(map(piece, ids)))
+
+
+class Answering(AnswerPath[np.ndarray]):
+    """An answer from logits in float32 [n_vocab], with the sampler `gumbel/1`."""
+
+    @override
+    def choose(self, row: np.ndarray, index: int, allowed: np.ndarray | None) -> int:
+        """See `AnswerPath.choose`."""
+        return draw(row, self.request.sampler, self.seed, index, allowed)
+
+    @override
+    def observe(self, row: np.ndarray, picked: Picked) -> tuple[bytes, TopLogprobs | None]:
+        """See `AnswerPath.observe`."""
+        level = self.request.level
+        if self.logprobs is None and level != "statistical":
             return (logits_leaf(row) if level == "pinned" else b""), None
-        top = top_logprobs(row, token, max(self._logprobs or 0, TOP_K if level == "statistical" else 0))
+        top = top_logprobs(row, picked.token, max(self.logprobs or 0, TOP_K if level == "statistical" else 0))
         leaf = top_leaf(top) if level == "statistical" else logits_leaf(row) if level == "pinned" else b""
-        if self._logprobs is None:
-            return leaf, None
-        ids = top.ids[: self._logprobs]
-        piece = self._tokenizer.piece
-        return leaf, TopLogprobs(top.chosen, ids, top.logprobs[: self._logprobs], piece(token), tuple(map(piece, ids)))
+        return leaf, None if self.logprobs is None else self.shown(top, picked.token, self.logprobs)

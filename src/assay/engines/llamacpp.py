@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Final
 
 from assay.core.completion import Prompt, Step
-from assay.core.errors import AssayError
 from assay.core.hashing import Digest
 from assay.core.profile import Profile
-from assay.core.request import LEVELS, Level, Request
+from assay.core.request import Level, Request
 from assay.engines.answering import Answering
 from assay.engines.llama_context import KvType
 from assay.engines.llama_model import LlamaModel
 from assay.engines.llama_reader import LlamaReader
 from assay.engines.llama_regime import Regime, file_refusal, not_pinned, open_context, probe, profile_of
-from assay.engines.scheduler import Job, Scheduler
+from assay.engines.scheduler import Scheduler
+from assay.engines.streaming import stream
 
 _CHUNK: Final = 64
 """Most tokens of a prompt in one pass: what other answers wait for."""
@@ -26,7 +24,7 @@ _CHUNK: Final = 64
 def levels_of(model: LlamaModel, regime: Regime) -> tuple[Level, ...]:
     """What can be promised of a model in a regime: no level whose checks nobody could make."""
     if regime == "pinned":
-        return LEVELS
+        return ("signed", "statistical", "pinned")
     return ("signed",) if file_refusal(model) else ("signed", "statistical")
 
 
@@ -75,32 +73,13 @@ class LlamaEngine:
         """Answers under way."""
         return self._scheduler.active
 
-    async def generate(
-        self, request: Request, prompt: Prompt, *, top_logprobs: int | None = None
-    ) -> AsyncIterator[Step]:
+    def generate(self, request: Request, prompt: Prompt, *, top_logprobs: int | None = None) -> AsyncIterator[Step]:
         """See `Engine.generate`."""
-        loop = asyncio.get_running_loop()
-        steps: asyncio.Queue[Step | AssayError] = asyncio.Queue()
 
-        def emit(item: Step | AssayError) -> None:
-            with suppress(RuntimeError):  # the loop is closed: the program ends, and nobody waits any more
-                loop.call_soon_threadsafe(steps.put_nowait, item)
+        def begin() -> Answering:
+            return self._answering(request, prompt, self.reader, context=self.profile.context, logprobs=top_logprobs)
 
-        answering = await asyncio.to_thread(
-            self._answering, request, prompt, self.reader, context=self.profile.context, logprobs=top_logprobs
-        )
-        job = Job(answering, prompt.tokens, emit)
-        self._scheduler.submit(job)
-        try:
-            while True:
-                item = await steps.get()
-                if isinstance(item, AssayError):
-                    raise item
-                yield item
-                if item.stop:
-                    return
-        finally:
-            job.cancelled = True
+        return stream(self._scheduler, begin, prompt.tokens)
 
     def close(self) -> None:
         """Break off all answers and free the context (the model stays open)."""

@@ -16,19 +16,20 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
-
-import numpy as np
+from typing import Generic, Protocol, TypeVar
 
 from assay.core.completion import Step
 from assay.core.errors import AssayError, Busy, EngineError
-from assay.engines.answering import Answering, Picked
+from assay.engines.answering import AnswerPath, Picked, Row
 
 Emit = Callable[[Step | AssayError], None]
 """Called in a thread of the scheduler's with each step, and with an error if the answer breaks; must not block."""
 
 
-class Decoder(Protocol):
+_Given = TypeVar("_Given", covariant=True)
+
+
+class Decoder(Protocol[_Given]):
     """The calls of a context that the scheduler makes (see `engines/llama_context.py`)."""
 
     def decode(
@@ -41,8 +42,8 @@ class Decoder(Protocol):
         """Run the model over a batch; a single id or flag holds for all tokens."""
         ...
 
-    def logits(self, index: int) -> np.ndarray:
-        """Logits after the batch's token `index`."""
+    def logits(self, index: int) -> _Given:
+        """Logits after the batch's token `index`: good until the decode after the next has begun."""
         ...
 
     def seq_rm(self, seq: int, start: int = 0, end: int = -1) -> bool:
@@ -51,10 +52,10 @@ class Decoder(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class Job(Generic[Row]):
     """One answer under way."""
 
-    answering: Answering
+    answering: AnswerPath[Row]
     prompt: tuple[int, ...]
     emit: Emit
     cancelled: bool = False
@@ -68,24 +69,24 @@ class Job:
 
 
 @dataclass(slots=True)
-class Slot:
+class Slot(Generic[Row]):
     """A sequence of the KV cache."""
 
     index: int
     cached: list[int] = field(default_factory=list)
     """Tokens whose keys and values are in the cache, in order."""
-    job: Job | None = None
+    job: Job[Row] | None = None
 
 
-class Scheduler:
+class Scheduler(Generic[Row]):
     """Runs jobs on `parallel` slots of a decoder, in a thread of its own, until `close`."""
 
-    def __init__(self, decoder: Decoder, *, parallel: int, chunk: int, reusable: bool) -> None:
+    def __init__(self, decoder: Decoder[Row], *, parallel: int, chunk: int, reusable: bool) -> None:
         """`chunk`: most tokens of a prompt in one pass. `reusable`: the cache can be cut at any position."""
         self._decoder = decoder
         self._chunk = chunk
         self._reusable = reusable
-        self._slots = [Slot(index) for index in range(parallel)]
+        self._slots: list[Slot[Row]] = [Slot(index) for index in range(parallel)]
         self._changed = threading.Condition()
         self._closing = False
         self._passes = 0
@@ -99,7 +100,7 @@ class Scheduler:
         """Answers under way."""
         return sum(slot.job is not None and not slot.job.cancelled for slot in self._slots)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job[Row]) -> None:
         """Start a job; its steps come through `job.emit`.
 
         Raises:
@@ -142,7 +143,7 @@ class Scheduler:
                 self._fail(busy, _engine_error(error))
         self._fail([slot for slot in self._slots if slot.job is not None], EngineError("the engine is shutting down"))
 
-    def _pass(self, busy: list[Slot]) -> None:
+    def _pass(self, busy: list[Slot[Row]]) -> None:
         """One token of every answer that is generating, then a chunk of the prompt that has waited longest.
 
         In two decodes, each with its rows in the order of the slots: llama.cpp runs rows of neighbouring sequences
@@ -162,7 +163,7 @@ class Scheduler:
         if reading:
             self._read(*min(reading, key=lambda pair: pair[1].turn))
 
-    def _read(self, slot: Slot, job: Job) -> None:
+    def _read(self, slot: Slot[Row], job: Job[Row]) -> None:
         """The next chunk of a prompt."""
         if not job.started:
             # The prompt's last token is read in any case: its logits are needed.
@@ -178,7 +179,7 @@ class Scheduler:
         if done:
             self._advance(slot, job, len(chunk) - 1)
 
-    def _trim(self, slot: Slot, keep: int) -> None:
+    def _trim(self, slot: Slot[Row], keep: int) -> None:
         if keep == len(slot.cached):
             return
         if not self._reusable or not self._decoder.seq_rm(slot.index, keep, -1):
@@ -186,7 +187,7 @@ class Scheduler:
             keep = 0
         del slot.cached[keep:]
 
-    def _advance(self, slot: Slot, job: Job, index: int) -> None:
+    def _advance(self, slot: Slot[Row], job: Job[Row], index: int) -> None:
         """Pick a job's next token. What breaks here, a sampler or a grammar, is the job's own failure."""
         if job.cancelled:
             return
@@ -208,12 +209,12 @@ class Scheduler:
             finishing.result()
         self._finishing.clear()
 
-    def _release(self, slot: Slot, job: Job) -> None:
+    def _release(self, slot: Slot[Row], job: Job[Row]) -> None:
         with self._changed:
             if slot.job is job:
                 slot.job = None
 
-    def _fail(self, slots: list[Slot], error: AssayError) -> None:
+    def _fail(self, slots: list[Slot[Row]], error: AssayError) -> None:
         """A decode failed: what the cache holds is unknown, so every answer in it ends and the slots start afresh."""
         self._settle()
         for slot in slots:
@@ -226,7 +227,7 @@ class Scheduler:
                 job.emit(error)
 
 
-def _finish(job: Job, row: np.ndarray, picked: Picked) -> None:
+def _finish(job: Job[Row], row: Row, picked: Picked) -> None:
     """Work out what a token adds, and hand it over."""
     if job.cancelled:
         return

@@ -68,7 +68,7 @@ def check_with_model(bundle: Bundle, reader: PromptReader, model_digest: Digest)
             raise BindingMismatch("tokens", f"token {index} is {token}, and the model knows {vocabulary} tokens")
     _check_opened_ids(bundle, vocabulary)
     _check_end(bundle, reader.tokenizer)
-    if bundle.profile.sampler == "gumbel/1":  # other samplers mask by grammars of their own
+    if bundle.profile.sampler != "foreign":  # other samplers mask by grammars of their own
         _check_grammar(bundle, reader)
     return prompt
 
@@ -143,7 +143,7 @@ def _check_opened_ids(bundle: Bundle, vocabulary: int) -> None:
         if max(ids) >= vocabulary:
             raise BindingMismatch("opening", f"leaf {index} names a token that the model does not know")
         # Other servers may give fewer alternatives than a leaf has room for.
-        if bundle.profile.sampler == "gumbel/1" and len(ids) < min(TOP_K, vocabulary):
+        if bundle.profile.sampler != "foreign" and len(ids) < min(TOP_K, vocabulary):
             raise BindingMismatch("opening", f"leaf {index} names a token twice")
 
 

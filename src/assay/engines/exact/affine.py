@@ -113,7 +113,10 @@ def _integers(scales: np.ndarray, name: str) -> np.ndarray:
 
 
 def _in_range(q: np.ndarray, scale: np.ndarray, offset: np.ndarray, block: int) -> Matrix:
-    """Into 32 bits: where that is too narrow, all of the matrix is rounded by the same power of two."""
+    """Into 32 bits: where that is too narrow, all of the matrix is rounded by the same power of two.
+
+    A power of two that all numbers share is taken out: what a trace commits to has so many bits fewer.
+    """
     largest = max(int(np.abs(scale).max(initial=0)), int(np.abs(offset).max(initial=0)))
     excess = max(0, largest.bit_length() - 31)
     if excess:
@@ -121,7 +124,10 @@ def _in_range(q: np.ndarray, scale: np.ndarray, offset: np.ndarray, block: int) 
         scale, offset = (scale + half) >> excess, (offset + half) >> excess
         top = np.int64(2**31 - 1)
         scale, offset = np.minimum(scale, top), np.minimum(offset, top)
-    return Matrix(q, scale.astype(np.int32), offset.astype(np.int32), block, FRACTION - excess)
+    shared = int(np.bitwise_or.reduce(scale, axis=None) | np.bitwise_or.reduce(offset, axis=None))
+    common = (shared & -shared).bit_length() - 1 if shared else 0
+    scale, offset = (scale >> common).astype(np.int32), (offset >> common).astype(np.int32)
+    return Matrix(q, scale, offset, block, FRACTION - excess - common)
 
 
 def _typed(data: np.ndarray, kind: Kind) -> np.ndarray:

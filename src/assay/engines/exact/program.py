@@ -1,15 +1,26 @@
-"""A converted model as the kernels want it: flat arrays, and a table of where everything is."""
+"""A converted model as the kernels want it: packed matrices, flat arrays, and tables of where everything is."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
+from assay.core.errors import EngineError
+from assay.core.hashing import Digest
 from assay.engines.exact.affine import Matrix
 from assay.engines.exact.kernels.layers import PRODUCTS, Plan, Shape
-from assay.engines.exact.reference import Gain, Layer, Model
+from assay.engines.exact.kernels.products import describe
+from assay.engines.exact.layout import Layout, Rows
+from assay.engines.exact.packed import Packed, pack, unpack_row
+from assay.engines.exact.parameters import model_root
+from assay.engines.exact.reference import EMBEDDING_LIMIT, RESIDUAL, Gain, Layer, Model, into_stream
+from assay.engines.exact.whole import round_shift
+
+PLAN_ARRAYS: Final = ("gains", "gain_at", "biases", "bias_at", "turns", "windows")
+"""Names of `Program.parameters`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,70 +28,113 @@ class Program:
     """What a runner needs of a model."""
 
     shape: Shape
-    plan: Plan
-    body_size: int
-    """Accumulators of all layers."""
-    vocabulary: int
-    model: Model
-    keep: tuple[object, ...]
+    products: tuple[Packed, ...]
+    """Seven of each layer, then the head."""
+    embedding: Packed
+    """The head itself where the model has tied them."""
+    embedding_scale: int
+    """See `reference.Model`."""
+    parameters: Mapping[str, np.ndarray]
+    """The arrays of `Plan` that the model decides."""
+    root: Digest
+    """Over everything that decides the numbers; see `parameters.py`."""
+    plan: Plan = field(init=False)
+    layout: Layout = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = [packed.rows for packed in self.products[:PRODUCTS]]
+        layer = Rows(*rows)
+        object.__setattr__(self, "layout", Layout((layer,) * self.shape.layers, self.products[-1].rows))
+        query = rows[0]
+        plan = Plan(
+            **{name: self.parameters[name] for name in PLAN_ARRAYS},
+            products=np.array([describe(packed) for packed in self.products], np.int64),
+            offsets=np.array([0, query + 1, *(np.cumsum(rows[1:-1]) + query + 1), query], np.int64),
+            sizes=np.array(rows, np.int64),
+            layer_size=layer.total,
+        )
+        object.__setattr__(self, "plan", plan)
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are 0 .. vocabulary - 1."""
+        return self.layout.head
 
     def embed(self, token: int, out: np.ndarray) -> None:
-        """Write a token's row of the embedding."""
-        from assay.engines.exact.reference import embed
+        """Write a token's embedding, `reference.embed`, to int64 [width].
 
-        out[:] = embed(self.model, token)
+        Raises:
+            EngineError: there is no such token.
+        """
+        if not 0 <= token < self.embedding.rows:
+            raise EngineError(f"token {token} is not in the vocabulary of {self.embedding.rows} tokens")
+        x, fraction = unpack_row(self.embedding, token), self.embedding.fraction
+        if self.embedding_scale:
+            x = np.clip(x, -EMBEDDING_LIMIT, EMBEDDING_LIMIT) * self.embedding_scale
+        else:
+            fraction -= RESIDUAL
+        out[:] = into_stream(round_shift(x, fraction))
 
 
 def program_of(model: Model) -> Program:
     """Lay a model out."""
     layers = model.layers
-    gains: list[np.ndarray] = []
-    biases: list[np.ndarray] = []
-    keep: list[object] = []
-
-    def place(parts: list[np.ndarray], part: np.ndarray) -> tuple[int, int]:
-        start = sum(map(len, parts))
-        parts.append(part)
-        return start, start + len(part)
-
-    def gain_at(gain: Gain | None) -> tuple[int, int, int]:
-        return (0, 0, 0) if gain is None else (*place(gains, gain.weight.astype(np.int32)), gain.fraction)
-
-    def bias_at(bias: np.ndarray | None) -> tuple[int, int]:
-        return (0, 0) if bias is None else place(biases, bias)
-
-    def fields(matrix: Matrix) -> list[int]:
-        whole = matrix.whole()
-        keep.append(whole)
-        return [matrix.fraction, *matrix.shape, whole.ctypes.data]
-
-    def products(layer: Layer) -> tuple[Matrix, ...]:
-        return layer.query, layer.key, layer.value, layer.output, layer.gate, layer.up, layer.down
-
-    rows = [matrix.shape[0] for matrix in products(layers[0])]
-    nothing = (0, 0, 0)
+    gains, biases = _Flat(np.dtype(np.int32)), _Flat(np.dtype(np.int64))
     gain_table = [
-        [gain_at(g) for g in (layer.attention_norm, layer.feed_norm, layer.query_norm, layer.key_norm,
-                              layer.attention_after, layer.feed_after)]
+        [gains.place(gain) for gain in (layer.attention_norm, layer.feed_norm, layer.query_norm, layer.key_norm,
+                                        layer.attention_after, layer.feed_after)]
         for layer in layers
-    ] + [[gain_at(model.norm)] + [nothing] * 5]  # fmt: skip
-    bias_table = [[bias_at(b) for b in (layer.query_bias, layer.key_bias, layer.value_bias)] for layer in layers]
-    plan = Plan(
-        gains=np.concatenate(gains),
-        gain_at=np.array(gain_table, np.int64),
-        biases=np.concatenate(biases or [np.zeros(0, np.int64)]),
-        bias_at=np.array(bias_table, np.int64),
-        turns=np.array([layer.turns for layer in layers], np.uint64),
-        windows=np.array([layer.window for layer in layers], np.int64),
-        products=np.array(
-            [fields(m) for layer in layers for m in products(layer)] + [fields(model.head)], np.int64
-        ),
-        offsets=np.cumsum([0, *rows[:-1]]).astype(np.int64),
-        layer_size=sum(rows),
-    )
+    ]  # fmt: skip
+    gain_table.append([gains.place(model.norm), *[gains.place(None)] * 5])
+    bias_table = [
+        [biases.place(bias)[:2] for bias in (layer.query_bias, layer.key_bias, layer.value_bias)] for layer in layers
+    ]
+    products = tuple(pack(matrix) for layer in layers for matrix in _products(layer))
+    head = pack(model.head)
     shape = Shape(
-        layers=len(layers), width=model.width, heads=model.heads, kv_heads=model.kv_heads,
-        head_width=model.head_width, feed=rows[4], epsilon=model.epsilon, score_scale=model.score_scale,
-        halves=int(model.halves), gelu=int(model.gate == "gelu"), norm_fraction=0,
-    )  # fmt: skip
-    return Program(shape, plan, sum(rows) * len(layers), model.head.shape[0], model, tuple(keep))
+        layers=len(layers),
+        width=model.width,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_width=model.head_width,
+        feed=layers[0].gate.shape[0],
+        epsilon=model.epsilon,
+        score_scale=model.score_scale,
+        halves=int(model.halves),
+        gelu=int(model.gate == "gelu"),
+    )
+    return Program(
+        shape,
+        (*products, head),
+        head if model.head is model.embedding else pack(model.embedding),
+        model.embedding_scale,
+        {
+            "gains": gains.array,
+            "gain_at": np.array(gain_table, np.int64),
+            "biases": biases.array,
+            "bias_at": np.array(bias_table, np.int64),
+            "turns": np.array([layer.turns for layer in layers], np.uint64),
+            "windows": np.array([layer.window for layer in layers], np.int64),
+        },
+        model_root(model),
+    )
+
+
+def _products(layer: Layer) -> tuple[Matrix, ...]:
+    return layer.query, layer.key, layer.value, layer.output, layer.gate, layer.up, layer.down
+
+
+class _Flat:
+    """Vectors one behind the other."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.array = np.zeros(0, dtype)
+
+    def place(self, vector: Gain | np.ndarray | None) -> tuple[int, int, int]:
+        """Start, end and fraction bits of a vector that is added; of none, zeros."""
+        if vector is None:
+            return 0, 0, 0
+        numbers, fraction = (vector.weight, vector.fraction) if isinstance(vector, Gain) else (vector, 0)
+        start = self.array.size
+        self.array = np.concatenate([self.array, numbers.astype(self.array.dtype)])
+        return start, self.array.size, fraction

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+import mmap
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from math import prod
 from typing import Final
 
 import numpy as np
 
 from assay.core.errors import EngineError
-from assay.engines.exact.kernels.layers import PRODUCTS, Cache, Desk, Plan, Shape, run
+from assay.engines.exact.kernels.layers import Cache, Desk, Shape, Test, remember, run
+from assay.engines.exact.kernels.tile import SLOT
+from assay.engines.exact.packed import RECORD
 from assay.engines.exact.program import Program
 
 _SPARE: Final = 64
 """Entries that kernels may touch beyond the positions in use."""
 
 
+NO_TEST: Final = Test(
+    np.zeros((0, 0), np.int32), np.zeros((0, 3, 0), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64),
+    np.zeros(0, np.int64),
+)  # fmt: skip
+
+
 class Runner:
     """One model's passes, up to `batch` tokens each, for `sequences` sequences of up to `positions` tokens.
 
-    Implements `scheduler.Decoder`. Not for use from several threads at once.
+    Positions that come again are overwritten. Not for use from several threads at once.
     """
 
     def __init__(self, program: Program, *, sequences: int, positions: int, batch: int, threads: int) -> None:
@@ -32,10 +41,10 @@ class Runner:
         tiles = -(-positions // 16)
         per_head = (shape.layers, sequences, shape.kv_heads)
         self._cache: Final = Cache(
-            keys=np.zeros((*per_head, tiles, shape.head_width // 2, 16, 2), np.int16),
-            key_fractions=np.zeros((*per_head, tiles * 16), np.int32),
-            values=np.zeros((*per_head, tiles * 8, shape.head_width, 2), np.int16),
-            value_fractions=np.zeros((*per_head, tiles * 16), np.int32),
+            keys=_sparse((*per_head, tiles, shape.head_width // 2, 16, 2), np.dtype(np.int16)),
+            key_fractions=_sparse((*per_head, tiles * 16), np.dtype(np.int32)),
+            values=_sparse((*per_head, tiles * 8, shape.head_width, 2), np.dtype(np.int16)),
+            value_fractions=_sparse((*per_head, tiles * 16), np.dtype(np.int32)),
         )
         self._desk: Final = _desk(shape, batch, positions, threads)
         self._passes: Final = (_Pass(program, batch), _Pass(program, batch))
@@ -65,11 +74,57 @@ class Runner:
         wants = [want_logits] * count if isinstance(want_logits, bool) else want_logits
         wanted = np.flatnonzero(np.array(wants, bool))
         done.start(wanted)
+        self._run(tokens, sequences, positions, done, wanted, NO_TEST)
+
+    def test(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        bodies: Sequence[np.ndarray],
+        heads: Mapping[int, np.ndarray],
+        test: Test,
+    ) -> np.ndarray:
+        """Test passes of sequence 0 instead of computing them: what is wrong first with each, as `layers.run` says it.
+
+        `bodies` int64 [accumulators of all layers] for each token; `heads` int64 [vocabulary] for those that have one,
+        whose `logits` are there afterwards.
+        """
+        self._turn ^= 1
+        done = self._passes[self._turn]
+        wanted = np.array(sorted(heads), np.int64)
+        done.start(wanted)
+        for n, body in enumerate(bodies):
+            done.body[n] = body
+        for m, n in enumerate(wanted):
+            done.head[m] = heads[int(n)]
+        test.failed[:] = -1
+        self._run(tokens, np.zeros(len(tokens), np.int64), positions, done, wanted, test)
+        return test.failed[: len(tokens)]
+
+    def remember(self, positions: Sequence[int], bodies: Sequence[np.ndarray]) -> None:
+        """Take the keys and values of sequence 0's tokens from what their passes committed to, unchecked."""
+        done = self._passes[self._turn]
+        for n, body in enumerate(bodies):
+            done.body[n] = body
+        remember(
+            self.program.shape, self.program.plan, self._cache, self._desk, np.zeros(len(positions), np.int64),
+            np.array(positions, np.int64), done.body,
+        )  # fmt: skip
+
+    def _run(
+        self,
+        tokens: Sequence[int],
+        sequences: np.ndarray,
+        positions: Sequence[int],
+        done: _Pass,
+        wanted: np.ndarray,
+        test: Test,
+    ) -> None:
         for n, token in enumerate(tokens):
             self.program.embed(token, self._desk.stream[n])
         arguments = (
             self.program.shape, self.program.plan, self._cache, self._desk, sequences, np.array(positions, np.int64),
-            done.body, wanted, done.head, done.logits,
+            done.body, wanted, done.head, done.logits, test,
         )  # fmt: skip
         others = [self._helpers.submit(run, *arguments, n, self._threads) for n in range(1, self._threads)]
         run(*arguments, 0, self._threads)
@@ -89,10 +144,6 @@ class Runner:
         """int64: the accumulators of all layers of the last pass's token `index`."""
         return self._passes[self._turn].body[index]
 
-    def seq_rm(self, seq: int, start: int = 0, end: int = -1) -> bool:
-        """Forget positions: they are overwritten when they come again."""
-        return True
-
     def close(self) -> None:
         """End the threads."""
         self._helpers.shutdown()
@@ -103,7 +154,7 @@ class _Pass:
 
     def __init__(self, program: Program, batch: int) -> None:
         self._vocabulary: Final = program.vocabulary
-        self.body: Final = np.zeros((batch, program.body_size), np.int64)
+        self.body: Final = np.zeros((batch, program.layout.body), np.int64)
         self.head = np.zeros((1, program.vocabulary), np.int64)
         self.logits = np.zeros((1, program.vocabulary), np.int32)
         self.place: dict[int, int] = {}
@@ -115,13 +166,25 @@ class _Pass:
         self.place = {int(index): place for place, index in enumerate(wanted)}
 
 
+def _sparse(dims: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that take no memory before they are written to, page by page: most positions are never reached."""
+    room = mmap.mmap(-1, prod(dims) * dtype.itemsize)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # huge pages would be filled by the first position of each head
+        room.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(room, dtype).reshape(dims)
+
+
 def _desk(shape: Shape, batch: int, positions: int, threads: int) -> Desk:
     widest = max(shape.width, shape.heads * shape.head_width, shape.feed)
+    slots = np.zeros((batch * -(-widest // RECORD), SLOT), np.int8)
     return Desk(
         stream=np.zeros((batch, shape.width), np.int64),
         x=np.zeros((batch, widest), np.int16),
         fractions=np.zeros(batch, np.int64),
-        ready=np.zeros(batch * 2 * 65536, np.uint8),
+        slots=slots,
+        halves_of_slots=slots.view(np.int16),
+        words_of_slots=slots.view(np.int32),
+        shift=np.zeros(batch, np.int64),
         queries=np.zeros((batch, shape.heads, shape.head_width), np.int16),
         query_fractions=np.zeros((batch, shape.heads), np.int64),
         mixed=np.zeros((batch, shape.heads, shape.head_width), np.int64),

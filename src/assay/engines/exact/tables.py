@@ -1,4 +1,4 @@
-"""The tables of the exact semantics: powers of two, the logistic function and the sine, as whole numbers.
+"""The tables of the exact semantics: powers of two, logarithms, logistic function and sine, as whole numbers.
 
 They are part of the semantics (docs/protocol.md), so they are computed with `decimal`, whose arithmetic is defined to
 the last digit (General Decimal Arithmetic Specification 1.70), and never with a platform's maths library.
@@ -29,6 +29,10 @@ SINE_BITS: Final = 30
 """Fraction bits of `sine_table`."""
 SINE_STEPS: Final = 12
 """It has 2^12 intervals for the whole turn."""
+LOG2_BITS: Final = 30
+"""Fraction bits of `log2_table` and `tail_table`."""
+LOG2_STEPS: Final = 10
+"""`log2_table` has 2^10 intervals between 1 and 2, `tail_table` as many for each unit."""
 
 
 @lru_cache(maxsize=1)
@@ -47,6 +51,20 @@ def sigmoid_table() -> np.ndarray:
         _DIGITS.divide(Decimal(1 << SIGMOID_BITS), 1 + _DIGITS.exp(Decimal(-i) / (1 << SIGMOID_STEPS)))
         for i in range((SIGMOID_REACH << SIGMOID_STEPS) + 1)
     )
+
+
+@lru_cache(maxsize=1)
+def log2_table() -> np.ndarray:
+    """int32 [1025]: entry i is 2^30 log2(1 + i/1024), rounded half to even."""
+    return _rounded(_log2(1 + Decimal(i) / (1 << LOG2_STEPS)) * (1 << LOG2_BITS) for i in range((1 << LOG2_STEPS) + 1))
+
+
+@lru_cache(maxsize=1)
+def tail_table() -> np.ndarray:
+    """int32 [513]: entry i is 2^30 log2(-log2(1 - x) / x) for x = i/1024, rounded half to even; log2(log2 e) at 0."""
+    parts = [Decimal(i) / (1 << LOG2_STEPS) for i in range(1, (1 << LOG2_STEPS - 1) + 1)]
+    ratios = [_DIGITS.divide(1, _ln2()), *(_DIGITS.divide(-_log2(1 - x), x) for x in parts)]
+    return _rounded(_log2(ratio) * (1 << LOG2_BITS) for ratio in ratios)
 
 
 @lru_cache(maxsize=1)
@@ -83,6 +101,10 @@ def _rounded(values: Iterable[Decimal]) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _ln2() -> Decimal:
     return _DIGITS.ln(Decimal(2))
+
+
+def _log2(x: Decimal) -> Decimal:
+    return _DIGITS.divide(_DIGITS.ln(x), _ln2())
 
 
 @lru_cache(maxsize=1)

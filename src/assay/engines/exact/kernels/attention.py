@@ -12,9 +12,8 @@ from typing import Any, Final
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from assay.engines.exact.kernels.scalars import compiled, divided, exp2_negative, shifted
+from assay.engines.exact.kernels.scalars import Whole, compiled, divided, exp2_negative, generated, shifted
 from assay.engines.exact.reference import SCORE_LIMIT
 from assay.engines.exact.whole import LOG_FRACTION
 
@@ -28,7 +27,7 @@ _TWO_A_LANE = ir.VectorType(_WORD, 32)
 
 
 def _pairs_times(builder: ir.IRBuilder, total: ir.Value, left: ir.Value, right: ir.Value) -> ir.Value:
-    """total + left[2i] * right[2i] + left[2i+1] * right[2i+1]: one instruction on x86 (vpdpwssd, or pmaddwd and add)."""
+    """total + left[2i] * right[2i] + left[2i+1] * right[2i+1]: one instruction of x86 (vpdpwssd), or two."""
     product = builder.mul(builder.sext(left, _TWO_A_LANE), builder.sext(right, _TWO_A_LANE))
     undefined = ir.Constant(_TWO_A_LANE, ir.Undefined)
     even, odd = (
@@ -38,7 +37,7 @@ def _pairs_times(builder: ir.IRBuilder, total: ir.Value, left: ir.Value, right: 
     return builder.add(total, builder.add(even, odd))
 
 
-def _load(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type, align: int) -> ir.Value:
+def _load(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type, align: Whole) -> ir.Value:
     loaded = builder.load(builder.inttoptr(address, kind.as_pointer()))
     loaded.align = align
     return loaded
@@ -89,9 +88,7 @@ def _both_halves(
     eight = ir.Constant(_LONGS, [8] * LANES)
     for number, (high, low) in enumerate(sums):
         total = builder.add(builder.shl(builder.sext(high, _LONGS), eight), builder.sext(low, _LONGS))
-        target = builder.inttoptr(
-            builder.add(out, ir.Constant(_LONG, 8 * LANES * number)), _LONGS.as_pointer()
-        )
+        target = builder.inttoptr(builder.add(out, ir.Constant(_LONG, 8 * LANES * number)), _LONGS.as_pointer())
         if add:
             earlier = builder.load(target)
             earlier.align = 8
@@ -99,14 +96,21 @@ def _both_halves(
         builder.store(total, target).align = 8
 
 
-def _sums(unroll: int, *, add: bool) -> Callable[..., int]:
+def _sums(unroll: Whole, *, add: bool) -> Callable[..., Whole]:
     """An intrinsic over `unroll` vectors at once, `apart` bytes from one to the next."""
 
-    @intrinsic
+    @generated
     def intrinsic_sums(
-        _typing: Any, data: Any, apart: Any, step: Any, count: Any, highs: Any, lows: Any, out: Any  # noqa: ANN401
+        _typing: Any,
+        data: Any,
+        apart: Any,
+        step: Any,
+        count: Any,
+        highs: Any,
+        lows: Any,
+        out: Any,
     ) -> tuple[Any, Callable[..., ir.Value]]:
-        def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:  # noqa: ANN401
+        def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
             first, between, stride, pairs, high, low, target = arguments
             vectors = [builder.add(first, builder.mul(between, ir.Constant(_LONG, u))) for u in range(unroll)]
             _both_halves(builder, pairs, vectors, stride, (high, low), target, add=add)
@@ -122,7 +126,7 @@ _mix_one, _mix_four = _sums(1, add=True), _sums(4, add=True)
 
 
 @compiled
-def _exponents(scores: np.ndarray, key_fractions: np.ndarray, by: int, score_scale: int) -> int:
+def _exponents(scores: np.ndarray, key_fractions: np.ndarray, by: Whole, score_scale: Whole) -> Whole:
     """Sums of products into scores, in place; the largest."""
     least, most = np.int64(1 << 40), np.int64(-(1 << 40))
     for i in range(scores.size):
@@ -146,8 +150,8 @@ def _exponents(scores: np.ndarray, key_fractions: np.ndarray, by: int, score_sca
 
 @compiled
 def _weigh(
-    scores: np.ndarray, peak: int, value_fractions: np.ndarray, lowest: int, highs: np.ndarray, lows: np.ndarray
-) -> int:
+    scores: np.ndarray, peak: Whole, value_fractions: np.ndarray, lowest: Whole, highs: np.ndarray, lows: np.ndarray
+) -> Whole:
     """Softmax weights, shifted to the lowest of the values' fraction bits, in halves; the sum of the unshifted."""
     weights = np.int64(0)
     for i in range(scores.size):
@@ -164,19 +168,19 @@ def _weigh(
 @compiled
 def attend(
     query: np.ndarray,
-    fraction: int,
+    fraction: Whole,
     keys: np.ndarray,
     key_fractions: np.ndarray,
     values: np.ndarray,
     value_fractions: np.ndarray,
-    start: int,
-    position: int,
-    score_scale: int,
+    start: Whole,
+    position: Whole,
+    score_scale: Whole,
     scores: np.ndarray,
     halves: np.ndarray,
     total: np.ndarray,
     out: np.ndarray,
-) -> int:
+) -> Whole:
     """`reference.attend` of one head at `position`, over positions from `start`; the fraction bits of `out`.
 
     `query` int16 [width]; `keys` int16 [tiles, width / 2, 16, 2] and `values` int16 [pairs, width, 2] of its KV head;

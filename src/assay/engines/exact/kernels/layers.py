@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from assay.engines.exact.kernels.attention import attend
-from assay.engines.exact.kernels.products import prepare_row, multiply_share
-from assay.engines.exact.kernels.scalars import compiled
+from assay.engines.exact.kernels.freivalds import agrees
+from assay.engines.exact.kernels.products import lay_out, multiply_share
+from assay.engines.exact.kernels.scalars import Whole, compiled
 from assay.engines.exact.kernels.team import meet
 from assay.engines.exact.kernels.vectors import added, angles, gated, head, joined, logits_of, normalised
 from assay.engines.exact.reference import LOGIT_FRACTION, RESIDUAL
@@ -31,7 +32,6 @@ class Shape(NamedTuple):
     score_scale: int
     halves: int
     gelu: int
-    norm_fraction: int
 
 
 class Plan(NamedTuple):
@@ -53,9 +53,13 @@ class Plan(NamedTuple):
     products: np.ndarray
     """int64 [7 * layers + 1, fields]: see `products.describe`; the last is the head."""
     offsets: np.ndarray
-    """int64 [7]: where the accumulators of a layer's product start within the layer's."""
+    """int64 [8]: where the accumulators of a layer's products start within the layer's, and, last, where the fraction
+    bits of the input of queries, keys and values are: they are committed to, so that keys can be known without the
+    residual stream."""
+    sizes: np.ndarray
+    """int64 [7]: rows of a layer's products."""
     layer_size: int
-    """Accumulators of one layer."""
+    """Numbers that a pass commits to for one layer."""
 
 
 class Cache(NamedTuple):
@@ -79,8 +83,12 @@ class Desk(NamedTuple):
     """int16 [n, widest input of a product]."""
     fractions: np.ndarray
     """int64 [n]: of `x`."""
-    ready: np.ndarray
-    """uint8: `x` as `products.prepare_row` leaves it."""
+    slots: np.ndarray
+    """int8 [slots, 80]: `x` as `products.lay_out` leaves it; `halves_of_slots` and `words_of_slots` are the same."""
+    halves_of_slots: np.ndarray
+    words_of_slots: np.ndarray
+    shift: np.ndarray
+    """int64 [n]: see `products.lay_out`."""
     queries: np.ndarray
     """int16 [n, heads, head width]."""
     query_fractions: np.ndarray
@@ -103,6 +111,26 @@ class Desk(NamedTuple):
     """int64 [2]."""
 
 
+class Test(NamedTuple):
+    """What an audit tests the products with; nothing in it (no repetitions): the pass computes them."""
+
+    r: np.ndarray
+    """int32 [repetitions, rows of all products]: see `freivalds.agrees`."""
+    v: np.ndarray
+    """int64 [repetitions, 3, columns of all products]."""
+    r_at: np.ndarray
+    """int64 [products + 1]: where each product's rows start."""
+    v_at: np.ndarray
+    """int64 [products + 1]: where each product's columns start."""
+    failed: np.ndarray
+    """int64 [n]: the first product of each token that is wrong, FRACTION for its committed fraction bits (times the
+    layer, see `run`); -1: none."""
+
+
+FRACTION: Final = PRODUCTS
+"""In a token's list of operations (8 a layer), the place of the committed fraction bits."""
+MOST_FRACTION: Final = 1 << 20
+"""More fraction bits than any vector has."""
 _NO_GAIN: Final = np.zeros(0, np.int32)
 _NO_WAVE: Final = np.zeros(0, np.int64)
 _NO_BIAS: Final = np.zeros(0, np.int64)
@@ -111,9 +139,13 @@ _NO_BIAS: Final = np.zeros(0, np.int64)
 @compiled
 def run(
     shape: Shape, plan: Plan, cache: Cache, desk: Desk, sequences: np.ndarray, positions: np.ndarray,
-    body: np.ndarray, wanted: np.ndarray, head_accumulators: np.ndarray, logits: np.ndarray, thread: int, threads: int,
+    body: np.ndarray, wanted: np.ndarray, head_accumulators: np.ndarray, logits: np.ndarray, test: Test,
+    thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
     """One thread's share of a pass of n tokens, whose embeddings are in `desk.stream`.
+
+    With a `test`, accumulators are not computed but tested, and everything goes on from those given. What is wrong
+    first is noted as 8 * layer + product in `test.failed`; 8 * layers for the head.
 
     `sequences`, `positions` int64 [n]: tokens of one sequence are in the order of their positions. `body` int64 [n,
     accumulators of all layers], `head_accumulators` int64 [m, vocabulary] and `logits` int32 [m, vocabulary] are
@@ -127,10 +159,16 @@ def run(
             angles(positions[n], plan.turns[layer], desk.waves[n, 0], desk.waves[n, 1])
         meet(barrier, threads)
         base = layer * plan.layer_size
+        for n in range(thread, count, threads):
+            at = base + plan.offsets[FRACTION]
+            if test.r.shape[0] == 0:
+                body[n, at] = desk.fractions[n]
+            elif body[n, at] != desk.fractions[n]:
+                _note(test, n, layer, FRACTION)
         for kind in (QUERY, KEY, VALUE):
-            _product(plan, desk, layer, kind, count, body, base, thread, threads)
+            _product(plan, desk, test, layer, kind, count, body, base, thread, threads)
         meet(barrier, threads)
-        _heads(shape, plan, cache, desk, layer, sequences, positions, body, base, thread, threads)
+        _heads(shape, plan, cache, desk, layer, sequences, positions, body, base, 0, thread, threads)
         meet(barrier, threads)
         _attention(shape, plan, cache, desk, layer, sequences, positions, thread, threads)
         meet(barrier, threads)
@@ -138,15 +176,15 @@ def run(
             width = shape.heads * shape.head_width
             x = desk.x[n, :width]
             desk.fractions[n] = joined(desk.mixed[n], desk.mixed_fractions[n], desk.scratch[thread, 0], x)
-            prepare_row(x, desk.ready, n, count)
+            _lay_out(desk, x, n, count)
         meet(barrier, threads)
-        _product(plan, desk, layer, OUTPUT, count, body, base, thread, threads)
+        _product(plan, desk, test, layer, OUTPUT, count, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, OUTPUT, count, body, base, thread, threads)
         _prepare_normalised(shape, plan, desk, layer, 1, count, thread, threads)
         meet(barrier, threads)
-        _product(plan, desk, layer, GATE, count, body, base, thread, threads)
-        _product(plan, desk, layer, UP, count, body, base, thread, threads)
+        _product(plan, desk, test, layer, GATE, count, body, base, thread, threads)
+        _product(plan, desk, test, layer, UP, count, body, base, thread, threads)
         meet(barrier, threads)
         gate, up = plan.products[PRODUCTS * layer + GATE, 0], plan.products[PRODUCTS * layer + UP, 0]
         for n in range(thread, count, threads):
@@ -158,9 +196,9 @@ def run(
                 body[n, at : at + shape.feed], f + gate, body[n, further : further + shape.feed], f + up, shape.gelu,
                 desk.scratch[thread, 0], x,
             )  # fmt: skip
-            prepare_row(x, desk.ready, n, count)
+            _lay_out(desk, x, n, count)
         meet(barrier, threads)
-        _product(plan, desk, layer, DOWN, count, body, base, thread, threads)
+        _product(plan, desk, test, layer, DOWN, count, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, DOWN, count, body, base, thread, threads)
     for m in range(thread, wanted.size, threads):
@@ -169,11 +207,17 @@ def run(
             desk.stream[wanted[m]], RESIDUAL, plan.gains[start:end], fraction, shape.epsilon, desk.scratch[thread, 0],
             desk.x[m, : shape.width],
         )  # fmt: skip
-        prepare_row(desk.x[m, : shape.width], desk.ready, m, wanted.size)
+        _lay_out(desk, desk.x[m, : shape.width], m, wanted.size)
     meet(barrier, threads)
     if wanted.size:
         last = PRODUCTS * shape.layers
-        multiply_share(plan.products[last], desk.ready, wanted.size, head_accumulators, 0, thread, threads)
+        if test.r.shape[0] == 0:
+            multiply_share(
+                plan.products[last], desk.slots, desk.shift[: wanted.size], head_accumulators, 0, thread, threads
+            )
+        for m in range(thread, wanted.size if test.r.shape[0] else 0, threads):
+            if not _tested(test, last, head_accumulators[m], desk.x[m, : shape.width]):
+                _note(test, wanted[m], shape.layers, 0)
         meet(barrier, threads)
         size = logits.shape[1]
         low, high = size * thread // threads, size * (thread + 1) // threads
@@ -184,8 +228,29 @@ def run(
 
 
 @compiled
+def _lay_out(desk: Desk, x: np.ndarray, token: Whole, tokens: Whole) -> None:
+    lay_out(x, token, tokens, desk.slots, desk.halves_of_slots, desk.words_of_slots, desk.shift)
+
+
+@compiled
+def remember(
+    shape: Shape, plan: Plan, cache: Cache, desk: Desk, sequences: np.ndarray, positions: np.ndarray, body: np.ndarray
+) -> None:
+    """Put the keys and values of n tokens into the cache, from what their passes committed to; one thread's work.
+
+    Of `body` int64 [n, accumulators of all layers] it reads the accumulators of keys and values, and the fraction bits.
+    """
+    for layer in range(shape.layers):
+        base = layer * plan.layer_size
+        for n in range(positions.size):
+            desk.fractions[n] = min(max(body[n, base + plan.offsets[FRACTION]], -MOST_FRACTION), MOST_FRACTION)
+            angles(positions[n], plan.turns[layer], desk.waves[n, 0], desk.waves[n, 1])
+        _heads(shape, plan, cache, desk, layer, sequences, positions, body, base, shape.heads, 0, 1)
+
+
+@compiled
 def _prepare_normalised(
-    shape: Shape, plan: Plan, desk: Desk, layer: int, part: int, count: int, thread: int, threads: int
+    shape: Shape, plan: Plan, desk: Desk, layer: Whole, part: Whole, count: Whole, thread: Whole, threads: Whole
 ) -> None:
     start, end, fraction = plan.gain_at[layer, part]
     gain = plan.gains[start:end]
@@ -194,22 +259,45 @@ def _prepare_normalised(
         desk.fractions[n] = normalised(
             desk.stream[n], RESIDUAL, gain, fraction, shape.epsilon, desk.scratch[thread, 0], x
         )
-        prepare_row(x, desk.ready, n, count)
+        _lay_out(desk, x, n, count)
 
 
 @compiled
 def _product(
-    plan: Plan, desk: Desk, layer: int, kind: int, count: int, body: np.ndarray, base: int, thread: int, threads: int
-) -> None:
-    multiply_share(
-        plan.products[PRODUCTS * layer + kind], desk.ready, count, body, base + plan.offsets[kind], thread, threads
-    )
+    plan: Plan, desk: Desk, test: Test, layer: Whole, kind: Whole, count: Whole, body: np.ndarray, base: Whole,
+    thread: Whole, threads: Whole,
+) -> None:  # fmt: skip
+    product = PRODUCTS * layer + kind
+    at = base + plan.offsets[kind]
+    if test.r.shape[0] == 0:
+        multiply_share(plan.products[product], desk.slots, desk.shift[:count], body, at, thread, threads)
+        return
+    columns = test.v_at[product + 1] - test.v_at[product]
+    for n in range(thread, count, threads):
+        if not _tested(test, product, body[n, at : at + plan.sizes[kind]], desk.x[n, :columns]):
+            _note(test, n, layer, kind)
+
+
+@compiled
+def _tested(test: Test, product: Whole, y: np.ndarray, x: np.ndarray) -> bool:
+    rows = slice(test.r_at[product], test.r_at[product + 1])
+    columns = slice(test.v_at[product], test.v_at[product + 1])
+    for repetition in range(test.r.shape[0]):
+        if not agrees(test.r[repetition, rows], y, test.v[repetition, :, columns], x):
+            return False
+    return True
+
+
+@compiled
+def _note(test: Test, n: Whole, layer: Whole, operation: Whole) -> None:
+    if test.failed[n] < 0:
+        test.failed[n] = (PRODUCTS + 1) * layer + operation
 
 
 @compiled
 def _add(
-    shape: Shape, plan: Plan, desk: Desk, layer: int, kind: int, count: int, body: np.ndarray, base: int, thread: int,
-    threads: int,
+    shape: Shape, plan: Plan, desk: Desk, layer: Whole, kind: Whole, count: Whole, body: np.ndarray, base: Whole,
+    thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
     """A part's result onto the residual stream. Each token is added and then normalised by the same thread."""
     start, end, gain_fraction = plan.gain_at[layer, 4 if kind == OUTPUT else 5]
@@ -224,14 +312,14 @@ def _add(
 
 @compiled
 def _heads(
-    shape: Shape, plan: Plan, cache: Cache, desk: Desk, layer: int, sequences: np.ndarray, positions: np.ndarray,
-    body: np.ndarray, base: int, thread: int, threads: int,
+    shape: Shape, plan: Plan, cache: Cache, desk: Desk, layer: Whole, sequences: np.ndarray, positions: np.ndarray,
+    body: np.ndarray, base: Whole, first: Whole, thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
-    """Queries, keys and values of all tokens."""
+    """Queries, keys and values of all tokens; without queries if `first` is the number of their heads, not 0."""
     width = shape.head_width
-    kinds = shape.heads + 2 * shape.kv_heads
+    kinds = shape.heads + 2 * shape.kv_heads - first
     for task in range(thread, positions.size * kinds, threads):
-        n, h = task // kinds, task % kinds
+        n, h = task // kinds, first + task % kinds
         kind = QUERY if h < shape.heads else KEY if h < shape.heads + shape.kv_heads else VALUE
         h -= 0 if kind == QUERY else shape.heads if kind == KEY else shape.heads + shape.kv_heads
         start, end = plan.bias_at[layer, kind]
@@ -265,8 +353,8 @@ def _heads(
 
 @compiled
 def _attention(
-    shape: Shape, plan: Plan, cache: Cache, desk: Desk, layer: int, sequences: np.ndarray, positions: np.ndarray,
-    thread: int, threads: int,
+    shape: Shape, plan: Plan, cache: Cache, desk: Desk, layer: Whole, sequences: np.ndarray, positions: np.ndarray,
+    thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
     group = shape.heads // shape.kv_heads
     for task in range(thread, positions.size * shape.heads, threads):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar, cast
+from typing import Final, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
+from numba.extending import intrinsic
 
 from assay.engines.exact.tables import (
     EXP2_BITS,
@@ -20,12 +21,19 @@ from assay.engines.exact.tables import (
 )
 from assay.engines.exact.whole import LIMIT, LOG_FRACTION, SATURATED, WEIGHT_BITS
 
+Whole: TypeAlias = int | np.int64
+"""A whole number of 64 bits."""
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def compiled(function: _Function) -> _Function:
     """Compile at the first call, keep the result on disk, and let other threads run meanwhile."""
     return cast("_Function", numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")(function))
+
+
+def generated(build: Callable[..., object]) -> Callable[..., Whole]:
+    """A function whose instructions `build` writes: numba's `intrinsic`."""
+    return cast("Callable[..., Whole]", intrinsic(build))
 
 
 EXP2: Final = exp2_table().astype(np.int64)
@@ -39,7 +47,7 @@ _HALF_OF_32: Final = 2**31 - 1
 
 
 @compiled
-def shifted(x: int, by: int) -> int:
+def shifted(x: Whole, by: Whole) -> Whole:
     """`whole.round_shift`."""
     if by > 62:
         return 0
@@ -55,13 +63,13 @@ def shifted(x: int, by: int) -> int:
 
 
 @compiled
-def saturated(x: int) -> int:
+def saturated(x: Whole) -> Whole:
     """`reference.into_32_bits`."""
     return min(max(x, -_HALF_OF_32), _HALF_OF_32)
 
 
 @compiled
-def length_of(x: int) -> int:
+def length_of(x: Whole) -> Whole:
     """Bits of a number that is not negative."""
     bits = 0
     for step in (32, 16, 8, 4, 2, 1):
@@ -72,7 +80,7 @@ def length_of(x: int) -> int:
 
 
 @compiled
-def largest(x: np.ndarray) -> int:
+def largest(x: np.ndarray) -> Whole:
     """The largest magnitude of int64 [n]."""
     most = np.int64(0)
     for i in range(x.size):
@@ -81,7 +89,7 @@ def largest(x: np.ndarray) -> int:
 
 
 @compiled
-def narrowed(x: np.ndarray, fraction: int, out: np.ndarray) -> int:
+def narrowed(x: np.ndarray, fraction: Whole, out: np.ndarray) -> Whole:
     """`whole.narrow` of int64 [n] into int16 [n]; the fraction bits of the result."""
     bits = length_of(largest(x))
     shift = bits - 15 if bits else 0
@@ -96,7 +104,7 @@ def narrowed(x: np.ndarray, fraction: int, out: np.ndarray) -> int:
 
 
 @compiled
-def root(x: int) -> int:
+def root(x: Whole) -> Whole:
     """`math.isqrt`, for x from 1 to 2^62."""
     guess = np.int64(1) << ((length_of(x) + 1) // 2)
     while True:
@@ -107,7 +115,7 @@ def root(x: int) -> int:
 
 
 @compiled
-def exp2_negative(x: int) -> int:
+def exp2_negative(x: Whole) -> Whole:
     """`whole.exp2_negative`."""
     whole = min(x >> LOG_FRACTION, 40)
     part = x & ((1 << LOG_FRACTION) - 1)
@@ -118,7 +126,7 @@ def exp2_negative(x: int) -> int:
 
 
 @compiled
-def sigmoid(x: int) -> int:
+def sigmoid(x: Whole) -> Whole:
     """`whole.sigmoid`."""
     size = min(abs(x), _SIGMOID_MOST)
     index, rest = size >> _SIGMOID_DROP, size & ((1 << _SIGMOID_DROP) - 1)
@@ -127,7 +135,7 @@ def sigmoid(x: int) -> int:
 
 
 @compiled
-def sine(turn: int) -> int:
+def sine(turn: Whole) -> Whole:
     """`whole.sine_and_cosine`'s sine, of parts of 2^64 of a turn (uint64)."""
     index = np.int64(turn >> np.uint64(64 - SINE_STEPS))
     rest = np.int64((turn >> np.uint64(64 - SINE_STEPS - 20)) & np.uint64((1 << 20) - 1))
@@ -135,6 +143,6 @@ def sine(turn: int) -> int:
 
 
 @compiled
-def divided(x: int, by: int) -> int:
+def divided(x: Whole, by: Whole) -> Whole:
     """`whole.divide`."""
     return (2 * x + by) // (2 * by)

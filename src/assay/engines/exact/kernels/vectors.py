@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from assay.engines.exact.kernels.scalars import (
+    Whole,
     compiled,
     largest,
     length_of,
@@ -26,9 +27,9 @@ _QUARTER: Final = 1 << 62
 
 @compiled
 def normalised(
-    x: np.ndarray, fraction: int, gain: np.ndarray, gain_fraction: int, epsilon: int, scratch: np.ndarray,
+    x: np.ndarray, fraction: Whole, gain: np.ndarray, gain_fraction: Whole, epsilon: Whole, scratch: np.ndarray,
     out: np.ndarray,
-) -> int:  # fmt: skip
+) -> Whole:  # fmt: skip
     """`reference.normalise` of int64 [n] into int16 [n]; the fraction bits of the result. `scratch`: int64 [n]."""
     wide = scratch[: x.size]
     return narrowed(wide, _normalised_wide(x, fraction, gain, gain_fraction, epsilon, wide), out)
@@ -36,8 +37,8 @@ def normalised(
 
 @compiled
 def _normalised_wide(
-    x: np.ndarray, fraction: int, gain: np.ndarray, gain_fraction: int, epsilon: int, out: np.ndarray
-) -> int:
+    x: np.ndarray, fraction: Whole, gain: np.ndarray, gain_fraction: Whole, epsilon: Whole, out: np.ndarray
+) -> Whole:
     """`reference.normalise_wide` of int64 [n] into int64 [n]; the fraction bits of the result."""
     shift = max(0, length_of(largest(x)) - NORM_BITS, fraction - NORM_BITS)
     total = x.size * shifted(epsilon, 32 - 2 * (fraction - shift))
@@ -62,7 +63,7 @@ def _normalised_wide(
 
 
 @compiled
-def narrowed_down(x: np.ndarray, fraction: int, bits: int) -> int:
+def narrowed_down(x: np.ndarray, fraction: Whole, bits: Whole) -> Whole:
     """`reference.narrow_down` in place; the fraction bits of the result."""
     shift = max(0, length_of(largest(x)) - bits)
     if shift:
@@ -73,7 +74,7 @@ def narrowed_down(x: np.ndarray, fraction: int, bits: int) -> int:
 
 
 @compiled
-def turned(x: np.ndarray, sines: np.ndarray, cosines: np.ndarray, halves: int) -> None:
+def turned(x: np.ndarray, sines: np.ndarray, cosines: np.ndarray, halves: Whole) -> None:
     """`reference.turn_heads` in place."""
     pairs = x.size // 2
     for i in range(pairs):
@@ -84,7 +85,7 @@ def turned(x: np.ndarray, sines: np.ndarray, cosines: np.ndarray, halves: int) -
 
 
 @compiled
-def angles(position: int, turns: np.ndarray, sines: np.ndarray, cosines: np.ndarray) -> None:
+def angles(position: Whole, turns: np.ndarray, sines: np.ndarray, cosines: np.ndarray) -> None:
     """Sine and cosine, times 2^30, of each pair of a head at a position."""
     for i in range(turns.size):
         turn = np.uint64(position) * turns[i]
@@ -94,9 +95,9 @@ def angles(position: int, turns: np.ndarray, sines: np.ndarray, cosines: np.ndar
 
 @compiled
 def head(
-    accumulators: np.ndarray, fraction: int, bias: np.ndarray, gain: np.ndarray, gain_fraction: int, epsilon: int,
-    sines: np.ndarray, cosines: np.ndarray, halves: int, scratch: np.ndarray, out: np.ndarray,
-) -> int:  # fmt: skip
+    accumulators: np.ndarray, fraction: Whole, bias: np.ndarray, gain: np.ndarray, gain_fraction: Whole, epsilon: Whole,
+    sines: np.ndarray, cosines: np.ndarray, halves: Whole, scratch: np.ndarray, out: np.ndarray,
+) -> Whole:  # fmt: skip
     """One head of queries, keys or values from its accumulators, into int16 [width]; its fraction bits.
 
     Empty arrays stand for what a model or a kind does not have: `bias` int64, `gain` int32, `sines` (not turned).
@@ -122,7 +123,7 @@ def head(
 
 
 @compiled
-def joined(parts: np.ndarray, fractions: np.ndarray, scratch: np.ndarray, out: np.ndarray) -> int:
+def joined(parts: np.ndarray, fractions: np.ndarray, scratch: np.ndarray, out: np.ndarray) -> Whole:
     """`reference.join` of int64 [heads, width] into int16 [heads * width]; the fraction bits of the result."""
     lowest = fractions[0]
     for h in range(parts.shape[0]):
@@ -137,9 +138,9 @@ def joined(parts: np.ndarray, fractions: np.ndarray, scratch: np.ndarray, out: n
 
 @compiled
 def gated(
-    gate: np.ndarray, gate_fraction: int, up: np.ndarray, up_fraction: int, gelu: int, scratch: np.ndarray,
+    gate: np.ndarray, gate_fraction: Whole, up: np.ndarray, up_fraction: Whole, gelu: Whole, scratch: np.ndarray,
     out: np.ndarray,
-) -> int:  # fmt: skip
+) -> Whole:  # fmt: skip
     """The input of a feed-forward part's last product, int16 [n], from two products' accumulators."""
     if 0 < gate_fraction - LOG_FRACTION <= 62 and 0 < up_fraction - LOG_FRACTION <= 62:  # but for absurd models
         one, other = gate_fraction - LOG_FRACTION, up_fraction - LOG_FRACTION
@@ -156,7 +157,7 @@ def gated(
 
 
 @compiled
-def _activated(x: int, gelu: int) -> int:
+def _activated(x: Whole, gelu: Whole) -> Whole:
     """`reference.activate`."""
     inner = x
     if gelu:
@@ -168,14 +169,14 @@ def _activated(x: int, gelu: int) -> int:
 
 
 @compiled
-def _held(x: int) -> int:
+def _held(x: Whole) -> Whole:
     """`reference.into_stream`."""
     return min(max(x, -STREAM_LIMIT), STREAM_LIMIT)
 
 
 @compiled
 def added(
-    stream: np.ndarray, y: np.ndarray, fraction: int, gain: np.ndarray, gain_fraction: int, epsilon: int,
+    stream: np.ndarray, y: np.ndarray, fraction: Whole, gain: np.ndarray, gain_fraction: Whole, epsilon: Whole,
     scratch: np.ndarray,
 ) -> None:  # fmt: skip
     """`reference.add`, in place, of a product's accumulators; an empty `gain`: none. `scratch`: int64 [2, n]."""
@@ -198,7 +199,7 @@ def added(
 
 
 @compiled
-def logits_of(accumulators: np.ndarray, shift: int, out: np.ndarray) -> None:
+def logits_of(accumulators: np.ndarray, shift: Whole, out: np.ndarray) -> None:
     """The head's accumulators as int32 [n] logits; `shift`: their fraction bits less those of logits."""
     if 0 < shift <= 62:
         half = np.int64(1) << (shift - 1)

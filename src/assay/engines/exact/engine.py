@@ -1,0 +1,114 @@
+"""The exact engine: a GGUF model in whole numbers behind the `Engine` port, with continuous batching."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import AsyncIterator
+from typing import Final
+
+import numpy as np
+from typing_extensions import override
+
+from assay.core.completion import Prompt, Step, TopLogprobs
+from assay.core.hashing import Digest
+from assay.core.profile import Profile
+from assay.core.request import Level, Request
+from assay.engines.answering import AnswerPath, Picked
+from assay.engines.exact.chunks import vector_root
+from assay.engines.exact.decoder import ExactDecoder, Root, Row
+from assay.engines.exact.kernels.sampling import draw
+from assay.engines.exact.program import Program
+from assay.engines.exact.runner import Runner
+from assay.engines.exact.sampling import top_logprobs
+from assay.engines.llama_reader import LlamaReader
+from assay.engines.llama_regime import TEMPLATE_VERSION
+from assay.engines.scheduler import Scheduler
+from assay.engines.streaming import stream
+
+BATCH: Final = 16
+"""Most tokens in one pass: what other answers wait for, and 40 MB of accumulators of a model of 135 M weights."""
+SEMANTICS: Final = "exact/1"
+"""Version of the exact semantics (docs/protocol.md)."""
+EXACT_LEVELS: Final[tuple[Level, ...]] = ("signed", "exact")
+"""What the exact engine can honour."""
+
+
+class ExactAnswering(AnswerPath[Row]):
+    """An answer from logits in whole numbers, with the sampler `gumbel/2`."""
+
+    @override
+    def choose(self, row: Row, index: int, allowed: np.ndarray | None) -> int:
+        """See `AnswerPath.choose`."""
+        return draw(row.logits, self.request.sampler, self.seed, index, allowed)
+
+    @override
+    def observe(self, row: Row, picked: Picked) -> tuple[bytes, TopLogprobs | None]:
+        """See `AnswerPath.observe`."""
+        leaf = row.leaf(picked.index) if self.request.level == "exact" else b""
+        if self.logprobs is None:
+            return leaf, None
+        return leaf, self.shown(top_logprobs(row.logits, picked.token, self.logprobs), picked.token, self.logprobs)
+
+
+def profile_of(program: Program, context: int) -> Profile:
+    """The profile of an exact engine: nothing of the machine matters."""
+    return Profile(
+        engine="assay",
+        build=program.root.hex(),
+        regime=SEMANTICS,
+        isa="any",
+        kv_type="int16",
+        flash_attention=False,
+        micro_batch=0,
+        threads=0,
+        context=context,
+        sampler="gumbel/2",
+        template=TEMPLATE_VERSION,
+        grammar=f"llguidance-{importlib.metadata.version('llguidance')}",
+    )
+
+
+class ExactEngine:
+    """Serves one model to up to `parallel` consumers at once. Implements `Engine`."""
+
+    def __init__(
+        self,
+        program: Program,
+        reader: LlamaReader,
+        *,
+        name: str,
+        digest: Digest,
+        parallel: int = 4,
+        context: int = 2048,
+        threads: int = 1,
+        answering: type[AnswerPath[Row]] = ExactAnswering,
+        root: Root = vector_root,
+    ) -> None:
+        """`context`: positions of one sequence. `digest`: SHA-256 of the model file. `root`: see `ExactDecoder`."""
+        self.model: Final = name
+        self.model_digest: Final = digest
+        self.reader: Final = reader
+        self.profile: Final = profile_of(program, context)
+        self.levels: Final = EXACT_LEVELS
+        runner = Runner(program, sequences=parallel, positions=context, batch=max(BATCH, parallel), threads=threads)
+        self._answering: Final = answering
+        self._decoder: Final = ExactDecoder(runner, sequences=parallel, root=root)
+        self._scheduler: Final = Scheduler(self._decoder, parallel=parallel, chunk=BATCH, reusable=True)
+
+    @property
+    def active(self) -> int:
+        """Answers under way."""
+        return self._scheduler.active
+
+    def generate(self, request: Request, prompt: Prompt, *, top_logprobs: int | None = None) -> AsyncIterator[Step]:
+        """See `Engine.generate`."""
+        return stream(
+            self._scheduler,
+            lambda: self._answering(request, prompt, self.reader, context=self.profile.context, logprobs=top_logprobs),
+            prompt.tokens,
+        )
+
+    def close(self) -> None:
+        """Break off all answers and end the threads."""
+        self._scheduler.close()
+        self._decoder.close()

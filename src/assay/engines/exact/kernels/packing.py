@@ -1,0 +1,167 @@
+"""Accumulators to bytes and back, a whole vector at a time: what `accumulators.py` specifies chunk by chunk.
+
+Written as vectors of LLVM IR, which compile for any processor: numba's own loops are vectorised half as wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+
+from assay.engines.exact.kernels.emit import declared, inline
+
+CHUNK: Final = 256
+"""Accumulators of one chunk, see `accumulators.py`."""
+_STEP: Final = 32
+"""Accumulators that are taken at a time."""
+_LONG: Final = ir.IntType(64)
+_LONGS: Final = ir.VectorType(_LONG, _STEP)
+
+
+def _integers(bits: int) -> ir.VectorType:
+    return ir.VectorType(ir.IntType(bits), _STEP)
+
+
+def _splat(value: int) -> ir.Constant:
+    return ir.Constant(_LONGS, [value] * _STEP)
+
+
+def _at(builder: ir.IRBuilder, address: ir.Value, offset: int, kind: ir.Type) -> ir.Value:
+    return builder.inttoptr(builder.add(address, ir.Constant(_LONG, offset)), kind.as_pointer())
+
+
+def _spread_of(builder: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
+    """One int64 that has a bit wherever a number of `parts` has one that differs from its sign."""
+    total = _splat(0)
+    for x in parts:
+        total = builder.or_(total, builder.xor(x, builder.ashr(x, _splat(63))))
+    return builder.call(declared(builder, f"llvm.vector.reduce.or.v{_STEP}i64", _LONG, [_LONGS]), [total])
+
+
+@inline
+def _spread(context: Any, source: Any) -> tuple[Any, Callable[..., Any]]:
+    """Of the int64 [256] at an address."""
+
+    def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
+        places = [_at(builder, arguments[0], 8 * i, _LONGS) for i in range(0, CHUNK, _STEP)]
+        return _spread_of(builder, [builder.load(place, align=1) for place in places])
+
+    return types.int64(types.uintp), generate
+
+
+def _writer(bits: int, shift: int) -> Callable[..., Any]:
+    """An intrinsic: bits `shift` to `shift` + `bits` of the int64 [256] at one address, to another address."""
+
+    @inline
+    def write(context: Any, source: Any, out: Any) -> tuple[Any, Callable[..., Any]]:
+        def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
+            kind = _integers(bits)
+            for i in range(0, CHUNK, _STEP):
+                x = builder.load(_at(builder, arguments[0], 8 * i, _LONGS), align=1)
+                part = builder.trunc(builder.lshr(x, _splat(shift)), kind)
+                builder.store(part, _at(builder, arguments[1], bits // 8 * i, kind), align=1)
+            return target.get_dummy_value()
+
+        return types.void(types.uintp, types.uintp), generate
+
+    return write
+
+
+def _reader(width: int) -> Callable[..., Any]:
+    """An intrinsic: the chunk of this width at one address, as int64 [256], to another address; gives the spread."""
+
+    @inline
+    def read(context: Any, source: Any, out: Any) -> tuple[Any, Callable[..., Any]]:
+        def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
+            words, above = _integers(32), _integers(8 * (width - 4))
+            parts: list[ir.Value] = []
+            for i in range(0, CHUNK, _STEP):
+                x = builder.load(_at(builder, arguments[0], 4 * i, words), align=1)
+                if width == 4:
+                    x = builder.sext(x, _LONGS)
+                else:
+                    high = _at(builder, arguments[0], 4 * CHUNK + (width - 4) * i, above)
+                    signed = builder.shl(builder.sext(builder.load(high, align=1), _LONGS), _splat(32))
+                    x = builder.or_(builder.zext(x, _LONGS), signed)
+                builder.store(x, _at(builder, arguments[1], 8 * i, _LONGS), align=1)
+                parts.append(x)
+            return _spread_of(builder, parts)
+
+        return types.int64(types.uintp, types.uintp), generate
+
+    return read
+
+
+_write_low = _writer(32, 0)
+_write_high8 = _writer(8, 32)
+_write_high16 = _writer(16, 32)
+_write_high32 = _writer(32, 32)
+_read4 = _reader(4)
+_read5 = _reader(5)
+_read6 = _reader(6)
+_read8 = _reader(8)
+
+
+@njit(nogil=True, cache=True)
+def _width(spread: int) -> int:
+    if spread < 1 << 31:
+        return 4
+    if spread < 1 << 39:
+        return 5
+    return 6 if spread < 1 << 47 else 8
+
+
+@njit(nogil=True, cache=True)
+def pack(address: int, rest: int, widths: np.ndarray, out: np.ndarray) -> int:
+    """Encode int64 [n] at an address; its last n % 256 are taken from `rest`, the address of int64 [256].
+
+    Writes the bytes of each accumulator of chunk i to `widths[i]`, uint8 [ceil(n / 256)], and the chunks to `out`, of
+    which uint8 [2048 for each chunk] are enough. Returns how many bytes were written there. Without a `rest`, 0, n is
+    a multiple of 256.
+    """
+    begin = np.uintp(out.ctypes.data)
+    at = begin
+    for number in range(len(widths)):
+        source = np.uintp(address) + np.uintp(8 * CHUNK * number)
+        if rest != 0 and number == len(widths) - 1:
+            source = np.uintp(rest)
+        width = _width(_spread(source))
+        widths[number] = width
+        _write_low(source, at)
+        high = at + np.uintp(4 * CHUNK)
+        if width == 5:
+            _write_high8(source, high)
+        elif width == 6:
+            _write_high16(source, high)
+        elif width == 8:
+            _write_high32(source, high)
+        at += np.uintp(CHUNK * width)
+    return int(at - begin)
+
+
+@njit(nogil=True, cache=True)
+def unpack(widths: np.ndarray, address: int, out: np.ndarray) -> int:
+    """Inverse of `pack`: int64 [256 for each chunk] of the chunks at an address, of these widths (4, 5, 6 or 8).
+
+    Returns the number of the first chunk whose width is not the smallest one, or -1.
+    """
+    at = np.uintp(address)
+    for number in range(len(widths)):
+        width = np.int64(widths[number])
+        place = np.uintp(out.ctypes.data) + np.uintp(8 * CHUNK * number)
+        if width == 4:
+            spread = _read4(at, place)
+        elif width == 5:
+            spread = _read5(at, place)
+        elif width == 6:
+            spread = _read6(at, place)
+        else:
+            spread = _read8(at, place)
+        if _width(spread) != width:
+            return number
+        at += np.uintp(CHUNK * width)
+    return -1

@@ -1,0 +1,192 @@
+"""The model root: a 16-ary Merkle root over everything that decides what an integer model computes.
+
+The leaves are, in this order: the model's numbers; the tables; of each layer its vectors and its matrices; the last
+normalisation, the head and, unless it is the head itself, the embedding. Each has at most SEGMENT entries, so that one
+step of a dispute opens a few hundred bytes of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from assay.core import tree16
+from assay.core.encoding import Json, canonical
+from assay.core.hashing import Digest, digest
+from assay.engines.exact.affine import Matrix
+from assay.engines.exact.chunks import root_of
+from assay.engines.exact.kernels.sha256 import tagged_digests
+from assay.engines.exact.reference import Gain, Layer, Model
+from assay.engines.exact.tables import exp2_table, log2_table, sigmoid_table, sine_table, tail_table
+
+SEGMENT: Final = 256
+"""Columns of a row, or entries of a vector, in one leaf."""
+_LINE: Final = 64
+_ROWS: Final = 4096
+VECTORS: Final = (
+    "attention_norm",
+    "feed_norm",
+    "query_norm",
+    "key_norm",
+    "attention_after",
+    "feed_after",
+    "query_bias",
+    "key_bias",
+    "value_bias",
+)
+"""Vectors of a layer, in the order of their leaves; what a variant does not have has none."""
+MATRICES: Final = ("query", "key", "value", "output", "gate", "up", "down")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Where the leaves of one tensor or table are."""
+
+    name: str
+    """Such as `3.query`, `head`, `exp2`."""
+    start: int
+    """Index of its first leaf."""
+    per_row: int
+    """Leaves of one row (of a vector: all of them)."""
+
+
+class Parameters:
+    """The leaves of a model."""
+
+    def __init__(self, model: Model) -> None:
+        """Hash everything: some seconds for a large model."""
+        self.sections: Final[dict[str, Section]] = {}
+        self._tensors: Final[dict[str, Matrix | np.ndarray]] = {}
+        self._header: Final = canonical(_numbers(model))
+        parts = [np.frombuffer(_digest_of(self._header), np.uint8)[None]]
+        count = 1
+        for name, tensor in _tensors(model):
+            columns = tensor.shape[1] if isinstance(tensor, Matrix) else len(tensor)
+            self.sections[name] = Section(name, count, -(-columns // SEGMENT))
+            self._tensors[name] = tensor
+            for encoded in _encoded(tensor):
+                blocks = np.full(len(encoded), encoded.shape[1] // _LINE, np.uint8)
+                parts.append(tagged_digests("assay/exact-parameter/1", encoded.reshape(-1), blocks))
+                count += len(encoded)
+        self.digests: Final = np.concatenate(parts)
+        """uint8 [leaves, 32]."""
+        self.root: Final = root_of(self.digests)
+
+    def leaf(self, name: str, row: int, segment: int) -> bytes:
+        """The content of one leaf: entries `segment` * 256 and on, of a row of a matrix or (row 0) of a vector."""
+        tensor = self._tensors[name]
+        if isinstance(tensor, Matrix):
+            return _matrix_leaves(tensor, slice(row, row + 1))[segment].tobytes()
+        return _vector_leaves(tensor)[segment].tobytes()
+
+    def prove(self, name: str, row: int, segment: int) -> tuple[int, tuple[Digest, ...]]:
+        """The index of a leaf, and the siblings up to the root: see `tree16.prove`."""
+        section = self.sections[name]
+        index = section.start + row * section.per_row + segment
+        data = self.digests.tobytes()
+        return index, tree16.prove([data[i : i + 32] for i in range(0, len(data), 32)], index)
+
+
+def model_root(model: Model) -> Digest:
+    """The root over all of a model."""
+    return Parameters(model).root
+
+
+def _tensors(model: Model) -> Iterator[tuple[str, Matrix | np.ndarray]]:
+    tables = {
+        "exp2": exp2_table(), "sigmoid": sigmoid_table(), "sine": sine_table(), "log2": log2_table(),
+        "tail": tail_table(),
+    }  # fmt: skip
+    for name, table in tables.items():
+        yield name, table.astype(np.int64)
+    for number, layer in enumerate(model.layers):
+        for name in VECTORS:
+            vector = getattr(layer, name)
+            if vector is not None:
+                yield f"{number}.{name}", vector.weight if isinstance(vector, Gain) else vector
+        yield f"{number}.turns", layer.turns.view(np.int64)
+        for name in MATRICES:
+            yield f"{number}.{name}", getattr(layer, name)
+    yield "norm", model.norm.weight
+    yield "head", model.head
+    if model.embedding is not model.head:
+        yield "embedding", model.embedding
+
+
+def _encoded(tensor: Matrix | np.ndarray) -> Iterator[np.ndarray]:
+    """The leaves' contents, uint8 [leaves, bytes]: of one size in each piece."""
+    if isinstance(tensor, Matrix):
+        for start in range(0, tensor.shape[0], _ROWS):
+            yield _matrix_leaves(tensor, slice(start, start + _ROWS))
+    else:
+        yield _vector_leaves(tensor)
+
+
+def _matrix_leaves(matrix: Matrix, rows: slice) -> np.ndarray:
+    """Of each segment of each row: q (one or two bytes each), scales and offsets (4 bytes each), little-endian."""
+    q, scale, offset = matrix.q[rows], matrix.scale[rows], matrix.offset[rows]
+    segments = -(-q.shape[1] // SEGMENT)
+    parts = [
+        _padded(part, segments * (SEGMENT // step)).astype(part.dtype.newbyteorder("<"))
+        .reshape(len(q) * segments, -1).view(np.uint8)
+        for part, step in ((q, 1), (scale, matrix.block), (offset, matrix.block))
+    ]  # fmt: skip
+    return _lines(np.concatenate(parts, axis=1))
+
+
+def _vector_leaves(vector: np.ndarray) -> np.ndarray:
+    """int64, little-endian."""
+    segments = -(-len(vector) // SEGMENT)
+    whole = _padded(vector[None].astype("<i8"), segments * SEGMENT).reshape(segments, SEGMENT)
+    return _lines(np.ascontiguousarray(whole).view(np.uint8))
+
+
+def _padded(part: np.ndarray, columns: int) -> np.ndarray:
+    return np.pad(part, ((0, 0), (0, columns - part.shape[1])))
+
+
+def _lines(content: np.ndarray) -> np.ndarray:
+    """Zeros up to whole lines of 64 bytes."""
+    return np.ascontiguousarray(np.pad(content, ((0, 0), (0, -content.shape[1] % _LINE))))
+
+
+def _digest_of(header: bytes) -> Digest:
+    return digest("assay/exact-parameter/1", header)
+
+
+def _numbers(model: Model) -> dict[str, Json]:
+    """Everything that is no tensor."""
+
+    def layer_numbers(layer: Layer) -> dict[str, Json]:
+        gains: dict[str, Json] = {
+            name: value.fraction for name in VECTORS if isinstance(value := getattr(layer, name), Gain)
+        }
+        return {
+            "window": layer.window,
+            "gains": gains,
+            "matrices": [_shape(getattr(layer, name)) for name in MATRICES],
+        }
+
+    return {
+        "semantics": "exact/1",
+        "heads": model.heads,
+        "kv_heads": model.kv_heads,
+        "head_width": model.head_width,
+        "epsilon": model.epsilon,
+        "score_scale": model.score_scale,
+        "halves": model.halves,
+        "gate": model.gate,
+        "embedding_scale": model.embedding_scale,
+        "norm": model.norm.fraction,
+        "head": _shape(model.head),
+        "embedding": _shape(model.embedding),
+        "layers": [layer_numbers(layer) for layer in model.layers],
+    }
+
+
+def _shape(matrix: Matrix) -> list[Json]:
+    """Rows, columns, bytes of q, block and fraction bits."""
+    return [*matrix.shape, matrix.q.itemsize, matrix.block, matrix.fraction]

@@ -1,0 +1,218 @@
+"""Traces on their way: what is committed to arrives, and nothing else is read."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.engines.exact.accumulator_kit import LAYOUT, NONCE, header_of, passes_of, vector
+
+from assay.core.encoding import canonical
+from assay.core.errors import EncodingError, TraceMismatch
+from assay.engines.exact.chunks import decode_vector, encode_vector
+from assay.engines.exact.layout import Layout
+from assay.engines.exact.trace_header import MAX_HEADER, Planned, TraceHeader
+from assay.engines.exact.trace_stream import (
+    MAGIC,
+    EncodedPass,
+    Pass,
+    TraceReader,
+    WholePass,
+    write_trace,
+)
+
+PASSES = passes_of(3, 3)
+HEADER = header_of(3, 3, PASSES)
+LEAVES = [item.leaf for item in PASSES]
+ALL = HEADER.plan(range(5))
+SOME = HEADER.plan([1, 3])
+
+
+def written(plan: Sequence[Planned], passes: Sequence[EncodedPass] = PASSES, header: TraceHeader = HEADER) -> bytes:
+    """A whole stream."""
+    return b"".join(write_trace(header, LEAVES, plan, passes.__getitem__))
+
+
+def read(data: bytes, plan: Sequence[Planned], size: int = 1 << 20, header: TraceHeader = HEADER) -> list[Pass]:
+    """Everything in it, fed in blocks of a size."""
+    reader = TraceReader(header, plan, NONCE)
+    found = [item for i in range(0, len(data), size) for item in reader.feed(data[i : i + size])]
+    reader.finish()
+    return found
+
+
+def check(found: Sequence[Pass], plan: Sequence[Planned]) -> None:
+    """These are the passes of the plan, each in its form."""
+    assert [(item.position, isinstance(item, WholePass)) for item in found] == list(plan)
+    for item in found:
+        body = decode_vector(PASSES[item.position].body, LAYOUT.body)
+        if isinstance(item, WholePass):
+            head = PASSES[item.position].head
+            assert (item.body == body).all()
+            assert (item.head is None) == (head is None)
+            if item.head is not None and head is not None:
+                assert (item.head == decode_vector(head, LAYOUT.head)).all()
+        else:
+            for span in LAYOUT.kept_spans():
+                assert (item.body[span] == body[span]).all()
+
+
+@pytest.mark.parametrize("plan", [ALL, SOME, HEADER.plan([4]), HEADER.plan([0])], ids=["all", "some", "last", "first"])
+def test_what_is_written_is_read(plan: Sequence[Planned]) -> None:
+    """Whole passes with and without a head, and keys and values of those before, in blocks of any size."""
+    data = written(plan)
+    for size in (1, 7, 1000, 4096, len(data)) if plan is SOME else (4096, len(data)):
+        check(read(data, plan, size), plan)
+
+
+def test_a_plan_is_all_that_later_passes_need() -> None:
+    """Up to the last audited position, audited or not, and nothing behind it."""
+    assert SOME == ((0, False), (1, True), (2, False), (3, True))
+    assert all(planned.whole for planned in ALL)
+    for audited in ([], [-1], [5], [0, 5]):
+        with pytest.raises(EncodingError, match="0 to 4"):
+            HEADER.plan(audited)
+
+
+def test_the_kept_form_is_much_smaller() -> None:
+    """Its chunks, and 32 bytes for each other one."""
+    layout = replace(LAYOUT, layers=(LAYOUT.layers[0]._replace(gate=9000),))
+    passes = [EncodedPass.of(vector(i, layout.body), None if i == 0 else vector(i, 777)) for i in range(2)]
+    header = TraceHeader(bytes(32), 2, 1, layout)
+    whole, kept = (
+        len(b"".join(write_trace(header, [], [Planned(0, form)], passes.__getitem__))) for form in (True, False)
+    )
+    assert kept < whole / 8
+
+
+def test_every_truncation_is_noticed() -> None:
+    """At each byte of the frame and many of the chunks: what was complete is given, the end is refused."""
+    data = written(SOME)
+    cuts = {*range(900), *range(900, len(data), 97), len(data) - 1}
+    for cut in sorted(cuts):
+        reader = TraceReader(HEADER, SOME, NONCE)
+        found = reader.feed(data[:cut])
+        check(found, SOME[: len(found)])
+        with pytest.raises(EncodingError, match="too early"):
+            reader.finish()
+
+
+@pytest.mark.parametrize("plan", [ALL, SOME], ids=["all", "some"])
+def test_mutations_never_pass(plan: Sequence[Planned]) -> None:
+    """Flipped bits, and slices cut out, doubled and exchanged, everywhere: refused by an error of ours."""
+    rng, data = random.Random(f"{len(plan)}"), written(plan)
+    frame = len(MAGIC) + 1000
+    for i in range(600):
+        a, b, c = sorted(rng.randrange(len(data) if i % 2 else frame) for _ in range(3))
+        other = [
+            data[:a] + bytes([data[a] ^ 1 << rng.randrange(8)]) + data[a + 1 :],
+            data[:a] + data[b:],
+            data[:b] + data[a:b] + data[b:],
+            data[:a] + data[b:c] + data[a:b] + data[c:],
+            data[:a] + rng.randbytes(b - a) + data[b:],
+        ][i % 5]
+        if other == data:
+            continue
+        with pytest.raises((EncodingError, TraceMismatch)):
+            read(other, plan, rng.choice([500, 1 << 20]))
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300), st.integers(0, 300))
+def test_anything_at_all(noise: bytes, keep: int) -> None:
+    """Noise behind any beginning of a trace."""
+    with pytest.raises((EncodingError, TraceMismatch)):
+        read(written(SOME)[:keep] + noise, SOME)
+
+
+def test_other_accumulators_are_refused_with_their_position() -> None:
+    """An honest encoding of numbers that were not committed to, in either form."""
+    for plan in (ALL, SOME):
+        for planned in plan:
+            body = decode_vector(PASSES[planned.position].body, LAYOUT.body)
+            body[400] += 1
+            forged = [*PASSES]
+            forged[planned.position] = replace(PASSES[planned.position], body=encode_vector(body))
+            with pytest.raises(TraceMismatch) as caught:
+                read(written(plan, forged), plan)
+            assert caught.value.position == planned.position
+
+
+def test_passes_in_another_order_form_or_number_are_refused() -> None:
+    """The stream is exactly what was asked for."""
+    for plan in (ALL[::-1], ALL[1:], HEADER.plan([4]), (ALL[0], *ALL)):
+        with pytest.raises(EncodingError, match="another pass"):
+            read(written(plan), ALL)
+    with pytest.raises(EncodingError, match="behind its last"):
+        read(written(ALL), ALL[:2])
+    with pytest.raises(EncodingError, match="too early"):
+        read(written(ALL[:2]), ALL)
+
+
+def test_a_trace_of_something_else_is_refused() -> None:
+    """Another receipt, another model, another nonce: named."""
+    data = written(SOME)
+    for other, named in (
+        (replace(HEADER, evidence=bytes(32)), "evidence"),
+        (replace(HEADER, prompt=2, output=4), "prompt, output"),
+        (replace(HEADER, layout=replace(LAYOUT, head=778)), "layout"),
+    ):
+        with pytest.raises(TraceMismatch, match=named):
+            read(data, SOME, header=other)
+    with pytest.raises(TraceMismatch, match="leaves"):
+        TraceReader(HEADER, SOME, bytes(32)).feed(data)
+
+
+def test_a_reader_that_has_refused_stays_so() -> None:
+    """Nothing can be fed behind an error, and the end is not the end of a trace."""
+    reader = TraceReader(HEADER, SOME, NONCE)
+    with pytest.raises(EncodingError):
+        reader.feed(b"x" * 100)
+    for step in (lambda: reader.feed(written(SOME)), reader.finish):
+        with pytest.raises(EncodingError, match="no trace"):
+            step()
+
+
+def test_memory_is_bounded_by_what_is_expected() -> None:
+    """A header is refused by its announced length, chunks by widths that do not exist: before anything is kept."""
+    with pytest.raises(EncodingError, match="larger than"):
+        TraceReader(HEADER, SOME, NONCE).feed(MAGIC + (MAX_HEADER + 1).to_bytes(4, "big"))
+    data = written(ALL)
+    start = data.index(bytes(5)) + 5
+    with pytest.raises(EncodingError, match=r"position 0: .*width"):
+        TraceReader(HEADER, ALL, NONCE).feed(data[:start] + b"\xff" * 25)
+
+
+def test_headers() -> None:
+    """What is encoded is decoded; other members, numbers out of range and wrong sums are refused."""
+    assert TraceHeader.decode(HEADER.encode()) == HEADER
+    good = json.loads(HEADER.encode())
+    changes = [
+        *({"prompt": wrong} for wrong in (0, 2**20 + 1, "3", True, None)),
+        *(
+            {"layers": wrong}
+            for wrong in ([], {}, [1], [[1] * 6], [[1] * 8], [[0] * 7], [[True] * 7], [[1] * 7] * 1025)
+        ),
+        *({"head": wrong} for wrong in (0, 2**24 + 1)),
+        *({"body": wrong} for wrong in (good["body"] + 1, -1)),
+        *({"evidence": wrong} for wrong in ("AA", 1)),
+        {"output": 0},
+        {"more": 1},
+    ]
+    for change in changes:
+        with pytest.raises(EncodingError):
+            TraceHeader.decode(canonical(good | change))
+    for data in (b"", b"[]", HEADER.encode() + b" ", b"\xff", canonical({"body": 1})):
+        with pytest.raises(EncodingError):
+            TraceHeader.decode(data)
+
+
+def test_the_largest_models_have_room() -> None:
+    """126 layers of 53,248 rows each fit the bound."""
+    layers = (LAYOUT.layers[0]._replace(gate=53_248, up=53_248, query=16_384, down=16_384),) * 126
+    assert len(TraceHeader(bytes(32), 2**20, 2**20, Layout(layers, 128_256)).encode()) < MAX_HEADER / 8
