@@ -228,7 +228,7 @@ def test_trace_stream() -> None:
         if isinstance(item, WholePass):
             assert item.head is not None
             assert decode_vector(item.body, 768).tolist() == generate.accumulators(f"body {i}", 768, 30).tolist()
-            assert item.head.tolist() == generate.accumulators(f"head {i}", 16, 38).tolist()
+            assert decode_vector(item.head, 16).tolist() == generate.accumulators(f"head {i}", 16, 38).tolist()
         else:
             assert item.kept.tolist() == record[: item.kept.size].tolist()
 
