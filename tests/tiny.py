@@ -23,7 +23,7 @@ from assay.core.keys import Key
 from assay.core.ports import Constraint
 from assay.core.profile import Profile
 from assay.core.receipt import attest
-from assay.core.request import LEVELS, Level, Message, Request, SamplerSettings
+from assay.core.request import Level, Message, Request, SamplerSettings
 from assay.engines.answering import Answering
 
 EOG: Final = 256
@@ -36,6 +36,8 @@ N_VOCAB: Final = 262
 REACH: Final = 4
 """How many tokens decide the next one."""
 MODEL: Final = "tiny"
+LEVELS: Final[tuple[Level, ...]] = ("signed", "statistical", "pinned")
+"""What it can honour."""
 PROFILE: Final = Profile(
     engine="tiny",
     build="1",
