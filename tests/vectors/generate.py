@@ -45,6 +45,7 @@ PROFILE = Profile(
     template="none/1",
     grammar="none",
 )
+EXACT_PROFILE = replace(PROFILE, build="ab" * 32, regime="exact/1", isa="any", sampler="gumbel/2")
 
 
 def build() -> dict[str, str]:
@@ -129,19 +130,25 @@ def completion(asked: Request, count: int = 12, stop: StopReason = "length") -> 
         leaves = tuple(map(logits_leaf, rows))
     elif asked.level == "statistical":
         leaves = tuple(top_leaf(log_softmax(row, token, TOP_K)) for row, token in zip(rows, tokens, strict=True))
+    elif asked.level == "exact":  # four passes over the prompt, then one over each token but the last
+        passes = [*(logits(f"prompt {i}", 64) for i in range(4)), *rows[1:]]
+        roots = [vector_root((row * 2048).astype(np.int64)) for row in passes]
+        leaves = tuple(evidence_leaves([token_leaf(root) for root in roots], 4))
     return Completion(Prompt(b"<user>vectors", (1, 2, 3, 2**17)), tokens, "", stop, leaves)
 
 
 def _attest(asked: Request, done: Completion, **changes: Any) -> Receipt:
-    given = {"sequence": 7, "issued": 1_790_000_060, "amount": 123_456_789_012_345_678_901} | changes
-    return attest(asked, done, model=hashlib.sha256(b"a model file").digest(), profile=PROFILE, key=KEY, **given)
+    given = {"sequence": 7, "issued": 1_790_000_060, "amount": 123_456_789_012_345_678_901}
+    given |= {"profile": PROFILE} | changes
+    return attest(asked, done, model=hashlib.sha256(b"a model file").digest(), key=KEY, **given)
 
 
 def _bundle(level: Level) -> Bundle:
     asked = request(level)
     done = completion(asked)
     opening = b"".join(done.leaves) if level == "statistical" else b""
-    return Bundle(_attest(asked, done), asked, PROFILE, done.tokens, opening)
+    profile = EXACT_PROFILE if level == "exact" else PROFILE
+    return Bundle(_attest(asked, done, profile=profile), asked, profile, done.tokens, opening)
 
 
 def _encoding() -> dict[str, Any]:
