@@ -201,6 +201,7 @@ def run(
         _product(plan, desk, test, layer, DOWN, count, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, DOWN, count, body, base, thread, threads)
+    meet(barrier, threads)  # wanted token m is not always this thread's token
     for m in range(thread, wanted.size, threads):
         start, end, fraction = plan.gain_at[shape.layers, 0]
         desk.fractions[m] = normalised(
