@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from tests.vectors import exact_vectors
 
 from assay.core import eip712, encoding, merkle, sampler, tree16
 from assay.core.bundle import Bundle
@@ -23,7 +24,9 @@ from assay.core.receipt import DOMAIN, FIELDS, TYPE_NAME, Receipt, attest
 from assay.core.request import LEVELS, Level, Message, Request, SamplerSettings, seeded_nonce
 from assay.engines.exact import sampling
 from assay.engines.exact.accumulators import encode_chunk, evidence_leaves, token_leaf, vector_root
+from assay.engines.exact.convert import convert
 from assay.engines.exact.layout import Layout, Rows
+from assay.engines.exact.program import program_of
 from assay.engines.exact.tables import exp2_table, log2_table, tail_table
 from assay.engines.exact.trace_header import TraceHeader
 from assay.engines.exact.trace_stream import EncodedPass, write_trace
@@ -64,6 +67,7 @@ def build() -> dict[str, str]:
         _tree16,
         _trace,
         _integer_sampler,
+        _exact,
     ):
         for name, value in format_().items():
             files[f"{format_.__name__[1:]}/{name}.json"] = _dump(value)
@@ -597,6 +601,15 @@ def _integer_sampler() -> dict[str, Any]:
     }
 
 
+def _exact() -> dict[str, Any]:
+    return exact_vectors.build()
+
+
+def build_real(model: Path) -> str:
+    """The file that needs SmolLM2-135M's GGUF, `exact_vectors.REAL`."""
+    return _dump(exact_vectors.real(program_of(convert(model))))
+
+
 def _integer_draws(
     name: str, row: np.ndarray, item: SamplerSettings, seed: bytes, allowed: Sequence[int] | None
 ) -> dict[str, Any]:
@@ -606,6 +619,11 @@ def _integer_draws(
 
 
 if __name__ == "__main__":
+    from assay.apps.config import home
+    from assay.engines.models import pull
+
     for path, content in build().items():
         (HERE / path).parent.mkdir(exist_ok=True)
         (HERE / path).write_text(content, encoding="utf-8", newline="\n")
+    real = build_real(pull("smollm2-135m", home()).path)
+    (HERE / exact_vectors.REAL).write_text(real, encoding="utf-8", newline="\n")
