@@ -112,7 +112,9 @@ def _operations() -> dict[str, Any]:
     turned: list[dict[str, Any]] = []
     for halves in (False, True):
         turn = numbers("turn", 8, 64).view(np.uint64)
-        turned.append({"halves": halves, "y": reference.turn_heads(numbers("head", 16, 31), turn, halves=halves).tolist()})
+        turned.append(
+            {"halves": halves, "y": reference.turn_heads(numbers("head", 16, 31), turn, halves=halves).tolist()}
+        )
     heads: list[dict[str, Any]] = []
     for count, spread in ((1, 0), (20, 0), (20, 3), (300, 40)):
         keys = np.clip(numbers("keys", 16 * count, 16), -32767, 32767).reshape(count, 16)

@@ -276,7 +276,9 @@ def test_exact_kernels() -> None:
     """The compiled engine has the logits, roots and evidence that the vectors of small models say."""
     with tempfile.TemporaryDirectory() as folder:
         for case in load("exact/models.json"):
-            path = write_model(Path(folder) / case["name"], **exact_vectors.MODELS[case["name"]], dice=Dice(case["name"]))
+            path = write_model(
+                Path(folder) / case["name"], **exact_vectors.MODELS[case["name"]], dice=Dice(case["name"])
+            )
             with running(convert(path), threads=2) as runner:
                 passes = kernel_passes(runner, exact_vectors.TOKENS, [3, 16])
             found = exact_vectors.passes_of(passes, exact_vectors.PROMPT)

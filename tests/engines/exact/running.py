@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from assay.engines.exact import reference
-from assay.engines.exact.program import Program, program_of
 from assay.engines.exact.affine import Matrix
+from assay.engines.exact.program import Program, program_of
 from assay.engines.exact.reference import Cache, Model
 from assay.engines.exact.runner import Runner
 
@@ -30,9 +30,7 @@ def reference_passes(model: Model, tokens: Iterable[int]) -> list[Pass]:
     plain = reference.multiply
     heard: list[np.ndarray] = []
 
-    def listen(
-        matrix: Matrix, x: np.ndarray, fraction: int, bias: np.ndarray | None = None
-    ) -> tuple[np.ndarray, int]:
+    def listen(matrix: Matrix, x: np.ndarray, fraction: int, bias: np.ndarray | None = None) -> tuple[np.ndarray, int]:
         heard.append(plain(matrix, x, fraction)[0])
         if len(heard) % 8 == 1 and matrix is not model.head:
             heard.append(np.array([fraction]))

@@ -14,7 +14,6 @@ from tests.engines.exact.models import VOCABULARY, write_model
 from tests.engines.exact.running import check_equal
 
 from assay.core.errors import ModelFileError
-from assay.engines.exact.affine import Matrix, read_matrix
 from assay.engines.exact.convert import convert
 from assay.engines.gguf_file import inspect
 
@@ -39,8 +38,8 @@ WORDS = np.array(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file of each kind."""
     folder = tmp_path_factory.mktemp("bases")
-    for name, given in BASES.items():
-        write_model(folder / name, **given)
+    for name, parts in BASES.items():
+        write_model(folder / name, **parts)
     return folder
 
 

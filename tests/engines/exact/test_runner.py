@@ -8,7 +8,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,9 @@ def test_only_the_last_logits(model: Model, program: Program) -> None:
 
 def test_far_positions(tmp_path: Path) -> None:
     """Beyond 256 positions sums are taken in parts; the cache's last position is like any other."""
-    model = convert(write_model(tmp_path / "m.gguf", "gemma3", layers=1, heads=1, kv_heads=1, window=300, width=32, feed=32))
+    model = convert(
+        write_model(tmp_path / "m.gguf", "gemma3", layers=1, heads=1, kv_heads=1, window=300, width=32, feed=32)
+    )
     tokens = [TOKENS[n % 40] for n in range(337)]
     expected = reference_passes(model, tokens)
     with running(model, positions=337, threads=2) as runner:
@@ -124,13 +125,13 @@ def test_what_a_runner_refuses(program: Program) -> None:
 
 
 @pytest.fixture(scope="module")
-def digests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+def digests(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A folder of models, and the digest of what each computes here."""
     folder = tmp_path_factory.mktemp("cpus")
     made: dict[str, str] = {}
     for name in ("llama", "llama-f16", "gemma3"):
         made[name] = digest_of(write_model(folder / name, **VARIANTS[name]))
-    yield folder, made
+    return folder, made
 
 
 def digest_of(path: Path) -> str:

@@ -68,7 +68,9 @@ class _Converter:
             embedding=embedding,
             layers=[self._layer(n, width, heads, kv_heads, head_width) for n in range(self._count("block_count"))],
             norm=self._gain("output_norm.weight", width),
-            head=self._matrix("output.weight", width, embedding.shape[0]) if "output.weight" in self._tensors else embedding,
+            head=self._matrix("output.weight", width, embedding.shape[0])
+            if "output.weight" in self._tensors
+            else embedding,
             heads=heads,
             kv_heads=kv_heads,
             head_width=head_width,

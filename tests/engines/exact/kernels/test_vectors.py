@@ -65,7 +65,9 @@ def test_the_widest_normalisation() -> None:
         x, gain = np.full(n, whole.SATURATED), Gain(np.full(n, 32767), 20)
         out = np.zeros(n, np.int16)
         expected, kept = reference.normalise(x, fraction, gain, 2**31)
-        assert vectors.normalised(x, fraction, gain.weight.astype(np.int32), 20, 2**31, np.zeros(n, np.int64), out) == kept
+        assert (
+            vectors.normalised(x, fraction, gain.weight.astype(np.int32), 20, 2**31, np.zeros(n, np.int64), out) == kept
+        )
         assert np.array_equal(out, expected)
 
 
@@ -168,4 +170,3 @@ def test_logits(seed: int, shift: int) -> None:
     y, out = numbers(np.random.default_rng(seed), 40), np.zeros(40, np.int32)
     vectors.logits_of(y, shift, out)
     assert np.array_equal(out, reference.into_32_bits(whole.round_shift(y, shift)))
-
