@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from tests.core import sampler_reference as reference
 from tests.engines.exact import sampler_reference as integers
+from tests.engines.exact.models import Dice, write_model
+from tests.engines.exact.running import kernel_passes, running
 from tests.ethereum import Account, encode_typed_data, keccak
-from tests.vectors import generate
+from tests.vectors import exact_vectors, generate
 
 from assay.core import encoding, merkle, tree16
 from assay.core.bundle import Bundle
@@ -24,6 +27,7 @@ from assay.core.profile import Profile
 from assay.core.receipt import Receipt, verify_signature
 from assay.core.request import LEVELS, Request, SamplerSettings
 from assay.engines.exact.chunks import decode_vector, encode_vector
+from assay.engines.exact.convert import convert
 from assay.engines.exact.kernels import sampling as compiled
 from assay.engines.exact.record import record_root
 from assay.engines.exact.trace_header import Planned, TraceHeader
@@ -47,8 +51,9 @@ def test_the_code_reproduces_the_vectors(path: str) -> None:
 
 def test_every_file_is_generated_described_and_small() -> None:
     """No stray vectors; each format's README names each of its files; all together stay under 200 KB."""
+    expected = {*BUILT, exact_vectors.REAL}
     files = {path.relative_to(HERE).as_posix() for path in HERE.rglob("*.json")}
-    assert files == set(BUILT)
+    assert files == expected
     for path in files:
         folder, name = path.split("/")
         assert f"`{name}`" in (HERE / folder / "README.md").read_text(encoding="utf-8"), path
@@ -260,3 +265,23 @@ def test_integer_sampler_draws() -> None:
         assert [integers.draw(row, settings, seed, i, allowed) for i in range(16)] == case["tokens"]
         mask = None if allowed is None else np.array(allowed)
         assert [compiled.draw(np.array(row), settings, seed, i, mask) for i in range(16)] == case["tokens"]
+
+
+def test_exact_kernels() -> None:
+    """The compiled engine has the logits, roots and evidence that the vectors of small models say."""
+    with tempfile.TemporaryDirectory() as folder:
+        for case in load("exact/models.json"):
+            path = write_model(
+                Path(folder) / case["name"], **exact_vectors.MODELS[case["name"]], dice=Dice(case["name"])
+            )
+            with running(convert(path), threads=2) as runner:
+                passes = kernel_passes(runner, exact_vectors.TOKENS, [3, 16])
+                kept = runner.program.layout.kept_chunks
+            found = exact_vectors.passes_of(passes, exact_vectors.PROMPT, kept)
+            assert found == {name: case[name] for name in ("passes", "evidence")}, case["name"]
+
+
+@pytest.mark.model
+def test_the_real_model(model_path: Path) -> None:
+    """SmolLM2-135M commits to the digests listed, here as on every machine."""
+    assert (HERE / exact_vectors.REAL).read_text(encoding="utf-8") == generate.build_real(model_path)

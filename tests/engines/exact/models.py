@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -12,6 +13,25 @@ from gguf import GGMLQuantizationType as Kind
 EPSILON = 1e-5
 VOCABULARY = 288
 """Three control tokens, 256 bytes, and letters."""
+
+
+class Dice:
+    """Numbers out of SHAKE-256 and a few additions: on every machine and in every version of numpy the same."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._turn = 0
+
+    def standard_t(self, _freedom: float, shape: tuple[int, int]) -> np.ndarray:
+        """float64 multiples of 2^-15 around 0: sums of four words of 16 bits with sign."""
+        self._turn += 1
+        count = shape[0] * shape[1]
+        data = hashlib.shake_256(f"{self._label} {self._turn}".encode()).digest(8 * count)
+        return np.frombuffer(data, ">i2").astype(np.int64).reshape(*shape, 4).sum(-1) / 2.0**15
+
+    def normal(self, middle: float, spread: float, size: int) -> np.ndarray:
+        """float64 [size]."""
+        return middle + spread * self.standard_t(0, (1, size))[0]
 
 
 def write_model(
@@ -32,10 +52,12 @@ def write_model(
     window: int = 8,
     loud: float = 1.0,
     seed: int = 0,
+    dice: Dice | np.random.Generator | None = None,
 ) -> Path:
     """Write a model whose activations have realistic sizes. `head_kind`: of embedding and head (None: as the rest).
-    `loud`: by which what Gemma 3 adds to its residual stream is larger."""
-    dice = np.random.default_rng(seed)
+    `loud`: by which what Gemma 3 adds to its residual stream is larger. `dice`: where numbers come from, if not from
+    numpy's generator with `seed`."""
+    dice = dice or np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(layers)
     writer.add_context_length(512)
