@@ -58,8 +58,8 @@ def children(parent: int) -> list[int]:
 def test_the_cheat_is_caught_and_every_receipt_verifies(
     model_path: Path, tmp_path: Path, offline: dict[str, str]
 ) -> None:
-    """One object with every key; honest answers hold, the cheats are named with a reason, and each receipt file verifies
-    in another process that has no network, while those of the cheat do not."""
+    """One object with every key; honest answers hold, the cheats are named with a reason, and each receipt file
+    verifies in another process that has no network, while those of the cheat do not."""
     said = demo("--json", "--out", str(tmp_path / "out"))
     result = said.json
     assert said.code == 0, said.err
