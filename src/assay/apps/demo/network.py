@@ -98,8 +98,11 @@ def running(model: ModelFile, cheat: str, folder: Path, say: Callable[[str], Non
     """
     network = Network()
     try:
-        sellers: list[tuple[str, str, EngineName]] = [(name, "", engine) for name, engine in _HONEST.items()]
-        sellers += [(_DISHONEST, cheat, "llama.cpp"), (_ALTERING, "accumulator", "exact")]
+        sellers: list[tuple[str, str, EngineName]] = [
+            *((name, "", engine) for name, engine in _HONEST.items()),
+            (_DISHONEST, cheat, "llama.cpp"),
+            (_ALTERING, "accumulator", "exact"),
+        ]
         say(f"starting providers {', '.join(name for name, *_ in sellers)}")
         lines = [_serve(network, folder, model, *seller) for seller in sellers]
         facts = [_ready(network, seller[0], line) for seller, line in zip(sellers, lines, strict=True)]
