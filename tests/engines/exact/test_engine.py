@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.engines.exact.models import VOCABULARY, write_model
 from tests.engines.exact.running import reference_passes
+from tests.engines.exact.test_decoder import expected_leaves
 from tests.tiny import tiny_request
 
 from assay.core.completion import Step
@@ -23,7 +24,6 @@ from assay.engines.exact.program import Program, program_of
 from assay.engines.exact.reference import Model
 from assay.engines.llama_model import LlamaModel
 from assay.engines.llama_reader import LlamaReader
-from tests.engines.exact.test_decoder import expected_leaves
 
 pytestmark = pytest.mark.anyio
 
