@@ -50,7 +50,7 @@ def measure_exact(program: Program, *, tokens: int = 16) -> tuple[bool, float]:
             one.decode(ids[position : position + 1], [position], 0, True)
         rate = (tokens - 1) / (time.perf_counter() - started)
         last = tokens - 1
-        alike = (one.body(0) == many.body(last)).all() and (one.head(0) == many.head(last)).all()
+        alike = (one.record(0) == many.record(last)).all() and (one.logits(0) == many.logits(last)).all()
         return bool(alike), rate
     finally:
         one.close()
