@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from benchmarks._float_model import FloatModel
@@ -17,32 +17,50 @@ from assay.engines.exact.reference import LOGIT_FRACTION
 from assay.engines.exact.runner import Runner
 from assay.engines.llama_model import LlamaModel
 from assay.engines.llama_regime import N_BATCH, open_context
-from assay.engines.scheduler import Decoder
 
 _BATCH: Final = 16
 """Tokens of one pass of the exact engine."""
 _THREADS: Final = os.cpu_count() or 1
 
 
+class Engine(Protocol):
+    """The calls that a voice makes."""
+
+    def decode(
+        self, tokens: Sequence[int], positions: Sequence[int], seq_ids: int, want_logits: Sequence[bool], /
+    ) -> None:
+        """Run the model over a batch."""
+        ...
+
+    def logits(self, index: int, /) -> np.ndarray:
+        """Logits after the batch's token `index`."""
+        ...
+
+
+def _nothing(_start: int) -> None:
+    """Positions that come again are overwritten."""
+
+
 class Voice:
     """An engine that speaks for one sequence: logits in nats after each token."""
 
-    def __init__(self, decoder: Decoder, batch: int, unit: float) -> None:
-        """`unit`: nats that a logit of 1 stands for."""
-        self._decoder: Final = decoder
+    def __init__(self, engine: Engine, batch: int, unit: float, forget: Callable[[int], object] = _nothing) -> None:
+        """`unit`: nats that a logit of 1 stands for. `forget`: is told from which position on."""
+        self._engine: Final = engine
         self._batch: Final = batch
         self._unit: Final = unit
+        self._forget: Final = forget
 
     def after(self, tokens: Sequence[int], start: int = 0, *, last: bool = False) -> Iterator[np.ndarray]:
         """float64 [vocabulary] after each of the tokens (`last`: after the last one), which follow the `start` tokens
         that were read before; whatever came after those is forgotten."""
-        self._decoder.seq_rm(0, start)
+        self._forget(start)
         for at in range(0, len(tokens), self._batch):
             part = tokens[at : at + self._batch]
             wanted = [not last or at + index == len(tokens) - 1 for index in range(len(part))]
-            self._decoder.decode(part, range(start + at, start + at + len(part)), 0, wanted)
+            self._engine.decode(part, range(start + at, start + at + len(part)), 0, wanted)
             for index in np.flatnonzero(wanted):
-                yield self._decoder.logits(int(index)).astype(np.float64) * self._unit
+                yield self._engine.logits(int(index)).astype(np.float64) * self._unit
 
 
 @contextmanager
@@ -63,7 +81,7 @@ def llama_voice(model: LlamaModel, positions: int) -> Iterator[Voice]:
     with open_context(
         model, "free", sequences=1, context=positions, threads=_THREADS, outputs=min(N_BATCH, positions)
     ) as context:
-        yield Voice(context, N_BATCH, 1.0)
+        yield Voice(context, N_BATCH, 1.0, lambda start: context.seq_rm(0, start))
 
 
 def float_rows(model: FloatModel, tokens: Sequence[int]) -> Iterator[np.ndarray]:

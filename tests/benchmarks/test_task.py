@@ -32,9 +32,8 @@ class FloatDecoder:
     def logits(self, index: int) -> np.ndarray:
         return self._last[index]
 
-    def seq_rm(self, seq: int, start: int = 0, end: int = -1) -> bool:
+    def forget(self, start: int) -> None:
         del self._tokens[start:]
-        return True
 
 
 def test_questions() -> None:
@@ -59,7 +58,8 @@ def test_engines_are_scored_alike(tmp_path: Path) -> None:
 
     lengths = ((1, 1), (1, 2, 1, 1), (3, 3, 3, 2), (2, 1, 4, 1)) * 6
     items = [Asked(draw(2 + n % 5), tuple(map(draw, counts))) for n, counts in enumerate(lengths)]
-    voice = Voice(FloatDecoder(path), 3, 0.5)
+    decoder = FloatDecoder(path)
+    voice = Voice(decoder, 3, 0.5, decoder.forget)
     found = [right(voice, item) for item in items]
     assert found == right_in_float64(FloatModel(path), items)
     assert 0 < sum(found) < len(found)

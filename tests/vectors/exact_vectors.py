@@ -13,17 +13,16 @@ from typing import Any, cast
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
 from tests.engines.exact.models import Dice, write_model
-from tests.engines.exact.running import Pass, reference_passes
+from tests.engines.exact.running import Pass, kernel_passes, reference_passes, running
 
 from assay.core.evidence import evidence_root
 from assay.engines.exact import reference, whole
-from assay.engines.exact.accumulators import evidence_leaves, token_leaf, vector_root
 from assay.engines.exact.challenge import challenge
 from assay.engines.exact.convert import convert
 from assay.engines.exact.parameters import Parameters
 from assay.engines.exact.program import Program, program_of
+from assay.engines.exact.record import both_parts, chunk_digests, evidence_leaves, root_of
 from assay.engines.exact.reference import Gain, Model
-from assay.engines.exact.runner import Runner
 from assay.engines.exact.tables import exp2_table, sigmoid_table, sine_table, turns_per_position
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -127,16 +126,18 @@ def _operations() -> dict[str, Any]:
     return {"normalise": norms, "turn": turned, "attend": heads}
 
 
-def passes_of(passes: Sequence[Pass], prompt: int) -> dict[str, Any]:
+def passes_of(passes: Sequence[Pass], prompt: int, kept: int) -> dict[str, Any]:
     """What passes over a prompt and an output commit to."""
-    rows = []
-    leaves = []
-    for position, each in enumerate(passes):
-        body = vector_root(each.body)
-        head = vector_root(each.head) if position >= prompt - 1 else bytes(32)
-        leaves.append(token_leaf(body, head))
-        rows.append({"logits": words(each.logits), "body": body.hex(), "head": head.hex(), "leaf": leaves[-1].hex()})
-    return {"passes": rows, "evidence": evidence_root(evidence_leaves(leaves, prompt), NONCE).hex()}
+    roots = [
+        both_parts(*(root_of(chunk_digests(part.astype(np.int16).reshape(-1, 256))) for part in parts))
+        for parts in (np.split(each.record, [kept * 256]) for each in passes)
+    ]
+    rows = [
+        {"logits": words(each.logits), "body": words(each.body), "head": words(each.head), "record": words(each.record),
+         "root": root.hex()}
+        for each, root in zip(passes, roots, strict=True)
+    ]  # fmt: skip
+    return {"passes": rows, "evidence": evidence_root(evidence_leaves(roots, prompt), NONCE).hex()}
 
 
 def _models(folder: Path) -> Iterator[dict[str, Any]]:
@@ -145,30 +146,20 @@ def _models(folder: Path) -> Iterator[dict[str, Any]]:
         model = convert(path)
         parameters = Parameters(model)
         program = program_of(model)
-        test = challenge(program, NONCE, batch=1)
+        test = challenge(program, NONCE, batch=1, repetitions=2)
         yield {
             "name": name,
             "file": hashlib.sha256(path.read_bytes()).hexdigest(),
             "leaves": len(parameters.digests),
             "first_leaf": parameters.digests[0].tobytes().hex(),
             "root": parameters.root.hex(),
-            "challenge": {"r": words(test.r), "first": test.r[:, :4].tolist(), "v": words(_sums(test.v))},
-            **passes_of(reference_passes(model, TOKENS), PROMPT),
+            "challenge": {"r": words(test.r), "first": test.r[:, :4].tolist(), "v": words(test.v)},
+            **passes_of(reference_passes(model, TOKENS), PROMPT, program.layout.kept_chunks),
         }
-
-
-def _sums(v: np.ndarray) -> np.ndarray:
-    """W^T r modulo 2^64: int64 [repetitions, columns]."""
-    return v[:, 0] + (v[:, 1] << 32)
 
 
 def real(program: Program) -> dict[str, Any]:
     """What the real model commits to."""
-    runner = Runner(program, sequences=1, positions=len(REAL_TOKENS), batch=len(REAL_TOKENS), threads=1)
-    try:
-        runner.decode(REAL_TOKENS, range(len(REAL_TOKENS)), 0, True)
-        passes = [Pass(runner.logits(n), runner.body(n), runner.head(n)) for n in range(len(REAL_TOKENS))]
-        done = passes_of(passes, REAL_PROMPT)
-    finally:
-        runner.close()
+    with running(program, positions=len(REAL_TOKENS)) as runner:
+        done = passes_of(kernel_passes(runner, REAL_TOKENS, [16]), REAL_PROMPT, program.layout.kept_chunks)
     return {"model": "smollm2-135m", "root": program.root.hex(), "tokens": REAL_TOKENS, "prompt": REAL_PROMPT, **done}

@@ -17,19 +17,19 @@ from assay.core import eip712, encoding, merkle, sampler, tree16
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion, Prompt, StopReason, TopLogprobs, output_digest
 from assay.core.evidence import TOP_K, evidence_root, logits_leaf, top_leaf
-from assay.core.hashing import ZERO, Tag, digest
+from assay.core.hashing import Tag, digest
 from assay.core.keys import Key, keccak256
 from assay.core.profile import Profile
 from assay.core.receipt import DOMAIN, FIELDS, TYPE_NAME, Receipt, attest
 from assay.core.request import LEVELS, Level, Message, Request, SamplerSettings, seeded_nonce
 from assay.engines.exact import sampling
-from assay.engines.exact.accumulators import encode_chunk, evidence_leaves, token_leaf, vector_root
+from assay.engines.exact.chunks import accumulators_root, encode_vector
 from assay.engines.exact.convert import convert
-from assay.engines.exact.layout import Layout, Rows
 from assay.engines.exact.program import program_of
+from assay.engines.exact.record import RecordLayout, chunk_digests, evidence_leaves, record_root, root_of
 from assay.engines.exact.tables import exp2_table, log2_table, tail_table
 from assay.engines.exact.trace_header import TraceHeader
-from assay.engines.exact.trace_stream import EncodedPass, write_trace
+from assay.engines.exact.trace_stream import Computed, write_trace
 
 HERE = Path(__file__).parent
 KEY = Key.from_secret(hashlib.sha256(b"the key of the vectors").digest())
@@ -48,6 +48,7 @@ PROFILE = Profile(
     template="none/1",
     grammar="none",
 )
+EXACT_PROFILE = replace(PROFILE, build="ab" * 32, regime="exact/1", isa="any", sampler="gumbel/2")
 
 
 def build() -> dict[str, str]:
@@ -133,19 +134,25 @@ def completion(asked: Request, count: int = 12, stop: StopReason = "length") -> 
         leaves = tuple(map(logits_leaf, rows))
     elif asked.level == "statistical":
         leaves = tuple(top_leaf(log_softmax(row, token, TOP_K)) for row, token in zip(rows, tokens, strict=True))
+    elif asked.level == "exact":  # four passes over the prompt, then one over each token but the last
+        passes = [*(logits(f"prompt {i}", 64) for i in range(4)), *rows[1:]]
+        records = [(row * 2048).astype(np.int16).repeat(4)[None] for row in passes]
+        leaves = tuple(evidence_leaves([root_of(chunk_digests(record)) for record in records], 4))
     return Completion(Prompt(b"<user>vectors", (1, 2, 3, 2**17)), tokens, "", stop, leaves)
 
 
 def _attest(asked: Request, done: Completion, **changes: Any) -> Receipt:
-    given = {"sequence": 7, "issued": 1_790_000_060, "amount": 123_456_789_012_345_678_901} | changes
-    return attest(asked, done, model=hashlib.sha256(b"a model file").digest(), profile=PROFILE, key=KEY, **given)
+    given = {"sequence": 7, "issued": 1_790_000_060, "amount": 123_456_789_012_345_678_901}
+    given |= {"profile": PROFILE} | changes
+    return attest(asked, done, model=hashlib.sha256(b"a model file").digest(), key=KEY, **given)
 
 
 def _bundle(level: Level) -> Bundle:
     asked = request(level)
     done = completion(asked)
     opening = b"".join(done.leaves) if level == "statistical" else b""
-    return Bundle(_attest(asked, done), asked, PROFILE, done.tokens, opening)
+    profile = EXACT_PROFILE if level == "exact" else PROFILE
+    return Bundle(_attest(asked, done, profile=profile), asked, profile, done.tokens, opening)
 
 
 def _encoding() -> dict[str, Any]:
@@ -505,46 +512,45 @@ def accumulators(label: str, count: int, bits: int) -> np.ndarray:
 def _trace() -> dict[str, Any]:
     edges = {31: 4, 32: 4, 33: 5, 40: 5, 41: 6, 48: 6, 49: 8, 64: 8}
     chunks = {bits: np.array([0, (1 << (bits - 1)) - 1, -(1 << (bits - 1)), *[-1] * 253], np.int64) for bits in edges}
-    refused = {
-        "a byte too short": encode_chunk(chunks[32])[:-1],
-        "seven bytes": bytes(256 * 7),
-        "a plane that is not needed": bytes(256 * 5),
-        "sixteen bits above where eight do": encode_chunk(chunks[40])[:1024] + b"\xff" * 512,
-    }
-    nonce, layout = bytes(range(32)), Layout((Rows(8, 4, 4, 8, 300, 300, 8),), 16)
+    nonce, layout = bytes(range(32)), RecordLayout(layers=1, width=8, heads=2, kv_heads=1, head_width=4, feed=300)
     passes = [
-        EncodedPass.of(accumulators(f"body {i}", layout.body, 30), accumulators(f"head {i}", 16, 38) if i else None)
+        Computed(
+            accumulators(f"record {i}", 256 * layout.chunks, 16).astype(np.int16),
+            accumulators(f"body {i}", 768, 30),
+            accumulators(f"head {i}", 16, 38) if i else None,
+        )
         for i in range(3)
     ]
-    leaves = [item.leaf for item in passes]
-    header = TraceHeader(evidence_root(evidence_leaves(leaves, 2), nonce), 2, 2, layout)
-    plan = header.plan([1, 2])
-    stream = b"".join(write_trace(header, leaves, plan, passes.__getitem__))
+    roots = [record_root(layout, item.record) for item in passes]
+    streams: dict[str, dict[str, Any]] = {}
+    for public in (False, True):
+        header = TraceHeader(evidence_root(evidence_leaves(roots, 2), nonce), 2, 2, layout, 768, 16, public)
+        plan = header.plan([1, 2])
+        whole = [
+            accumulators_root(encode_vector(item.body), None if item.head is None else encode_vector(item.head))
+            for item in passes[1:]
+        ]
+        stream = b"".join(write_trace(header, roots, plan, passes.__getitem__, accumulators=whole if public else ()))
+        streams["public" if public else "secret"] = {
+            "nonce": nonce.hex(),
+            "header": header.encode().decode(),
+            "roots": [root.hex() for root in roots],
+            "accumulators": [root.hex() for root in whole] if public else [],
+            "plan": [list(planned) for planned in plan],
+            "bytes": len(stream),
+            "sha256": hashlib.sha256(stream).hexdigest(),
+            "stream": "" if public else stream.hex(),
+        }
     return {
         "chunks": [
             {
                 "first": chunk[:3].tolist(),
                 "width": edges[bits],
-                "sha256": hashlib.sha256(encode_chunk(chunk)).hexdigest(),
+                "sha256": hashlib.sha256(encode_vector(chunk).data.tobytes()).hexdigest(),
             }
             for bits, chunk in chunks.items()
         ],
-        "refused": [{"why": why, "hex": data.hex()} for why, data in refused.items()],
-        "roots": [
-            {"count": count, "bits": bits, "root": vector_root(accumulators("roots", count, bits)).hex()}
-            for count in (0, 1, 256, 257, 4096, 4097, 10_000)
-            for bits in (30, 45)
-        ],
-        "leaves": [
-            {"body": ZERO.hex(), "head": head.hex(), "leaf": token_leaf(ZERO, head).hex()} for head in (ZERO, nonce)
-        ],
-        "stream": {
-            "nonce": nonce.hex(),
-            "header": header.encode().decode(),
-            "leaves": [leaf.hex() for leaf in leaves],
-            "plan": [list(planned) for planned in plan],
-            "stream": stream.hex(),
-        },
+        "streams": streams,
     }
 
 

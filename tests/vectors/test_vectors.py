@@ -26,10 +26,10 @@ from assay.core.keys import recover
 from assay.core.profile import Profile
 from assay.core.receipt import Receipt, verify_signature
 from assay.core.request import LEVELS, Request, SamplerSettings
-from assay.engines.exact.accumulators import decode_chunk
-from assay.engines.exact.chunks import vector_root
+from assay.engines.exact.chunks import decode_vector, encode_vector
 from assay.engines.exact.convert import convert
 from assay.engines.exact.kernels import sampling as compiled
+from assay.engines.exact.record import record_root
 from assay.engines.exact.trace_header import Planned, TraceHeader
 from assay.engines.exact.trace_stream import TraceReader, WholePass
 from assay.verify.binding import check_offline
@@ -211,36 +211,31 @@ def test_tree16_proofs() -> None:
             tree16.verify(root, case["count"], case["index"] ^ 1, item, path)
 
 
-def test_chunks_and_roots() -> None:
-    """Python's own integers spell the same chunks; the fast code has the same roots; the refused ones are refused."""
+def test_trace_chunks() -> None:
+    """The widths are those that the numbers need."""
     for case in load("trace/chunks.json"):
-        spelled = [x.to_bytes(case["width"], "little", signed=True) for x in (*case["first"], *[-1] * 253)]
-        data = b"".join(x[:4] for x in spelled) + b"".join(x[4:] for x in spelled)
-        assert hashlib.sha256(data).hexdigest() == case["sha256"]
-        assert decode_chunk(data).tolist() == [*case["first"], *[-1] * 253]
-    for case in load("trace/roots.json"):
-        assert vector_root(generate.accumulators("roots", case["count"], case["bits"])).hex() == case["root"]
-    for case in load("trace/refused.json"):
-        with pytest.raises(EncodingError):
-            decode_chunk(bytes.fromhex(case["hex"]))
+        encoded = encode_vector(np.array([*case["first"], *[-1] * 253], np.int64))
+        assert encoded.widths.tolist() == [case["width"]]
+        assert hashlib.sha256(encoded.data.tobytes()).hexdigest() == case["sha256"]
 
 
 def test_trace_stream() -> None:
     """The stream is read, and gives the numbers that its labels say."""
-    case = load("trace/stream.json")
+    case = load("trace/streams.json")["secret"]
     header, plan = TraceHeader.decode(case["header"].encode()), [Planned(*item) for item in case["plan"]]
     reader = TraceReader(header, plan, bytes.fromhex(case["nonce"]))
     passes = reader.feed(bytes.fromhex(case["stream"]))
     reader.finish()
     assert [item.position for item in passes] == [0, 1, 2]
     for i, item in enumerate(passes):
-        body = generate.accumulators(f"body {i}", header.layout.body, 30)
+        record = generate.accumulators(f"record {i}", 256 * header.layout.chunks, 16).astype(np.int16)
+        assert record_root(header.layout, record).hex() == case["roots"][i]
         if isinstance(item, WholePass):
             assert item.head is not None
-            assert item.body.tolist() == body.tolist()
-            assert item.head.tolist() == generate.accumulators(f"head {i}", 16, 38).tolist()
+            assert decode_vector(item.body, 768).tolist() == generate.accumulators(f"body {i}", 768, 30).tolist()
+            assert decode_vector(item.head, 16).tolist() == generate.accumulators(f"head {i}", 16, 38).tolist()
         else:
-            assert item.body[8:17].tolist() == body[8:17].tolist()
+            assert item.kept.tolist() == record[: item.kept.size].tolist()
 
 
 def test_integer_sampler_functions() -> None:
@@ -281,7 +276,8 @@ def test_exact_kernels() -> None:
             )
             with running(convert(path), threads=2) as runner:
                 passes = kernel_passes(runner, exact_vectors.TOKENS, [3, 16])
-            found = exact_vectors.passes_of(passes, exact_vectors.PROMPT)
+                kept = runner.program.layout.kept_chunks
+            found = exact_vectors.passes_of(passes, exact_vectors.PROMPT, kept)
             assert found == {name: case[name] for name in ("passes", "evidence")}, case["name"]
 
 

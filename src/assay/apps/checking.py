@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from assay.apps.config import home
+from assay.apps.traces import Traces, no_traces
 from assay.core.bundle import Bundle
 from assay.core.encoding import micros
 from assay.core.errors import BindingMismatch, InvalidRequest, VerificationError
 from assay.core.hashing import Digest
+from assay.core.ports import Auditor
 from assay.core.receipt import Receipt, verify_signature
 from assay.core.verdict import Finding, Outcome, Verdict
 from assay.engines.llama_model import LlamaModel
@@ -32,10 +35,11 @@ MOST_POSITIONS: Final = 32_768
 """Longest answer, its prompt included, that is recomputed: what the cache of a longer one takes, strangers decide."""
 
 
-def check_here(bundle: Bundle, *, model: Path | None = None, threads: int = 1) -> Verdict:
+def check_here(bundle: Bundle, *, model: Path | None = None, threads: int = 1, traces: Traces = no_traces) -> Verdict:
     """Check a receipt with the model file given, or with the one on this machine that has the receipt's digest.
 
-    Without the model everything else is checked, and the verdict is `inconclusive` at best.
+    Without the model everything else is checked, and the verdict is `inconclusive` at best. `traces`: see
+    `open_checker`.
 
     Raises:
         InvalidRequest: `model` is another file than the receipt's.
@@ -50,7 +54,7 @@ def check_here(bundle: Bundle, *, model: Path | None = None, threads: int = 1) -
             f"{found.path} has the SHA-256 {found.sha256.hex()}, and the receipt is for {wanted.hex()}",
             remedy=how_to_get(wanted),
         )
-    with open_checker(found, threads=threads) as check:
+    with open_checker(found, threads=threads, traces=traces) as check:
         return check(bundle)
 
 
@@ -81,9 +85,15 @@ def check_bare(receipt: Receipt) -> Verdict:
 
 @contextmanager
 def open_checker(
-    model: ModelFile, *, threads: int = 1, stopped: Callable[[], bool] = lambda: False
+    model: ModelFile,
+    *,
+    threads: int = 1,
+    stopped: Callable[[], bool] = lambda: False,
+    traces: Traces = no_traces,
 ) -> Iterator[Callable[[Bundle], Verdict]]:
     """A function that checks receipts of one model, one after the other; `stopped`: True ends the one under way soon.
+
+    `traces`: where those of answers at level `exact` come from; without one everything is computed again.
 
     Raises:
         ModelFileError, EngineError: the model or this machine does not work.
@@ -101,8 +111,21 @@ def open_checker(
         for replayer in replayers:
             stack.callback(replayer.close)
         first, control = replayers[0], replayers[1] if len(replayers) > 1 else None
+
+        @cache
+        def auditor() -> Auditor:
+            from assay.apps.exact import open_auditor
+
+            return open_auditor(model, first.reader, context=context, threads=threads, stopped=stopped)
+
         yield lambda bundle: verify_bundle(
-            bundle, first, control=control, calibration=calibration, clock=time.perf_counter
+            bundle,
+            first,
+            control=control,
+            calibration=calibration,
+            clock=time.perf_counter,
+            auditor=auditor,
+            trace=traces(bundle) if bundle.receipt.level == "exact" else None,
         )
 
 

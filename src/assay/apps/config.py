@@ -17,7 +17,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assay.core.errors import ConfigError
-from assay.core.request import Level
+from assay.core.request import LEVELS, Level
 
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65_535)]
 """0 lets the system choose."""
@@ -25,6 +25,7 @@ Wei: TypeAlias = Annotated[int, Field(ge=0)]
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Bytes: TypeAlias = Annotated[int, Field(ge=1024)]
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
+EngineName: TypeAlias = Literal["llama.cpp", "exact"]
 
 _MAX_FILE = 1 << 20
 
@@ -44,6 +45,8 @@ class Provider(_Section):
     """Name of the signing key."""
     model: str = "smollm2-135m"
     """Name or file."""
+    engine: EngineName = "llama.cpp"
+    """What computes `model` here; only `exact` offers the level of that name."""
     upstream: str = ""
     """Address of an OpenAI server that computes `model` in this machine's place (see docs/engines.md)."""
     upstream_model: str = ""
@@ -55,7 +58,8 @@ class Provider(_Section):
     """Answers at the same time; the next one gets a 429."""
     context: Positive = 2048
     """Positions per answer, the prompt included."""
-    levels: tuple[Level, ...] = ("signed", "statistical", "pinned")
+    levels: tuple[Level, ...] = LEVELS
+    """Those that the engine can honour are offered."""
     prompt_price_wei: Wei = 0
     """Per prompt token."""
     output_price_wei: Wei = 0
@@ -86,6 +90,8 @@ class Validator(_Section):
     threads: Annotated[int, Field(ge=0)] = 0
     audit_share: Share = 0.1
     """Share of the receipts that is checked, chosen at random."""
+    providers: tuple[str, ...] = ()
+    """Base URLs: where traces are asked for, if not in `[gateway] providers`."""
     interval_seconds: Positive = 5
     """Pause between looks for new receipts."""
 
@@ -97,6 +103,8 @@ class Node(_Section):
     port: Port = 8000
     key: str = "node"
     model: str = "smollm2-135m"
+    engine: EngineName = "llama.cpp"
+    """See `[provider]`."""
     threads: Annotated[int, Field(ge=0)] = 0
     parallel: Positive = 2
     context: Positive = 2048

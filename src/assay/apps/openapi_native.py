@@ -70,6 +70,7 @@ def provider_paths() -> dict[str, Schema]:
         "/assay/v1/bundles/{name}": {
             "get": _operation("bundle", "The receipt of an answer.", _json(ref("Bundle")), 404, 429, named=name)
         },
+        "/assay/v1/bundles/{name}/trace": {"get": _trace(name)},
         **metrics_path(),
     }
 
@@ -168,6 +169,23 @@ def verdict_schema() -> Schema:
         holds=_BOOLEAN,
         reasons=array_of(STRING),
     )
+
+
+def _trace(name: str) -> Schema:
+    stream: Schema = {
+        "description": "The trace, as docs/protocol.md describes it, in pieces as they are computed.",
+        "content": {"application/octet-stream": dict[str, object]()},
+    }
+    operation = _operation(
+        "trace", "The accumulators that an answer at level `exact` commits to.", stream, 400, 404, 429, named=name
+    )
+    positions = {
+        "name": "positions",
+        "in": "query",
+        "description": "Passes to be audited, as `3,7,10-12`; all, if left out.",
+        "schema": STRING | {"pattern": "^[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*$"},
+    }
+    return operation | {"parameters": [_parameter("name", name), positions]}
 
 
 def _up_to(most: int) -> Schema:

@@ -1,4 +1,4 @@
-"""Progress bars for the commands that fetch things."""
+"""What commands show while they fetch, convert or compile something."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from assay.engines.fetching import Report
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Say on standard error what is being waited for; on a terminal only as long as that takes."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(escape(text)):
+            yield
+    else:
+        console.print(escape(text), highlight=False, soft_wrap=True)
+        yield
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from assay.apps.metrics import Measured, Metrics
 from assay.apps.openai_api import openai_routes
 from assay.apps.openapi_native import provider_paths
 from assay.apps.serving import LocalAnswers
+from assay.apps.tracing import Traces
 from assay.core.bundle import Bundle
 from assay.core.encoding import unb64
 from assay.core.errors import AssayError, EncodingError, NotFound
@@ -83,13 +84,14 @@ def provider_app(
     read_tools: ToolReader | None = None,
     max_body: int = MAX_BODY,
     pace: Pace | None = None,
+    traces: Traces | None = None,
 ) -> Starlette:
-    """The application; `address` is the provider's own."""
+    """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`."""
     log, metrics = logger("provider"), Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
     bundles = LocalBundles(local, store)
-    native = _Native(answers, local, bundles, address, pace or Pace())
+    native = _Native(answers, local, bundles, address, pace or Pace(), traces or Traces(None))
 
     def health() -> Mapping[str, object]:
         return {"provider": address, "active": local.active}
@@ -106,6 +108,7 @@ def provider_app(
             Route("/assay/v1/answers", native.answers, methods=["POST"]),
             Route("/assay/v1/answers/{name}", native.stop, methods=["DELETE"]),
             Route("/assay/v1/bundles/{name}", native.bundle, methods=["GET"]),
+            Route("/assay/v1/bundles/{name}/trace", native.trace, methods=["GET"]),
             metrics.route(),
             *openai_routes(answers, bundles, read_tools=read_tools, health=health, documented=provider_paths()),
         ],
@@ -119,13 +122,20 @@ class _Native:
     """Handlers of the native wire."""
 
     def __init__(
-        self, answers: Answers, local: LocalAnswers, bundles: LocalBundles, address: Address, pace: Pace
+        self,
+        answers: Answers,
+        local: LocalAnswers,
+        bundles: LocalBundles,
+        address: Address,
+        pace: Pace,
+        traces: Traces,
     ) -> None:
         self._answers: Final = answers
         self._local: Final = local
         self._bundles: Final = bundles
         self._address: Final = address
         self._pace: Final = pace
+        self._traces: Final = traces
 
     async def offers(self, _request: Request) -> Response:
         return Response(encode_offers(self._address, await self._answers.models()), media_type="application/json")
@@ -140,12 +150,18 @@ class _Native:
         return Response(status_code=204)
 
     async def bundle(self, request: Request) -> Response:
+        return Response((await self._find(request)).encode(), media_type="application/json")
+
+    async def trace(self, request: Request) -> ASGIApp:
+        return await self._traces.serve(request, await self._find(request))
+
+    async def _find(self, request: Request) -> Bundle:
         name = _name(request)
         # The first choice's name is that of its call too, which finds the other choices.
         found = [item for item in await self._bundles.find(name) if item.request.name == name]
         if not found:
             raise NotFound("no receipt for this request is known", "it is issued when the answer has ended")
-        return Response(found[-1].encode(), media_type="application/json")
+        return found[-1]
 
 
 class _Stream:

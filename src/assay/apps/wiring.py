@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from assay.apps.config import Config, home
+from assay.apps.config import Config, EngineName, home
 from assay.apps.config import Provider as ProviderSettings
 from assay.apps.keyfile import key_path, load_or_new
 from assay.apps.progress import progress_bar
@@ -104,7 +104,7 @@ class Capacity:
     """How much of this machine an engine takes."""
 
     threads: int
-    """0 measures and chooses."""
+    """0 measures and chooses; the exact engine then takes one."""
     parallel: int
     """Answers at the same time."""
     context: int
@@ -112,12 +112,19 @@ class Capacity:
 
 
 @contextmanager
-def open_engine(model: ModelFile, capacity: Capacity) -> Iterator[LlamaEngine]:
-    """A llama.cpp engine, in the pinned regime if the model turns out to be bit-exact in it here.
+def open_engine(model: ModelFile, capacity: Capacity, kind: EngineName = "llama.cpp") -> Iterator[Engine]:
+    """The engine of that kind; llama.cpp is in the pinned regime if the model turns out to be bit-exact in it here.
 
     Raises:
-        ModelFileError, EngineError: the file or this machine does not work.
+        ModelFileError, EngineError: the file or this machine does not work, or the engine cannot have this model.
+        StoreError: the exact engine's form of the model cannot be kept.
     """
+    if kind == "exact":
+        from assay.apps.exact import open_exact
+
+        with open_exact(model, capacity) as engine:
+            yield engine
+        return
     with LlamaModel(model.path) as loaded:
         engine = LlamaEngine(
             loaded,
@@ -163,7 +170,9 @@ def open_proxy(model: ModelFile, capacity: Capacity, settings: ProviderSettings)
 
 
 @contextmanager
-def open_cheat(name: str, model: ModelFile, capacity: Capacity) -> Iterator[tuple[Engine, Attest]]:
+def open_cheat(
+    name: str, model: ModelFile, capacity: Capacity, kind: EngineName = "llama.cpp"
+) -> Iterator[tuple[Engine, Attest]]:
     """The engine and the pen of a dishonest provider (see `apps/cheats`).
 
     Raises:
@@ -171,6 +180,10 @@ def open_cheat(name: str, model: ModelFile, capacity: Capacity) -> Iterator[tupl
     """
     from assay.apps.cheats import Workshop, make_cheat
 
+    if kind == "exact":
+        from assay.apps.exact import program_for
+
+        program_for(model)  # converted and compiled where it can be said why that takes a while
     shop = Workshop(
         path=model.path,
         name=model.name,
@@ -179,6 +192,7 @@ def open_cheat(name: str, model: ModelFile, capacity: Capacity) -> Iterator[tupl
         parallel=capacity.parallel,
         context=capacity.context,
         threads=capacity.threads or 1,
+        kind=kind,
     )
     dishonest = make_cheat(name, shop)
     yield dishonest.engine, dishonest.attest

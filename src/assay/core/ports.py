@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -138,6 +138,66 @@ class Replayer(Protocol):
 
     def rows(self, tokens: Sequence[int], first: int) -> Iterator[np.ndarray]:
         """Logits, float32 [n_vocab], that predict the tokens at positions first, first + 1, … of `tokens`."""
+        ...
+
+
+class Auditor(Protocol):
+    """Checks answers at level `exact`: with the accumulators that a receipt commits to, or by computing them again."""
+
+    @property
+    def model_digest(self) -> Digest:
+        """SHA-256 of the model file."""
+        ...
+
+    @property
+    def profile(self) -> Profile:
+        """The profile of the integer model that this file gives; its `build` is the model's root."""
+        ...
+
+    @property
+    def reader(self) -> PromptReader:
+        """How the model reads requests."""
+        ...
+
+    def audit(
+        self,
+        bundle: Bundle,
+        prompt: Prompt,
+        trace: Iterable[bytes] | None = None,
+        *,
+        positions: Collection[int] | None = None,
+        whole: bool = False,
+    ) -> int:
+        """Check every draw and every operation; how many passes were checked.
+
+        `trace`: the accumulators as a provider serves them (None: they are computed again, for all passes).
+        `positions`: the passes to be checked (None: all). `whole`: the trace has all passes whole, not only those.
+
+        Raises:
+            ReplayMismatch: a token is not the one that model, settings and seed give, or (without a trace) the
+                accumulators are not those that the receipt commits to.
+            AuditMismatch: an operation of a pass is wrong; it is named.
+            TraceMismatch, EncodingError: the trace is not the one that the receipt commits to, or none.
+            AssayError: whatever `trace` raises.
+        """
+        ...
+
+
+@runtime_checkable
+class Tracer(Protocol):
+    """Serves the accumulators that receipts at level `exact` commit to."""
+
+    def trace(
+        self, bundle: Bundle, positions: Collection[int] | None = None, *, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[bytes]:
+        """The trace of an answer, computed again while it is read, for an audit of these passes (None: of all).
+
+        `stopped`: True breaks it off soon, with an EngineError.
+
+        Raises:
+            NotFound: this is no answer of the model's at level `exact`.
+            EncodingError: a position that the answer does not have.
+        """
         ...
 
 

@@ -22,11 +22,12 @@ class Profile:
     """Published with every receipt; two runs under one pinned profile give equal logits, bit for bit."""
 
     engine: str
-    """`llama.cpp`, or the kind of foreign server."""
+    """`llama.cpp`, `assay` (the exact engine), or the kind of foreign server."""
     build: str
-    """The engine's build."""
+    """The engine's build, or what stands for it (see `regime`)."""
     regime: str
-    """`pinned/1`: llama.cpp's bit-exact regime. `free`: any other configuration."""
+    """`pinned/1`: llama.cpp's bit-exact regime. `exact/1`: whole numbers, equal on every machine; `build` is then the
+    root over the integer model, in hexadecimal. `free`: any other configuration."""
     isa: str
     """Instruction-set features that the kernels use, and where bits must agree a digest of a probe's numbers."""
     kv_type: str

@@ -13,7 +13,7 @@ from assay.core.completion import Prompt, Step, StepStop, TopLogprobs
 from assay.core.errors import ContextOverflow, InvalidRequest
 from assay.core.evidence import TOP_K, logits_leaf, top_leaf
 from assay.core.ports import PromptReader
-from assay.core.request import Request
+from assay.core.request import Request, SamplerSettings
 from assay.core.sampler import draw, top_logprobs
 from assay.engines.text import TextStream
 
@@ -57,9 +57,14 @@ class AnswerPath(ABC, Generic[Row]):
         self.request: Final = request
         self.seed: Final = request.seed
         self.logprobs: Final = logprobs
-        self._tokenizer = reader.tokenizer
+        self.tokenizer: Final = reader.tokenizer
         self._constraint = reader.constraint(request)
         self._text = TextStream(reader.tokenizer.piece, request.stop)
+
+    @property
+    def sampler(self) -> SamplerSettings:
+        """The settings by which tokens are chosen."""
+        return self.request.sampler
 
     def step(self, row: Row) -> Step:
         """Choose the next token from logits, and say what it adds.
@@ -81,7 +86,7 @@ class AnswerPath(ABC, Generic[Row]):
         self.tokens.append(token)
         if self._constraint:
             self._constraint.accept(token)
-        ends = "stop" if self._tokenizer.is_eog(token) else "length" if index + 1 >= self.limit else None
+        ends = "stop" if self.tokenizer.is_eog(token) else "length" if index + 1 >= self.limit else None
         return Picked(index, token, ends)
 
     def finish(self, row: Row, picked: Picked) -> Step:
@@ -103,7 +108,7 @@ class AnswerPath(ABC, Generic[Row]):
 
     def shown(self, top: TopLogprobs, token: int, most: int) -> TopLogprobs:
         """The `most` best of `top`, and the bytes of all."""
-        ids, piece = top.ids[:most], self._tokenizer.piece
+        ids, piece = top.ids[:most], self.tokenizer.piece
         return TopLogprobs(top.chosen, ids, top.logprobs[:most], piece(token), tuple(map(piece, ids)))
 
 
@@ -113,7 +118,7 @@ class Answering(AnswerPath[np.ndarray]):
     @override
     def choose(self, row: np.ndarray, index: int, allowed: np.ndarray | None) -> int:
         """See `AnswerPath.choose`."""
-        return draw(row, self.request.sampler, self.seed, index, allowed)
+        return draw(row, self.sampler, self.seed, index, allowed)
 
     @override
     def observe(self, row: np.ndarray, picked: Picked) -> tuple[bytes, TopLogprobs | None]:

@@ -14,6 +14,8 @@ from assay.core.hashing import Digest
 from assay.core.ports import PromptReader, Tokenizer
 from assay.core.receipt import verify_signature
 
+EXACT_REGIME: Final = "exact/1"
+"""The regime of profiles at level `exact`: the version of the integer semantics."""
 MAX_STOPS: Final = 16
 """Most stop texts of one request."""
 MAX_STOP_CHARS: Final = 1024
@@ -111,10 +113,17 @@ def _check_level(bundle: Bundle) -> None:
             "a receipt at level 'signed' commits to no evidence",
         )
     elif receipt.level == "pinned":
-        if profile.regime == "free" or profile.sampler != "gumbel/1":
+        if profile.regime in ("free", EXACT_REGIME) or profile.sampler != "gumbel/1":
             raise BindingMismatch(
                 "level",
                 f"'pinned' needs a pinned regime and sampler gumbel/1, not {profile.regime!r} and {profile.sampler!r}",
+            )
+    elif receipt.level == "exact":
+        if profile.regime != EXACT_REGIME or profile.sampler != "gumbel/2":
+            raise BindingMismatch(
+                "level",
+                f"'exact' needs the regime {EXACT_REGIME} and sampler gumbel/2, not {profile.regime!r} and "
+                f"{profile.sampler!r}",
             )
     else:
         _check_opening(bundle)

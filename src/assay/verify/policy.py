@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from assay.core.bundle import Bundle
 from assay.core.completion import Prompt
@@ -14,13 +15,16 @@ from assay.core.errors import (
     ReplayMismatch,
     VerificationError,
 )
-from assay.core.ports import PromptReader, Replayer
+from assay.core.ports import Auditor, PromptReader, Replayer
 from assay.core.receipt import Receipt, check_equivocation, verify_signature
 from assay.core.verdict import HISTORY, Finding, Verdict
 from assay.verify.binding import check_offline, check_with_model
 from assay.verify.calibration import Calibration, Entry, largest_product, limit_of_block
+from assay.verify.exact import ServedTrace, check_exact
 from assay.verify.replay import machine_differences, regime_contradictions, replay
 from assay.verify.statistics import SAME_BITS, judge, measure
+
+_Inspector = TypeVar("_Inspector", Replayer, Auditor)
 
 
 class _UncheckableError(Exception):
@@ -38,12 +42,14 @@ def verify_bundle(
     control: Replayer | None = None,
     calibration: Calibration,
     clock: Callable[[], float],
+    auditor: Callable[[], Auditor] | None = None,
+    trace: ServedTrace | None = None,
 ) -> Verdict:
     """Check one receipt at its level. Whatever the bundle holds, the answer is a verdict.
 
     `replayer` recomputes with the model (None: only what needs no model is checked). `control` recomputes with the
     same model in another configuration; statistical checks of a prover whose bits may differ need it to know the
-    noise. `clock` gives seconds.
+    noise. `clock` gives seconds. `auditor` opens what checks level `exact`, with the `trace` if there is one.
     """
     started = clock()
     findings: list[Finding] = []
@@ -53,11 +59,15 @@ def verify_bundle(
         check_offline(bundle)
         findings.append(Finding("receipt", "holds", "the signature is the provider's, and every digest and count fits"))
         signed = bundle.receipt.level == "signed"
-        if not signed or (replayer is not None and replayer.model_digest == bundle.receipt.model):
+        if bundle.receipt.level == "exact":
+            prompt, inspector = _check_binding(bundle, auditor() if auditor is not None else None)
+            findings += _readings(bundle, inspector.reader)
+            _check_versions(bundle, inspector)
+            found, recomputed = check_exact(bundle, prompt, inspector, trace)
+            findings += found
+        elif not signed or (replayer is not None and replayer.model_digest == bundle.receipt.model):
             prompt, replayer = _check_binding(bundle, replayer)
-            findings.append(Finding("prompt", "holds", "the request renders to the prompt that was answered"))
-            findings.append(Finding("stop", "holds", "the answer ends where the receipt says, and for that reason"))
-            findings += _check_length(bundle, replayer.reader)
+            findings += _readings(bundle, replayer.reader)
             if not signed:
                 recomputed = len(bundle.tokens)
                 findings += _check_freshness(bundle)
@@ -133,7 +143,16 @@ def contradictions(receipts: Iterable[Receipt]) -> list[tuple[Receipt, Receipt]]
     return found
 
 
-def _check_binding(bundle: Bundle, replayer: Replayer | None) -> tuple[Prompt, Replayer]:
+def _readings(bundle: Bundle, reader: PromptReader) -> list[Finding]:
+    """What holds of a bundle that has passed `check_with_model`."""
+    return [
+        Finding("prompt", "holds", "the request renders to the prompt that was answered"),
+        Finding("stop", "holds", "the answer ends where the receipt says, and for that reason"),
+        *_check_length(bundle, reader),
+    ]
+
+
+def _check_binding(bundle: Bundle, replayer: _Inspector | None) -> tuple[Prompt, _Inspector]:
     receipt = bundle.receipt
     if replayer is None:
         raise _unchecked("model", f"level {receipt.level!r} needs the model file, and none was given")
@@ -187,9 +206,7 @@ def _check_numbers(
     pinned = bundle.receipt.level == "pinned"
     mine, theirs = replayer.profile, bundle.profile
     differences = machine_differences(theirs, mine)
-    constrained = replayer.reader.constraint(bundle.request) is not None
-    if constrained and mine.grammar != theirs.grammar:
-        raise _unchecked("grammar", _other_version("grammars", mine.grammar, theirs.grammar))
+    _check_versions(bundle, replayer)
     if not differences and mine.regime != "free":
         if wrong := regime_contradictions(theirs, mine):
             raise BindingMismatch(
@@ -210,6 +227,13 @@ def _check_numbers(
         return [*findings, unknown], None
     found, evidence = _judged(judge(measure(bundle, prompt, replayer, control), entry), entry)
     return findings + found, evidence
+
+
+def _check_versions(bundle: Bundle, inspector: Replayer | Auditor) -> None:
+    """Another version of the grammars may mask other tokens."""
+    mine, theirs = inspector.profile.grammar, bundle.profile.grammar
+    if mine != theirs and inspector.reader.constraint(bundle.request) is not None:
+        raise _unchecked("grammar", _other_version("grammars", mine, theirs))
 
 
 def _judged(findings: list[Finding], entry: Entry) -> tuple[list[Finding], float | None]:

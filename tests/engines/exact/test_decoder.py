@@ -12,10 +12,11 @@ from tests.engines.exact.models import write_model
 from tests.engines.exact.running import reference_passes
 
 from assay.core.hashing import Digest
-from assay.engines.exact.accumulators import evidence_leaves, token_leaf, vector_root
+from assay.engines.exact import decoder as decoding_module
 from assay.engines.exact.convert import convert
-from assay.engines.exact.decoder import ExactDecoder, Root
+from assay.engines.exact.decoder import ExactDecoder
 from assay.engines.exact.program import Program, program_of
+from assay.engines.exact.record import RecordLayout, both_parts, chunk_digests, evidence_leaves, record_root, root_of
 from assay.engines.exact.reference import Model
 from assay.engines.exact.runner import Runner
 
@@ -35,10 +36,10 @@ def program(model: Model) -> Program:
 
 
 @contextmanager
-def decoding(program: Program, sequences: int = 2, root: Root | None = None) -> Iterator[ExactDecoder]:
+def decoding(program: Program, sequences: int = 2) -> Iterator[ExactDecoder]:
     """A decoder that is closed afterwards."""
     runner = Runner(program, sequences=sequences, positions=64, batch=16, threads=2)
-    decoder = ExactDecoder(runner, sequences=sequences, **({} if root is None else {"root": root}))
+    decoder = ExactDecoder(runner, sequences=sequences)
     try:
         yield decoder
     finally:
@@ -47,11 +48,12 @@ def decoding(program: Program, sequences: int = 2, root: Root | None = None) -> 
 
 def expected_leaves(model: Model, tokens: list[int], prompt: int) -> list[Digest]:
     """The evidence of an answer, by the reference alone."""
-    leaves = [
-        token_leaf(vector_root(each.body), vector_root(each.head) if position >= prompt - 1 else bytes(32))
-        for position, each in enumerate(reference_passes(model, tokens))
+    kept = program_of(model).layout.kept_chunks * 256
+    roots = [
+        both_parts(*(root_of(chunk_digests(part.astype(np.int16).reshape(-1, 256))) for part in parts))
+        for parts in (np.split(each.record, [kept]) for each in reference_passes(model, tokens))
     ]
-    return evidence_leaves(leaves, prompt)
+    return evidence_leaves(roots, prompt)
 
 
 def answer(decoder: ExactDecoder, tokens: list[int], prompt: int, *, start: int = 0, sequence: int = 0) -> list[Digest]:
@@ -113,16 +115,17 @@ def test_only_an_end_can_be_forgotten(program: Program) -> None:
         assert not decoder.seq_rm(0, 1, 3)
 
 
-def test_commitments_run_beside_the_next_pass(model: Model, program: Program) -> None:
+def test_commitments_run_beside_the_next_pass(model: Model, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow commitment is waited for before its numbers are overwritten, and not earlier."""
     begun, gate = threading.Event(), threading.Event()
 
-    def slow(vector: np.ndarray) -> Digest:
+    def slow(layout: RecordLayout, record: np.ndarray) -> Digest:
         begun.set()
         assert gate.wait(20)
-        return vector_root(vector)
+        return record_root(layout, record)
 
-    with decoding(program, root=slow) as decoder:
+    monkeypatch.setattr(decoding_module, "record_root", slow)
+    with decoding(program) as decoder:
         decoder.decode(TOKENS[:5], range(5), 0, [False] * 4 + [True])
         rows = [decoder.logits(4)]
         assert begun.wait(20)

@@ -39,8 +39,8 @@ WORDS = np.array(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file of each kind."""
     folder = tmp_path_factory.mktemp("bases")
-    for name, parts in BASES.items():
-        write_model(folder / name, **parts)
+    for name, variant in BASES.items():
+        write_model(folder / name, **variant)
     return folder
 
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
-import numpy as np
 from typing_extensions import override
 
 from assay.apps.cheats import impostors, variants
 from assay.apps.cheats.forgeries import Attest, by_another_key, inflated, inflated_prompt, one_number
+from assay.apps.config import EngineName
 from assay.core.encoding import MICRO
 from assay.core.errors import ConfigError
 from assay.core.ports import Engine
@@ -26,6 +26,9 @@ from assay.engines.llama_model import LlamaModel
 from assay.engines.llama_regime import Regime, probe
 from assay.engines.llama_replay import LlamaReplayer
 from assay.engines.llamacpp import LlamaEngine
+
+if TYPE_CHECKING:
+    from assay.engines.exact.engine import ExactEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,18 @@ class Workshop:
     context: int = 2048
     threads: int = 1
     regime: Regime = "pinned"
+    kind: EngineName = "llama.cpp"
+    """Which engine is built."""
 
-    def engine(
+    def engine(self, path: Path | None = None) -> LlamaEngine | ExactEngine:
+        """An engine of this or another model, under the honest model's name."""
+        if self.kind == "exact":
+            from assay.apps.cheats.exact import exact_engine
+
+            return exact_engine(self, path)
+        return self.llama(path)
+
+    def llama(
         self,
         path: Path | None = None,
         *,
@@ -51,7 +64,7 @@ class Workshop:
         kv_type: KvType = "f16",
         answering: type[Answering] = Answering,
     ) -> LlamaEngine:
-        """An engine of this or another model, under the honest model's name."""
+        """The same, by llama.cpp."""
         return LlamaEngine(
             LlamaModel(path or self.path),
             name=self.name,
@@ -98,25 +111,34 @@ class Cheat:
     """What it does, as a sentence about the provider."""
     build: Callable[[Workshop], Dishonest]
     caught_by: CaughtBy = "check"
+    engines: tuple[EngineName, ...] = get_args(EngineName)
+    """On which engines it can be tried."""
 
 
 def make_cheat(name: str, workshop: Workshop) -> Dishonest:
     """Build the dishonest provider called `name`, or `swap:FILE`.
 
     Raises:
-        ConfigError: no such cheat.
+        ConfigError: no such cheat, or not on this engine.
     """
     if name.startswith("swap:"):
         return _swap(workshop, Path(name.removeprefix("swap:")))
     if name not in CHEATS:
         raise ConfigError(f"no cheat is called {name}", f"choose one of {', '.join(CHEATS)}, or swap:FILE")
+    if workshop.kind not in CHEATS[name].engines:
+        known = [cheat.name for cheat in CHEATS.values() if workshop.kind in cheat.engines]
+        raise ConfigError(f"{name} is no cheat of the engine {workshop.kind}", f"choose one of {', '.join(known)}")
     return CHEATS[name].build(workshop)
 
 
 def _swap(workshop: Workshop, path: Path) -> Dishonest:
-    with LlamaModel(path) as model:
-        regime: Regime = "free" if probe(model).refusal else workshop.regime
-    front, work = workshop.engine(), workshop.engine(path, regime=regime)
+    front = workshop.engine()
+    if workshop.kind == "exact":
+        work = workshop.engine(path)
+    else:
+        with LlamaModel(path) as model:
+            regime: Regime = "free" if probe(model).refusal else workshop.regime
+        work = workshop.llama(path, regime=regime)
     same = front.reader.tokenizer.pieces() == work.reader.tokenizer.pieces()
     return Dishonest((impostors.Impostor if same else impostors.Translator)(front, work))
 
@@ -140,21 +162,39 @@ def _sampled(change: Callable[[SamplerSettings], SamplerSettings]) -> Callable[[
     """Draw with other settings but the right seed, so that only the settings are wrong."""
 
     class Otherwise(Answering):
+        @property
         @override
-        def choose(self, row: np.ndarray, index: int, allowed: np.ndarray | None) -> int:
-            honest = self._request
-            self._request = replace(honest, sampler=change(honest.sampler))
-            token = super().choose(row, index, allowed)
-            self._request = honest
-            return token
+        def sampler(self) -> SamplerSettings:
+            return change(super().sampler)
 
-    return lambda workshop: Dishonest(workshop.engine(answering=Otherwise))
+    def build(workshop: Workshop) -> Dishonest:
+        if workshop.kind == "exact":
+            from assay.apps.cheats.exact import drawn_otherwise, exact_engine
+
+            return Dishonest(exact_engine(workshop, answering=drawn_otherwise(change)))
+        return Dishonest(workshop.llama(answering=Otherwise))
+
+    return build
+
+
+def _steered(workshop: Workshop) -> Dishonest:
+    if workshop.kind == "exact":
+        from assay.apps.cheats.exact import ExactSteered, exact_engine
+
+        return Dishonest(exact_engine(workshop, answering=ExactSteered))
+    return Dishonest(workshop.llama(answering=impostors.SteeredAnswering))
+
+
+def _accumulator(workshop: Workshop) -> Dishonest:
+    from assay.apps.cheats.exact import ONE_ACCUMULATOR, exact_engine
+
+    return Dishonest(exact_engine(workshop, alter=ONE_ACCUMULATOR))
 
 
 def _retouched(edit: impostors.Edit) -> Callable[[Workshop], Dishonest]:
     def build(workshop: Workshop) -> Dishonest:
         engine = workshop.engine()
-        replayer = LlamaReplayer(LlamaModel(workshop.path))
+        replayer = LlamaReplayer(LlamaModel(workshop.path)) if workshop.kind == "llama.cpp" else None
         return Dishonest(impostors.Retoucher(engine, engine, edit, replayer=replayer))
 
     return build
@@ -208,7 +248,7 @@ def _replayed(workshop: Workshop) -> Dishonest:
 
 def _engine(*, kv_type: KvType = "f16", regime: Regime = "pinned") -> Callable[[Workshop], Dishonest]:
     def build(workshop: Workshop) -> Dishonest:
-        return Dishonest(impostors.Impostor(workshop.engine(), workshop.engine(kv_type=kv_type, regime=regime)))
+        return Dishonest(impostors.Impostor(workshop.engine(), workshop.llama(kv_type=kv_type, regime=regime)))
 
     return build
 
@@ -246,7 +286,7 @@ _ALL: Final = (
     Cheat(
         "steered-token",
         "replaces one token and goes on honestly from there",
-        lambda shop: Dishonest(shop.engine(answering=impostors.SteeredAnswering)),
+        _steered,
     ),
     Cheat("temperature", "ignores the temperature", _sampled(_hotter)),
     Cheat("top-p", "ignores top-p", _sampled(lambda settings: replace(settings, top_p=MICRO))),
@@ -269,11 +309,18 @@ _ALL: Final = (
     Cheat("inflated-counts", "bills more tokens than it delivered", _signed(inflated)),
     Cheat("inflated-prompt", "bills a longer prompt than it was sent", _signed(inflated_prompt)),
     Cheat("replayed", "sells an old answer again", _replayed),
-    Cheat("cheap-prefill", "lets a cheap model write and the real one sign", _cheap_prefill),
-    Cheat("kv-q8_0", "keeps its KV cache in eight bits", _engine(kv_type="q8_0")),
-    Cheat("wrong-profile", "claims the pinned regime and runs another", _engine(regime="free")),
+    Cheat("cheap-prefill", "lets a cheap model write and the real one sign", _cheap_prefill, engines=("llama.cpp",)),
+    Cheat("kv-q8_0", "keeps its KV cache in eight bits", _engine(kv_type="q8_0"), engines=("llama.cpp",)),
+    Cheat("wrong-profile", "claims the pinned regime and runs another", _engine(regime="free"), engines=("llama.cpp",)),
+    Cheat("accumulator", "alters one sum in one layer, for one token", _accumulator, engines=("exact",)),
     # Once the calibration has an entry for the pinned regime of other machines, its checks fail by themselves.
-    Cheat("other-isa", "serves a smaller model, claims another instruction set", _other_isa, "ranking"),
+    Cheat(
+        "other-isa",
+        "serves a smaller model, claims another instruction set",
+        _other_isa,
+        "ranking",
+        engines=("llama.cpp",),
+    ),
     Cheat(
         "other-template",
         "slips a system prompt in, claims another template version",

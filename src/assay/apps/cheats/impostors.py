@@ -17,7 +17,7 @@ from assay.core.ports import Constraint, Engine, PromptReader, Replayer, Tokeniz
 from assay.core.profile import Profile
 from assay.core.request import Level, Message, Request
 from assay.core.sampler import top_logprobs
-from assay.engines.answering import Answering
+from assay.engines.answering import Answering, AnswerPath, Row
 
 Edit = Callable[[list[Step]], list[Step]]
 """What a dishonest provider makes of an honest answer."""
@@ -180,14 +180,14 @@ class SteeredAnswering(Answering):
     def choose(self, row: np.ndarray, index: int, allowed: np.ndarray | None) -> int:
         """See `Answering.choose`."""
         token = super().choose(row, index, allowed)
-        if index != 7:
-            return token
-        ranked = (int(other) for other in np.argsort(-row, kind="stable")[:8])
-        return next(
-            other
-            for other in ranked
-            if other != token and not self._tokenizer.is_eog(other) and not self._tokenizer.is_control(other)
-        )
+        return second_best(self, row, token) if index == 7 else token
+
+
+def second_best(answering: AnswerPath[Row], logits: np.ndarray, token: int) -> int:
+    """The likeliest token but this one that is text; `logits` are numbers of any kind, one a token."""
+    ranked = (int(other) for other in np.argsort(-logits, kind="stable")[:8])
+    words = answering.tokenizer
+    return next(other for other in ranked if other != token and not words.is_eog(other) and not words.is_control(other))
 
 
 def honest_leaf(level: Level, row: np.ndarray, token: int) -> bytes:

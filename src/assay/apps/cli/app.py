@@ -20,6 +20,7 @@ from assay.apps.cli import (
     keys,
     models,
     serve,
+    trace,
     up,
     validate,
     verify,
@@ -55,6 +56,7 @@ _command(_SHARE, "serve", serve.serve, "assay serve --model smollm2-135m")
 _command(_SHARE, "gateway", gateway.gateway, "assay gateway --provider http://127.0.0.1:8100")
 _command(_SHARE, "validate", validate.validate, "assay validate --share 0.1")
 _command(_CHECK, "verify", verify.verify, "assay verify receipt.json --json")
+_command(_CHECK, "trace", trace.trace, "assay trace receipt.json --provider http://127.0.0.1:8100 -o answer.trace")
 app.add_typer(models.app, name="models", rich_help_panel=_TOOLS)
 app.add_typer(keys.app, name="keys", rich_help_panel=_TOOLS)
 _command(_TOOLS, "doctor", doctor.doctor, "assay doctor --json")

@@ -11,7 +11,7 @@ import typer
 from assay.apps.cli.console import JsonFlag, err, note, out, plain, print_json, spoken
 from assay.apps.cli.talk import UrlOption, default_url, describe, pick_model, save
 
-Level = Annotated[str, typer.Option(help="signed, statistical or pinned. The strongest offered if left out.")]
+Level = Annotated[str, typer.Option(help="signed, statistical, pinned or exact. The strongest offered if left out.")]
 
 
 def ask(

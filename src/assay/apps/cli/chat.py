@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from assay.core.bundle import Bundle
 
 _HELP: Final = """/new          forget the conversation
-/level LEVEL  signed, statistical or pinned
+/level LEVEL  signed, statistical, pinned or exact
 /model NAME   another model
 /save FILE    write the last answer's receipt
 /check        check the last answer by recomputing it here
@@ -31,7 +31,7 @@ Ctrl-C stops an answer; what was delivered still has a receipt."""
 def chat(
     url: UrlOption = "",
     model: Annotated[str, typer.Option(help="Which model; the first one offered if left out.")] = "",
-    level: Annotated[str, typer.Option(help="Assurance: signed, statistical or pinned.")] = "",
+    level: Annotated[str, typer.Option(help="Assurance: signed, statistical, pinned or exact.")] = "",
     system: Annotated[str, typer.Option(help="What the model is told first.")] = "",
     max_tokens: Annotated[int, typer.Option(min=0, help="Most tokens of an answer; 0: no limit.")] = 512,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="0 takes the likeliest words.")] = 0.7,

@@ -16,6 +16,9 @@ PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to 
 ModelOption = Annotated[str | None, typer.Option(help="Name of a model, or a GGUF file.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=0, help="Threads that compute; 0 measures and chooses.")]
 ParallelOption = Annotated[int | None, typer.Option(min=1, help="Answers at the same time; the next one is refused.")]
+EngineOption = Annotated[
+    str | None, typer.Option(help="llama.cpp, or exact: whole numbers, of which every operation can be checked.")
+]
 ContextOption = Annotated[int | None, typer.Option(min=64, help="Positions of one answer, the prompt included.")]
 
 
@@ -26,8 +29,10 @@ def serve(
     threads: ThreadsOption = None,
     parallel: ParallelOption = None,
     context: ContextOption = None,
+    engine: EngineOption = None,
     level: Annotated[
-        list[str] | None, typer.Option(help="Level to offer (repeat it for several): signed, statistical, pinned.")
+        list[str] | None,
+        typer.Option(help="Level to offer (repeat it for several): signed, statistical, pinned, exact."),
     ] = None,
     url: Annotated[str | None, typer.Option(help="Where consumers reach this machine, if elsewhere.")] = None,
     key: Annotated[str | None, typer.Option(help="Name of the signing key (see `assay keys`).")] = None,
@@ -70,7 +75,7 @@ def serve(
         )
     given = {
         "model": model, "host": host, "port": port, "threads": threads, "parallel": parallel, "context": context,
-        "levels": tuple(level) if level else None, "url": url, "key": key,
+        "engine": engine, "levels": tuple(level) if level else None, "url": url, "key": key,
         "upstream": upstream, "upstream_model": upstream_model,
     }  # fmt: skip
     config = override(load_config(), "provider", given)
@@ -79,6 +84,8 @@ def serve(
     signer, made = open_key(settings.key)
     if made:
         note(f"Made the key {settings.key} ({signer.address}).")
+    if settings.upstream and settings.engine == "exact":
+        raise ConfigError("an upstream server computes in its own way, not exactly", "leave out one of the two")
     found = find_model(settings.model)
 
     from assay.apps.levelled import Levelled
@@ -86,6 +93,7 @@ def serve(
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
     from assay.apps.serving import LocalAnswers
+    from assay.apps.tracing import Traces, ending, tracer_of
     from assay.core.offer import Price
     from assay.core.request import LEVELS
 
@@ -96,16 +104,19 @@ def serve(
         capacity = Capacity(threads=settings.threads, parallel=settings.parallel, context=settings.context)
         places, pen = settings.parallel, attest
         if cheat:
-            engine, pen = stack.enter_context(open_cheat(cheat, found, capacity))
+            offering, pen = stack.enter_context(open_cheat(cheat, found, capacity, settings.engine))
         elif settings.upstream:
-            engine = proxy = stack.enter_context(open_proxy(found, capacity, settings))
+            offering = proxy = stack.enter_context(open_proxy(found, capacity, settings))
             places = proxy.parallel
             note(proxy.traits.summary)
         else:
-            engine = stack.enter_context(open_engine(found, capacity))
-        offered = Levelled(engine, settings.levels)
+            offering = stack.enter_context(open_engine(found, capacity, settings.engine))
+        offered = Levelled(offering, settings.levels)
         if not offered.levels:
-            raise ConfigError(f"{found.name} can be offered at {', '.join(engine.levels)} here", "choose --level there")
+            raise ConfigError(
+                f"{found.name} can be offered at {', '.join(offering.levels)} here", "choose --level there"
+            )
+        traces = Traces(tracer_of(offering))
         local = LocalAnswers(
             [offered],
             signer,
@@ -122,8 +133,9 @@ def serve(
                 signer.address,
                 read_tools=tool_reader(found),
                 max_body=settings.max_body_bytes,
+                traces=traces,
             ),
             sock,
-            drain=local.drain,
+            drain=ending(local.drain, traces),
             started=lambda: announce("provider", here, as_json=as_json, address=signer.address, model=found.name),
         )

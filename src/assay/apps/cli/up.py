@@ -7,7 +7,15 @@ from contextlib import ExitStack
 from rich.text import Text
 
 from assay.apps.cli.console import JsonFlag, err, note
-from assay.apps.cli.serve import ContextOption, HostOption, ModelOption, ParallelOption, PortOption, ThreadsOption
+from assay.apps.cli.serve import (
+    ContextOption,
+    EngineOption,
+    HostOption,
+    ModelOption,
+    ParallelOption,
+    PortOption,
+    ThreadsOption,
+)
 
 
 def up(
@@ -17,6 +25,7 @@ def up(
     threads: ThreadsOption = None,
     parallel: ParallelOption = None,
     context: ContextOption = None,
+    engine: EngineOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a local model with an OpenAI API on this machine; works offline once the model is here."""
@@ -26,6 +35,7 @@ def up(
 
     given = {
         "model": model, "host": host, "port": port, "threads": threads, "parallel": parallel, "context": context,
+        "engine": engine,
     }  # fmt: skip
     config = override(load_config(), "node", given)
     settings = config.node
@@ -39,6 +49,7 @@ def up(
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
     from assay.apps.serving import LocalAnswers
+    from assay.apps.tracing import Traces, ending, tracer_of
 
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
@@ -46,8 +57,8 @@ def up(
         store = open_store(config, "node")
         with err.status(f"Loading {found.name}…"):
             capacity = Capacity(threads=settings.threads, parallel=settings.parallel, context=settings.context)
-            engine = stack.enter_context(open_engine(found, capacity))
-        local = LocalAnswers([engine], signer, store, parallel=settings.parallel, url=here)
+            running = stack.enter_context(open_engine(found, capacity, settings.engine))
+        local = LocalAnswers([running], signer, store, parallel=settings.parallel, url=here)
 
         def started() -> None:
             announce("node", here, as_json=as_json, address=signer.address, model=found.name)
@@ -55,8 +66,11 @@ def up(
                 _tell(here, found.name, default=port is None)
 
         tools = tool_reader(found)
-        app = provider_app(local, store, signer.address, read_tools=tools, max_body=settings.max_body_bytes)
-        run(app, sock, drain=local.drain, grace=1.0, started=started)
+        traces = Traces(tracer_of(running))
+        app = provider_app(
+            local, store, signer.address, read_tools=tools, max_body=settings.max_body_bytes, traces=traces
+        )
+        run(app, sock, drain=ending(local.drain, traces), grace=1.0, started=started)
 
 
 def _tell(url: str, model: str, *, default: bool) -> None:

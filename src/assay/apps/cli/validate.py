@@ -28,6 +28,10 @@ def validate(
     port: PortOption = None,
     threads: ThreadsOption = None,
     interval: Annotated[int | None, typer.Option(min=1, help="Seconds between looks for new receipts.")] = None,
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of a provider that serves traces (repeat it for several); others are recomputed."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Re-check a random share of a gateway's receipts; who is caught is asked no more. `--json`: one line a verdict."""
@@ -42,7 +46,7 @@ def validate(
 
     given = {
         "audit_share": share, "model": model, "host": host, "port": port, "threads": threads,
-        "interval_seconds": interval,
+        "interval_seconds": interval, "providers": tuple(provider) if provider else None,
     }  # fmt: skip
     config = override(load_config(), "validator", given)
     settings = config.validator
@@ -53,6 +57,7 @@ def validate(
     from assay.apps.checking import open_checker
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
+    from assay.apps.traces import ProviderTraces
     from assay.apps.validator import Validator, validator_app
     from assay.core.bundle import Bundle
     from assay.core.verdict import Verdict
@@ -68,7 +73,14 @@ def validate(
         sock = stack.enter_context(bind(settings.host, settings.port))
         here = url_of(sock)
         stopped = threading.Event()
-        check = stack.enter_context(open_checker(found, threads=settings.threads, stopped=stopped.is_set))
+        check = stack.enter_context(
+            open_checker(
+                found,
+                threads=settings.threads,
+                stopped=stopped.is_set,
+                traces=ProviderTraces(settings.providers or config.gateway.providers),
+            )
+        )
         desk = HttpDesk(gateway, audit_token) if gateway else StoreDesk(open_store(config, "gateway"))
         validator = Validator(
             desk,

@@ -31,6 +31,12 @@ def verify(
         Path, typer.Argument(help="A receipt file: what /receipts/ID gives, a line an answer.", show_default=False)
     ],
     model: Annotated[Path | None, typer.Option(help="The model's GGUF file; found by its digest if left out.")] = None,
+    trace: Annotated[
+        str, typer.Option(help="Level exact: audit this trace, a file or the provider's address, not all again.")
+    ] = "",
+    tokens: Annotated[
+        float, typer.Option(min=0.001, max=1, help="With --trace: the share of the tokens to audit, at random.")
+    ] = 1.0,
     threads: Annotated[int, typer.Option(min=1, help="Threads that compute.")] = 1,
     as_json: JsonFlag = False,
 ) -> None:
@@ -39,8 +45,12 @@ def verify(
     A file of several receipts holds if all do; `--json` then prints a list.
     """
     try:
-        found = _read(receipt)
-        verdicts = [_check(item, model, threads) for item in found]
+        if tokens < 1 and not trace:
+            raise InvalidRequest("without a trace everything is computed again", remedy="leave --tokens out")
+        found = read_receipts(receipt)
+        if trace and len(found) > 1:
+            raise InvalidRequest(f"{receipt} has {len(found)} receipts, and a trace is of one", remedy="divide it")
+        verdicts = [_check(item, model, threads, trace, tokens) for item in found]
     except AssayError as error:
         if as_json:
             print_json({**_NOTHING, "reasons": [str(error)]})
@@ -49,14 +59,16 @@ def verify(
     _tell(verdicts, as_json=as_json)
 
 
-def _check(item: Bundle | Receipt, model: Path | None, threads: int) -> Verdict:
+def _check(item: Bundle | Receipt, model: Path | None, threads: int, trace: str, tokens: float) -> Verdict:
     from assay.apps.checking import check_bare, check_here
+    from assay.apps.traces import no_traces, traces_at
     from assay.core.receipt import Receipt
 
     if isinstance(item, Receipt):
         return check_bare(item)
-    with err.status("Recomputing the answer…"):
-        return check_here(item, model=model, threads=threads)
+    traces = traces_at(trace, tokens) if trace else no_traces
+    with err.status("Auditing the answer…" if trace else "Recomputing the answer…"):
+        return check_here(item, model=model, threads=threads, traces=traces)
 
 
 def _tell(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
@@ -75,7 +87,7 @@ def _tell(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
     raise typer.Exit(worst)
 
 
-def _read(path: Path) -> list[Bundle] | list[Receipt]:
+def read_receipts(path: Path) -> list[Bundle] | list[Receipt]:
     """The bundles of a file, or the one receipt that it has alone.
 
     Raises:

@@ -1,8 +1,10 @@
 """The audit of a response: every product tested, everything else computed again, for a fraction of what it cost.
 
-The auditor reads the accumulators of every pass that the receipt commits to. Between two products everything is a
-function of them, and is recomputed; each product is tested with Freivalds' method against one W^T r for the whole
-response, with numbers r that follow from the receipt. So is each token's draw. There is no tolerance, and no secret.
+The auditor is given the accumulators of every pass. Between two products everything is a function of them, and is
+computed again: so are the pass's record, which has to be the one that the receipt commits to, and the token's draw.
+Each product is tested with Freivalds' method against one W^T r for the whole response. The numbers r are the auditor's
+secret; or they follow from receipt and accumulators (a public trace), and everybody's audit is the same. There is no
+tolerance.
 """
 
 from __future__ import annotations
@@ -18,18 +20,23 @@ from assay.core.evidence import evidence_root
 from assay.core.hashing import Digest
 from assay.core.ports import Constraint
 from assay.core.request import SamplerSettings
-from assay.engines.exact.challenge import REPETITIONS, challenge
+from assay.engines.exact.challenge import REPETITIONS, challenge, groups_of, public_seed
+from assay.engines.exact.chunks import decode_chunks
 from assay.engines.exact.decoder import ExactDecoder
-from assay.engines.exact.kernels.layers import FRACTION, PRODUCTS
+from assay.engines.exact.kernels.products import multiply
 from assay.engines.exact.kernels.sampling import draw
+from assay.engines.exact.kernels.state import DOWN, GATE, GROUPS, OUTPUT, QUERY, Test
 from assay.engines.exact.parameters import MATRICES
 from assay.engines.exact.program import Program
+from assay.engines.exact.record import CHUNK, chunk_digests, first_difference
 from assay.engines.exact.runner import Runner
 from assay.engines.exact.trace_header import TraceHeader
 from assay.engines.exact.trace_stream import KeptPass, Pass, TraceReader, WholePass
 
 BATCH: Final = 16
 """Passes that are tested at a time."""
+_FIRST: Final = (QUERY, OUTPUT, GATE, DOWN)
+"""The first product of each group of a layer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,9 +66,11 @@ class Response:
         return len(self.tokens) - 1
 
 
-def header_of(program: Program, response: Response) -> TraceHeader:
+def header_of(program: Program, response: Response, *, public: bool = False) -> TraceHeader:
     """The header of a response's trace."""
-    return TraceHeader(response.evidence, response.prompt, response.output, program.layout)
+    return TraceHeader(
+        response.evidence, response.prompt, response.output, program.layout, program.body, program.vocabulary, public
+    )
 
 
 def audit(
@@ -69,14 +78,16 @@ def audit(
     response: Response,
     blocks: Iterable[bytes],
     *,
+    secret: bytes,
     positions: Collection[int] | None = None,
-    repetitions: int = REPETITIONS,
+    whole: bool = False,
     threads: int = 1,
     stopped: Callable[[], bool] = lambda: False,
 ) -> int:
     """Check the passes at `positions` (None: all) of a response whose trace arrives in `blocks`; how many were checked.
 
-    Memory is bounded by a few passes, whatever arrives.
+    `secret`: 32 bytes that whoever made the trace could not know; of a public trace it does not matter. `whole`: the
+    trace has every pass, so that every pass is checked. Memory is bounded by a few passes, whatever arrives.
 
     Raises:
         EncodingError: what arrived is no trace, or ended early.
@@ -85,12 +96,18 @@ def audit(
         ReplayMismatch: a token is not the one that logits, settings and seed give.
     """
     header = header_of(program, response)
-    plan = header.plan(range(response.passes) if positions is None else positions)
+    plan = header.plan(range(response.passes) if positions is None or whole else positions)
+    checker = _Checker(program, response, threads=threads)
     reader = TraceReader(header, plan, response.nonce)
-    checker = _Checker(program, response, repetitions=repetitions, threads=threads)
     try:
         for block in blocks:
             for each in reader.feed(block):
+                if checker.test is None:
+                    public = reader.accumulators
+                    seed = secret if public is None else public_seed(response.evidence, public)
+                    checker.test = challenge(
+                        program, seed, batch=BATCH, repetitions=1 if public is None else REPETITIONS
+                    )
                 checker.take(each)
             if stopped():
                 break
@@ -134,8 +151,8 @@ def replay(
         decoder.close()
     if evidence_root(leaves, response.nonce) != response.evidence:
         raise ReplayMismatch(
-            "every token could be the model's, but the accumulators that the receipt commits to are not: something "
-            "else computed them"
+            "every token could be the model's, but the activations that the receipt commits to are not: something else "
+            "computed them"
         )
     return response.passes
 
@@ -176,12 +193,14 @@ def response_start(response: Response) -> int:
 class _Checker:
     """Takes passes by position and tests them in batches."""
 
-    def __init__(self, program: Program, response: Response, *, repetitions: int, threads: int) -> None:
+    def __init__(self, program: Program, response: Response, *, threads: int) -> None:
         self.checked = 0
+        self.test: Test | None = None
+        """What products are tested with; needed before the first pass."""
         self._response: Final = response
-        self._layers: Final = program.shape.layers
+        self._program: Final = program
+        self._layout: Final = program.layout
         self._draws: Final = _Draws(response)
-        self._test: Final = challenge(program, response.evidence, batch=BATCH, repetitions=repetitions)
         self._runner: Final = Runner(program, sequences=1, positions=len(response.tokens), batch=BATCH, threads=threads)
         self._waiting: Final[list[Pass]] = []
 
@@ -199,19 +218,20 @@ class _Checker:
         kept = [each for each in self._waiting if isinstance(each, KeptPass)]
         self._waiting.clear()
         if kept:
-            self._runner.remember([each.position for each in kept], [each.body for each in kept])
-        if not whole:
+            self._runner.remember([each.position for each in kept], [each.kept for each in kept])
+        if not whole or self.test is None:
             return
         failed = self._runner.test(
             [self._response.tokens[each.position] for each in whole],
             [each.position for each in whole],
             [each.body for each in whole],
             {n: each.head for n, each in enumerate(whole) if each.head is not None},
-            self._test,
+            self.test,
         )
         for n, each in enumerate(whole):
             if failed[n] >= 0:
-                raise self._mismatch(each.position, int(failed[n]))
+                raise self._wrong_product(each, n, int(failed[n]))
+            self._compare(each, chunk_digests(self._runner.record(n).reshape(-1, CHUNK)))
             if each.head is not None:
                 self._draws.check(each.position, self._runner.logits(n))
             self.checked += 1
@@ -220,10 +240,41 @@ class _Checker:
         """End the threads."""
         self._runner.close()
 
-    def _mismatch(self, position: int, failed: int) -> AuditMismatch:
-        layer, kind = divmod(failed, PRODUCTS + 1)
-        if layer == self._layers:
-            return AuditMismatch("the head's product is wrong", position=position, layer=None, operation="head")
-        operation = "input" if kind == FRACTION else MATRICES[kind]
-        what = "the committed fraction bits are wrong" if kind == FRACTION else f"the {operation} product is wrong"
-        return AuditMismatch(what, position=position, layer=layer, operation=operation)
+    def _compare(self, found: WholePass, digests: np.ndarray) -> None:
+        """Whether the record is the one that was committed to."""
+        places = list(first_difference(self._layout, digests, found.digests))
+        if places:
+            layer, vector = places[0]
+            among = ", ".join(name for _, name in places)
+            raise AuditMismatch(
+                f"the activations ({among}) are not those that were committed to",
+                position=found.position,
+                layer=layer,
+                operation=vector,
+            )
+
+    def _wrong_product(self, found: WholePass, n: int, group: int) -> AuditMismatch:
+        """Name the product and its first wrong row, by computing the products of the group for this one token."""
+        plan, layers = self._program.plan, self._layout.layers
+        layer, number = divmod(group, GROUPS)
+        record = self._runner.record(n)
+        for place, packed in enumerate(groups_of(self._program)[group]):
+            if layer == layers:
+                start, operation = plan.inputs[QUERY] + layers * plan.inputs_step, "head"
+                given = None if found.head is None else decode_chunks(found.head)
+            else:
+                kind = _FIRST[number] + place
+                start, operation = plan.inputs[kind] + layer * plan.inputs_step, MATRICES[kind]
+                given = decode_chunks(found.body).reshape(layers, -1)[layer, plan.offsets[kind] :]
+            assert given is not None
+            right = np.empty((1, packed.rows), np.int64)
+            multiply(packed, np.ascontiguousarray(record[None, start : start + packed.columns]), right)
+            wrong = np.flatnonzero(right[0] != given[: packed.rows])
+            if wrong.size:
+                return AuditMismatch(
+                    f"row {wrong[0]} of the {operation} product is not what weights and activations give",
+                    position=found.position,
+                    layer=None if layer == layers else layer,
+                    operation=operation,
+                )
+        raise AssertionError("Freivalds' test refuses only what is wrong")

@@ -26,7 +26,7 @@ import numpy as np
 from assay.core.errors import ModelFileError, StoreError
 from assay.core.hashing import Digest
 from assay.engines.exact.convert import convert
-from assay.engines.exact.kernels.layers import PRODUCTS, Shape
+from assay.engines.exact.kernels.state import PRODUCTS, Shape
 from assay.engines.exact.packed import Packed
 from assay.engines.exact.program import PLAN_ARRAYS, Program, program_of
 
@@ -45,11 +45,20 @@ def open_program(model: Path, digest: Digest, folder: Path) -> Program:
         ModelFileError: the GGUF file is damaged, or not of a kind that is understood.
         StoreError: the converted model cannot be written.
     """
-    file = folder / f"{digest.hex()}.exact"
+    file = _place(digest, folder)
     with suppress(OSError, ModelFileError):
         return load(file, digest)
     save(program_of(convert(model)), digest, file)
     return load(file, digest)  # mapped: what was converted goes
+
+
+def is_kept(digest: Digest, folder: Path) -> bool:
+    """A converted form of this model lies in `folder`, whole or not."""
+    return _place(digest, folder).is_file()
+
+
+def _place(digest: Digest, folder: Path) -> Path:
+    return folder / f"{digest.hex()}.exact"
 
 
 def save(program: Program, digest: Digest, file: Path) -> None:

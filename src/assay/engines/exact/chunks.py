@@ -1,17 +1,32 @@
-"""Whole vectors of accumulators, encoded, committed to and checked at speed; `accumulators.py` is the specification."""
+"""Accumulators on their way to an auditor: vectors in the fewest bytes that hold their numbers.
+
+A vector of int64 is cut into chunks of CHUNK, the last one filled up with zeros. A chunk takes the fewest bytes w of
+WIDTHS for each number that hold all of them in two's complement: a plane of low words (uint32), then one of high parts
+of w - 4 bytes, all little-endian.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from assay.core import tree16
-from assay.core.errors import EncodingError, TraceMismatch
+from assay.core.errors import EncodingError
 from assay.core.hashing import ZERO, Digest, digest
-from assay.engines.exact.accumulators import CHUNK, WIDTHS, chunk_count, token_leaf
 from assay.engines.exact.kernels.packing import pack, unpack
 from assay.engines.exact.kernels.sha256 import tagged_digests
+from assay.engines.exact.record import root_of
+
+CHUNK: Final = 256
+"""Accumulators of one chunk."""
+WIDTHS: Final = (4, 5, 6, 8)
+"""Bytes that an accumulator may take; all those of a chunk take the same."""
+
+
+def chunk_count(n: int) -> int:
+    """How many chunks n accumulators have."""
+    return -(-n // CHUNK)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,27 +50,9 @@ class Chunks:
             raise EncodingError(f"chunks of {packed_size(codes)} bytes were announced, and {len(data)} are there")
         return cls(codes, np.frombuffer(data, dtype=np.uint8))
 
-    @property
-    def bounds(self) -> np.ndarray:
-        """int64 [chunks + 1]: where in `data` each chunk begins, and the last one ends."""
-        bounds = np.zeros(len(self.widths) + 1, dtype=np.int64)
-        np.cumsum(self.widths, dtype=np.int64, out=bounds[1:])
-        bounds *= CHUNK
-        return bounds
-
-    def digests(self) -> np.ndarray:
-        """The digest of each chunk, uint8 [chunks, 32]."""
-        return tagged_digests("assay/exact-chunk/1", self.data, self.widths * np.uint8(CHUNK // 64))
-
     def root(self) -> Digest:
-        """The root over the chunks."""
-        return root_of(self.digests())
-
-    def chosen(self, chunks: np.ndarray) -> Chunks:
-        """Only these chunks; int64 indices."""
-        bounds = self.bounds
-        parts = [self.data[bounds[i] : bounds[i + 1]] for i in chunks]
-        return Chunks(self.widths[chunks], np.concatenate([*parts, np.empty(0, np.uint8)]))
+        """The 16-ary root over the chunks."""
+        return root_of(tagged_digests("assay/exact-chunk/1", self.data, self.widths * np.uint8(CHUNK // 64)))
 
 
 def packed_size(widths: np.ndarray) -> int:
@@ -70,25 +67,6 @@ def packed_size(widths: np.ndarray) -> int:
     return CHUNK * sum(width * int(counts[width]) for width in WIDTHS)
 
 
-def digest_list(digests: np.ndarray) -> list[Digest]:
-    """uint8 [n, 32] as n digests."""
-    data = digests.tobytes()
-    return [data[i : i + 32] for i in range(0, len(data), 32)]
-
-
-def root_of(digests: np.ndarray) -> Digest:
-    """The root over uint8 [chunks, 32]: `tree16.root`, with the lowest level of nodes computed side by side."""
-    whole = len(digests) // tree16.FAN
-    blocks = np.full(whole, 32 * tree16.FAN // 64, dtype=np.uint8)
-    nodes = digest_list(tagged_digests("assay/exact-node/1", digests.reshape(-1), blocks)) if whole else []
-    rest = digests[whole * tree16.FAN :]
-    if len(digests) == 1:
-        nodes = digest_list(rest)
-    elif len(rest):
-        nodes.append(digest("assay/exact-node/1", rest.tobytes()))
-    return tree16.seal(len(digests), tree16.top(nodes))
-
-
 def encode_vector(vector: np.ndarray) -> Chunks:
     """Encode int64 [n]."""
     vector = np.ascontiguousarray(vector, dtype=np.int64)
@@ -101,51 +79,28 @@ def encode_vector(vector: np.ndarray) -> Chunks:
     return Chunks(widths, data[: pack(vector.ctypes.data, last, widths, data)])
 
 
-def decode_vector(packed: Chunks, n: int) -> np.ndarray:
-    """Inverse of `encode_vector`, int64 [n].
+def decode_vector(packed: Chunks, n: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Inverse of `encode_vector`, int64 [n]; in `out`, int64 [256 · chunks], if that is given.
 
     Raises:
-        EncodingError: another number of chunks, a width that is not the smallest one, or no zeros at the end.
+        EncodingError: another number of chunks, or no zeros at the end.
     """
     if len(packed.widths) != chunk_count(n):
         raise EncodingError(f"{n} accumulators have {chunk_count(n)} chunks, not {len(packed.widths)}")
-    vector = decode_chunks(packed)
+    vector = decode_chunks(packed, out)
     if vector[n:].any():
         raise EncodingError("the last chunk of accumulators is not filled up with zeros")
     return vector[:n]
 
 
-def decode_chunks(packed: Chunks) -> np.ndarray:
-    """All accumulators of the chunks, int64 [256 · chunks].
-
-    Raises:
-        EncodingError: a width that is not the smallest one.
-    """
-    vector = np.empty(len(packed.widths) * CHUNK, dtype=np.int64)
-    wrong = unpack(packed.widths, packed.data.ctypes.data, vector)
-    if wrong >= 0:
-        raise EncodingError(f"chunk {wrong} takes {packed.widths[wrong]} bytes an accumulator where fewer do")
+def decode_chunks(packed: Chunks, out: np.ndarray | None = None) -> np.ndarray:
+    """All accumulators of the chunks, int64 [256 · chunks]; `out`: where to put them."""
+    size = len(packed.widths) * CHUNK
+    vector = np.empty(size, dtype=np.int64) if out is None or out.shape != (size,) else out
+    unpack(packed.widths, packed.data.ctypes.data, vector)
     return vector
 
 
-def vector_root(vector: np.ndarray) -> Digest:
-    """The root over the chunks of int64 [n]."""
-    return encode_vector(vector).root()
-
-
-def check_vector(packed: Chunks, n: int, expected_root: Digest) -> np.ndarray:
-    """The accumulators, int64 [n], of received chunks that have this root.
-
-    Raises:
-        EncodingError: they are not the encoding of any vector.
-        TraceMismatch: they are that of another vector.
-    """
-    vector = decode_vector(packed, n)
-    if packed.root() != expected_root:
-        raise TraceMismatch("the accumulators are not those that were committed to")
-    return vector
-
-
-def commit(body: np.ndarray, head: np.ndarray | None) -> Digest:
-    """The leaf of a token's pass: int64 [body size] and, where it had one, int64 [vocabulary]."""
-    return token_leaf(vector_root(body), ZERO if head is None else vector_root(head))
+def accumulators_root(body: Chunks, head: Chunks | None) -> Digest:
+    """Of all accumulators of a pass, where an audit's random numbers have to follow from them."""
+    return digest("assay/exact-token/1", body.root(), ZERO if head is None else head.root())

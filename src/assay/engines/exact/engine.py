@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from typing import Final
 
 import numpy as np
 from typing_extensions import override
 
+from assay.core.bundle import Bundle
 from assay.core.completion import Prompt, Step, TopLogprobs
+from assay.core.errors import NotFound
 from assay.core.hashing import Digest
-from assay.core.profile import Profile
 from assay.core.request import Level, Request
 from assay.engines.answering import AnswerPath, Picked
-from assay.engines.exact.chunks import vector_root
-from assay.engines.exact.decoder import ExactDecoder, Root, Row
+from assay.engines.exact.audit import header_of
+from assay.engines.exact.auditor import profile_of, response_of
+from assay.engines.exact.decoder import ExactDecoder, Row
 from assay.engines.exact.kernels.sampling import draw
 from assay.engines.exact.program import Program
 from assay.engines.exact.runner import Runner
 from assay.engines.exact.sampling import top_logprobs
+from assay.engines.exact.tracing import HONEST, Alteration, trace
 from assay.engines.llama_reader import LlamaReader
-from assay.engines.llama_regime import TEMPLATE_VERSION
 from assay.engines.scheduler import Scheduler
 from assay.engines.streaming import stream
 
 BATCH: Final = 16
-"""Most tokens in one pass: what other answers wait for, and 40 MB of accumulators of a model of 135 M weights."""
-SEMANTICS: Final = "exact/1"
-"""Version of the exact semantics (docs/protocol.md)."""
+"""Most tokens in one pass: what other answers wait for."""
 EXACT_LEVELS: Final[tuple[Level, ...]] = ("signed", "exact")
 """What the exact engine can honour."""
 
@@ -39,7 +38,7 @@ class ExactAnswering(AnswerPath[Row]):
     @override
     def choose(self, row: Row, index: int, allowed: np.ndarray | None) -> int:
         """See `AnswerPath.choose`."""
-        return draw(row.logits, self.request.sampler, self.seed, index, allowed)
+        return draw(row.logits, self.sampler, self.seed, index, allowed)
 
     @override
     def observe(self, row: Row, picked: Picked) -> tuple[bytes, TopLogprobs | None]:
@@ -48,24 +47,6 @@ class ExactAnswering(AnswerPath[Row]):
         if self.logprobs is None:
             return leaf, None
         return leaf, self.shown(top_logprobs(row.logits, picked.token, self.logprobs), picked.token, self.logprobs)
-
-
-def profile_of(program: Program, context: int) -> Profile:
-    """The profile of an exact engine: nothing of the machine matters."""
-    return Profile(
-        engine="assay",
-        build=program.root.hex(),
-        regime=SEMANTICS,
-        isa="any",
-        kv_type="int16",
-        flash_attention=False,
-        micro_batch=0,
-        threads=0,
-        context=context,
-        sampler="gumbel/2",
-        template=TEMPLATE_VERSION,
-        grammar=f"llguidance-{importlib.metadata.version('llguidance')}",
-    )
 
 
 class ExactEngine:
@@ -82,9 +63,9 @@ class ExactEngine:
         context: int = 2048,
         threads: int = 1,
         answering: type[AnswerPath[Row]] = ExactAnswering,
-        root: Root = vector_root,
+        alter: Alteration = HONEST,
     ) -> None:
-        """`context`: positions of one sequence. `digest`: SHA-256 of the model file. `root`: see `ExactDecoder`."""
+        """`context`: positions of one sequence. `digest`: SHA-256 of the model file. `alter`: see `ExactDecoder`."""
         self.model: Final = name
         self.model_digest: Final = digest
         self.reader: Final = reader
@@ -92,7 +73,9 @@ class ExactEngine:
         self.levels: Final = EXACT_LEVELS
         runner = Runner(program, sequences=parallel, positions=context, batch=max(BATCH, parallel), threads=threads)
         self._answering: Final = answering
-        self._decoder: Final = ExactDecoder(runner, sequences=parallel, root=root)
+        self._program: Final = program
+        self._alter: Final = alter
+        self._decoder: Final = ExactDecoder(runner, sequences=parallel, alter=alter)
         self._scheduler: Final = Scheduler(self._decoder, parallel=parallel, chunk=BATCH, reusable=True)
 
     @property
@@ -107,6 +90,21 @@ class ExactEngine:
             lambda: self._answering(request, prompt, self.reader, context=self.profile.context, logprobs=top_logprobs),
             prompt.tokens,
         )
+
+    def trace(
+        self, bundle: Bundle, positions: Collection[int] | None = None, *, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[bytes]:
+        """See `Tracer.trace`."""
+        if bundle.receipt.level != "exact" or not bundle.tokens:
+            raise NotFound("only answers at level 'exact' have a trace", "ask for that level")
+        if bundle.receipt.model != self.model_digest or bundle.profile.build != self.profile.build:
+            raise NotFound("the answer is of another model than this engine runs")
+        prompt = self.reader.render(bundle.request)
+        response = response_of(bundle, prompt, None)
+        header = header_of(self._program, response)
+        asked = range(response.passes) if positions is None else positions
+        header.plan(asked)
+        return trace(self._program, header, response.tokens, asked, stopped=stopped, alter=self._alter)
 
     def close(self) -> None:
         """Break off all answers and end the threads."""

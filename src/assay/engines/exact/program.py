@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -11,11 +12,12 @@ import numpy as np
 from assay.core.errors import EngineError
 from assay.core.hashing import Digest
 from assay.engines.exact.affine import Matrix
-from assay.engines.exact.kernels.layers import PRODUCTS, Plan, Shape
+from assay.engines.exact.chunks import CHUNK, chunk_count
 from assay.engines.exact.kernels.products import describe
-from assay.engines.exact.layout import Layout, Rows
+from assay.engines.exact.kernels.state import PRODUCTS, Plan, Shape
 from assay.engines.exact.packed import Packed, pack, unpack_row
 from assay.engines.exact.parameters import model_root
+from assay.engines.exact.record import RecordLayout
 from assay.engines.exact.reference import EMBEDDING_LIMIT, RESIDUAL, Gain, Layer, Model, into_stream
 from assay.engines.exact.whole import round_shift
 
@@ -39,41 +41,57 @@ class Program:
     root: Digest
     """Over everything that decides the numbers; see `parameters.py`."""
     plan: Plan = field(init=False)
-    layout: Layout = field(init=False)
+    layout: RecordLayout = field(init=False)
 
     def __post_init__(self) -> None:
+        shape = self.shape
         rows = [packed.rows for packed in self.products[:PRODUCTS]]
-        layer = Rows(*rows)
-        object.__setattr__(self, "layout", Layout((layer,) * self.shape.layers, self.products[-1].rows))
-        query = rows[0]
+        layout = RecordLayout(shape.layers, shape.width, shape.heads, shape.kv_heads, shape.head_width, shape.feed)
+        starts = {name: start for name, (start, _) in layout.parts.items()}
+        inputs = [starts[name] for name in ("input", "input", "input", "mixed", "feed", "feed", "gated")]
         plan = Plan(
             **{name: self.parameters[name] for name in PLAN_ARRAYS},
             products=np.array([describe(packed) for packed in self.products], np.int64),
-            offsets=np.array([0, query + 1, *(np.cumsum(rows[1:-1]) + query + 1), query], np.int64),
+            offsets=np.cumsum([0, *rows[:-1]]).astype(np.int64),
             sizes=np.array(rows, np.int64),
-            layer_size=layer.total,
+            layer_size=sum(rows),
+            inputs=np.array(inputs, np.int64),
+            inputs_step=layout.inputs_step,
+            kept=np.array([starts["keys"], starts["values"]], np.int64),
+            kept_step=layout.kept_step,
         )
+        object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "plan", plan)
 
     @property
     def vocabulary(self) -> int:
         """Token ids are 0 .. vocabulary - 1."""
-        return self.layout.head
+        return self.products[-1].rows
 
-    def embed(self, token: int, out: np.ndarray) -> None:
-        """Write a token's embedding, `reference.embed`, to int64 [width].
+    @property
+    def body(self) -> int:
+        """Accumulators of all layers, those of each filled up with zeros to whole chunks."""
+        return chunk_count(self.plan.layer_size) * CHUNK * self.shape.layers
+
+    def embed(self, token: int) -> np.ndarray:
+        """A token's embedding, `reference.embed`: int64 [width], not to be written to.
 
         Raises:
             EngineError: there is no such token.
         """
         if not 0 <= token < self.embedding.rows:
             raise EngineError(f"token {token} is not in the vocabulary of {self.embedding.rows} tokens")
-        x, fraction = unpack_row(self.embedding, token), self.embedding.fraction
-        if self.embedding_scale:
-            x = np.clip(x, -EMBEDDING_LIMIT, EMBEDDING_LIMIT) * self.embedding_scale
-        else:
-            fraction -= RESIDUAL
-        out[:] = into_stream(round_shift(x, fraction))
+        return _embedding(self, token)
+
+
+@lru_cache(maxsize=1024)
+def _embedding(program: Program, token: int) -> np.ndarray:
+    x, fraction = unpack_row(program.embedding, token), program.embedding.fraction
+    if program.embedding_scale:
+        x = np.clip(x, -EMBEDDING_LIMIT, EMBEDDING_LIMIT) * program.embedding_scale
+    else:
+        fraction -= RESIDUAL
+    return into_stream(round_shift(x, fraction))
 
 
 def program_of(model: Model) -> Program:

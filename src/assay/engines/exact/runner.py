@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from typing import Final
 
 import numpy as np
 
 from assay.core.errors import EngineError
-from assay.engines.exact.kernels.layers import Cache, Desk, Shape, Test, remember, run
+from assay.engines.exact.chunks import CHUNK, Chunks, chunk_count, decode_vector
+from assay.engines.exact.kernels.layers import remember, run
+from assay.engines.exact.kernels.state import Cache, Desk, Shape, Test
 from assay.engines.exact.kernels.tile import SLOT
 from assay.engines.exact.packed import RECORD
 from assay.engines.exact.program import Program
@@ -21,8 +23,8 @@ _SPARE: Final = 64
 
 
 NO_TEST: Final = Test(
-    np.zeros((0, 0), np.int32), np.zeros((0, 3, 0), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64),
-    np.zeros(0, np.int64),
+    np.zeros((0, 0), np.int32), np.zeros((0, 3, 0), np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64),
+    np.zeros((0, 0), np.uint8), np.zeros((0, 0), np.int64), np.zeros(0, np.int64),
 )  # fmt: skip
 
 
@@ -32,14 +34,16 @@ class Runner:
     Positions that come again are overwritten. Not for use from several threads at once.
     """
 
-    def __init__(self, program: Program, *, sequences: int, positions: int, batch: int, threads: int) -> None:
-        """`threads`: how many compute one pass together."""
+    def __init__(
+        self, program: Program, *, sequences: int, positions: int, batch: int, threads: int, traced: bool = False
+    ) -> None:
+        """`threads`: how many compute one pass together. `traced`: accumulators are kept."""
         self.program: Final = program
         self.batch: Final = batch
         self._threads: Final = threads
         self._sequences: Final = sequences
         self._positions: Final = positions
-        shape = program.shape
+        shape, plan = program.shape, program.plan
         tiles = -(-positions // 16)
         per_head = (shape.layers, sequences, shape.kv_heads)
         self._cache: Final = Cache(
@@ -51,6 +55,10 @@ class Runner:
         self._desk: Final = _desk(shape, batch, positions, threads)
         self._passes: Final = (_Pass(program, batch), _Pass(program, batch))
         self._turn = 0
+        size = chunk_count(plan.layer_size) * CHUNK
+        self._stride: Final = size if traced else 0
+        self._bodies: Final = np.zeros((batch, size * shape.layers if traced else size), np.int64)
+        self._heads = np.zeros((1, chunk_count(program.vocabulary) * CHUNK), np.int64)
         self._helpers: Final = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="assay-exact")
 
     def decode(
@@ -62,7 +70,7 @@ class Runner:
     ) -> None:
         """Run the model over a batch. Tokens of one sequence must come in the order of their positions.
 
-        What a pass leaves behind (`logits`, `body`, `head`) stays until the pass after the next.
+        `logits` and `record` of a pass stay until the pass after the next, its accumulators until the next.
 
         Raises:
             EngineError: more tokens than a batch has, a token that the vocabulary does not have, or a position or
@@ -71,105 +79,114 @@ class Runner:
         count = len(tokens)
         if not 0 < count <= self.batch:
             raise EngineError(f"a batch has 1 to {self.batch} tokens, not {count}")
-        self._turn ^= 1
-        done = self._passes[self._turn]
         sequences = np.full(count, seq_ids) if isinstance(seq_ids, int) else np.array(seq_ids, np.int64)
         if not 0 <= sequences.min() <= sequences.max() < self._sequences:
             raise EngineError(f"there are {self._sequences} sequences")
         wants = [want_logits] * count if isinstance(want_logits, bool) else want_logits
         wanted = np.flatnonzero(np.array(wants, bool))
-        done.start(wanted)
-        self._run(tokens, sequences, positions, done, wanted, NO_TEST)
+        self._reserve(wanted.size)
+        self._run(tokens, sequences, positions, wanted, NO_TEST)
 
     def test(
         self,
         tokens: Sequence[int],
         positions: Sequence[int],
-        bodies: Sequence[np.ndarray],
-        heads: Mapping[int, np.ndarray],
+        bodies: Sequence[Chunks],
+        heads: Mapping[int, Chunks],
         test: Test,
     ) -> np.ndarray:
-        """Test passes of sequence 0 instead of computing them: what is wrong first with each, as `layers.run` says it.
+        """Test passes of sequence 0 instead of computing them: the first product of each that is wrong, or -1.
 
-        `bodies` int64 [accumulators of all layers] for each token; `heads` int64 [vocabulary] for those that have one,
-        whose `logits` are there afterwards.
+        `bodies`: the accumulators of all layers for each token; `heads`: of the head for those that have one, whose
+        `logits` are there afterwards. So are the records. Not for a runner that is `traced`.
+
+        Raises:
+            EncodingError: another number of chunks than the head has.
         """
-        self._turn ^= 1
-        done = self._passes[self._turn]
         wanted = np.array(sorted(heads), np.int64)
-        done.start(wanted)
+        self._reserve(wanted.size)
+        layers = self.program.shape.layers
         for n, body in enumerate(bodies):
-            done.body[n] = body
+            test.widths[n] = body.widths
+            ends = np.cumsum(body.widths.reshape(layers, -1).sum(axis=1, dtype=np.int64)) * CHUNK
+            test.places[n, 0] = body.data.ctypes.data
+            test.places[n, 1:] = body.data.ctypes.data + ends[:-1]
         for m, n in enumerate(wanted):
-            done.head[m] = heads[int(n)]
+            decode_vector(heads[int(n)], self.program.vocabulary, self._heads[m])
         test.failed[:] = -1
-        self._run(tokens, np.zeros(len(tokens), np.int64), positions, done, wanted, test)
+        self._run(tokens, np.zeros(len(tokens), np.int64), positions, wanted, test)
         return test.failed[: len(tokens)]
 
-    def remember(self, positions: Sequence[int], bodies: Sequence[np.ndarray]) -> None:
-        """Take the keys and values of sequence 0's tokens from what their passes committed to, unchecked."""
-        done = self._passes[self._turn]
-        for n, body in enumerate(bodies):
-            done.body[n] = body
+    def remember(self, positions: Sequence[int], kept: Sequence[np.ndarray]) -> None:
+        """Take the keys and values of sequence 0's tokens from the first parts of their records, int16."""
+        where = np.array(positions, np.int64)
         remember(
-            self.program.shape, self.program.plan, self._cache, self._desk, np.zeros(len(positions), np.int64),
-            np.array(positions, np.int64), done.body,
-        )  # fmt: skip
-
-    def _run(
-        self,
-        tokens: Sequence[int],
-        sequences: np.ndarray,
-        positions: Sequence[int],
-        done: _Pass,
-        wanted: np.ndarray,
-        test: Test,
-    ) -> None:
-        if not 0 <= min(positions) <= max(positions) < self._positions:
-            raise EngineError(f"a sequence has {self._positions} positions")
-        for n, token in enumerate(tokens):
-            self.program.embed(token, self._desk.stream[n])
-        arguments = (
-            self.program.shape, self.program.plan, self._cache, self._desk, sequences, np.array(positions, np.int64),
-            done.body, wanted, done.head, done.logits, test,
-        )  # fmt: skip
-        others = [self._helpers.submit(run, *arguments, n, self._threads) for n in range(1, self._threads)]
-        run(*arguments, 0, self._threads)
-        wait(others)
+            self.program.shape, self.program.plan, self._cache, np.zeros(len(where), np.int64), where, np.stack(kept)
+        )
 
     def logits(self, index: int) -> np.ndarray:
         """int32 [vocabulary] after the last pass's token `index`, which wanted them."""
         done = self._passes[self._turn]
         return done.logits[done.place[index]]
 
+    def record(self, index: int) -> np.ndarray:
+        """What the last pass's token `index` commits to: int16 [256 * chunks]; see `record.py`."""
+        return self._passes[self._turn].record[index]
+
     def head(self, index: int) -> np.ndarray:
         """int64 [vocabulary]: the accumulators of the head."""
-        done = self._passes[self._turn]
-        return done.head[done.place[index]]
+        return self._heads[self._passes[self._turn].place[index], : self.program.vocabulary]
 
     def body(self, index: int) -> np.ndarray:
-        """int64: the accumulators of all layers of the last pass's token `index`."""
-        return self._passes[self._turn].body[index]
+        """int64: the accumulators of all layers of the last pass's token `index`; for a runner that is `traced`."""
+        return self._bodies[index, : self.program.body]
 
     def close(self) -> None:
         """End the threads."""
         self._helpers.shutdown()
+
+    def _reserve(self, heads: int) -> None:
+        """Make room for so many heads, and keep what is there."""
+        if heads > len(self._heads):
+            more = max(heads, min(2 * len(self._heads), self.batch)) - len(self._heads)
+            self._heads = np.concatenate([self._heads, np.zeros((more, self._heads.shape[1]), np.int64)])
+
+    def _run(
+        self,
+        tokens: Sequence[int],
+        sequences: np.ndarray,
+        positions: Sequence[int],
+        wanted: np.ndarray,
+        test: Test,
+    ) -> None:
+        if not 0 <= min(positions) <= max(positions) < self._positions:
+            raise EngineError(f"a sequence has {self._positions} positions")
+        self._turn ^= 1
+        done = self._passes[self._turn]
+        done.start(wanted)
+        for n, token in enumerate(tokens):
+            self._desk.stream[n] = self.program.embed(token)
+        arguments = (
+            self.program.shape, self.program.plan, self._cache, self._desk, sequences, np.array(positions, np.int64),
+            done.record, self._bodies, self._stride, wanted, self._heads, done.logits, test,
+        )  # fmt: skip
+        others = [self._helpers.submit(run, *arguments, n, self._threads) for n in range(1, self._threads)]
+        run(*arguments, 0, self._threads)
+        for other in others:
+            other.result()
 
 
 class _Pass:
     """What a pass leaves behind."""
 
     def __init__(self, program: Program, batch: int) -> None:
-        self._vocabulary: Final = program.vocabulary
-        self.body: Final = np.zeros((batch, program.layout.body), np.int64)
-        self.head = np.zeros((1, program.vocabulary), np.int64)
+        self.record: Final = program.layout.empty(batch)
         self.logits = np.zeros((1, program.vocabulary), np.int32)
         self.place: dict[int, int] = {}
 
     def start(self, wanted: np.ndarray) -> None:
-        if wanted.size > len(self.head):
-            self.head = np.zeros((wanted.size, self._vocabulary), np.int64)
-            self.logits = np.zeros((wanted.size, self._vocabulary), np.int32)
+        if wanted.size > len(self.logits):
+            self.logits = np.zeros((wanted.size, self.logits.shape[1]), np.int32)
         self.place = {int(index): place for place, index in enumerate(wanted)}
 
 
@@ -186,7 +203,6 @@ def _desk(shape: Shape, batch: int, positions: int, threads: int) -> Desk:
     slots = np.zeros((batch * -(-widest // RECORD), SLOT), np.int8)
     return Desk(
         stream=np.zeros((batch, shape.width), np.int64),
-        x=np.zeros((batch, widest), np.int16),
         fractions=np.zeros(batch, np.int64),
         slots=slots,
         halves_of_slots=slots.view(np.int16),
@@ -198,7 +214,6 @@ def _desk(shape: Shape, batch: int, positions: int, threads: int) -> Desk:
         mixed_fractions=np.zeros((batch, shape.heads), np.int64),
         waves=np.zeros((batch, 2, shape.head_width // 2), np.int64),
         scratch=np.zeros((threads, 2, widest + _SPARE), np.int64),
-        narrow=np.zeros((threads, max(shape.width, shape.head_width)), np.int16),
         scores=np.zeros((threads, positions + 2 * _SPARE), np.int64),
         halves=np.zeros((threads, 2, positions + shape.head_width + 2 * _SPARE), np.int16),
         barrier=np.zeros(2, np.int64),

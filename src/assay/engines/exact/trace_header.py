@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Final, NamedTuple
 
 from assay.core.encoding import MAX_IDS, Json, b64, canonical, parse_canonical, unb64
 from assay.core.errors import EncodingError, TraceMismatch
 from assay.core.hashing import Digest
 from assay.core.request import natural, text
-from assay.engines.exact.layout import Layout, Rows
+from assay.engines.exact.record import RecordLayout
 
 MAX_HEADER: Final = 65_536
 """Bytes of an encoded header."""
-MAX_LAYERS: Final = 1024
-MAX_ROWS: Final = 1 << 24
-"""Rows of one matrix."""
-_MEMBERS: Final = ("body", "evidence", "head", "layers", "output", "prompt")
+MAX_SIZE: Final = 1 << 32
+"""Of anything that a header counts."""
+_SIZES: Final = ("body", "head", *(field.name for field in fields(RecordLayout)))
+_MEMBERS: Final = tuple(sorted(("evidence", "output", "prompt", "public", *_SIZES)))
 
 
 class Planned(NamedTuple):
@@ -38,7 +38,14 @@ class TraceHeader:
     """Tokens of the prompt, at least 1."""
     output: int
     """Tokens of the answer, at least 1."""
-    layout: Layout
+    layout: RecordLayout
+    body: int
+    """Accumulators of all layers."""
+    head: int
+    """Tokens of the vocabulary."""
+    public: bool = False
+    """The audit's random numbers follow from the accumulators, which have to be hashed for that: then everybody's audit
+    is the same. Otherwise the auditor draws them, and tells nobody."""
 
     @property
     def passes(self) -> int:
@@ -62,14 +69,14 @@ class TraceHeader:
 
     def encode(self) -> bytes:
         """Canonical JSON."""
+        sizes: dict[str, Json] = {"body": self.body, "head": self.head, **asdict(self.layout)}
         return canonical(
             {
+                **sizes,
                 "evidence": b64(self.evidence),
                 "prompt": self.prompt,
                 "output": self.output,
-                "body": self.layout.body,
-                "head": self.layout.head,
-                "layers": [list(rows) for rows in self.layout.layers],
+                "public": self.public,
             }
         )
 
@@ -83,35 +90,30 @@ class TraceHeader:
         value = parse_canonical(data, what="the trace's header")
         if not isinstance(value, dict) or sorted(value) != list(_MEMBERS):
             raise EncodingError(f"the trace's header has exactly the members {', '.join(_MEMBERS)}")
-        layers: Json = value["layers"]
-        if not isinstance(layers, list) or not 0 < len(layers) <= MAX_LAYERS:
-            raise EncodingError(f"a model has 1 to {MAX_LAYERS} layers")
-        layout = Layout(tuple(_rows(item) for item in layers), _between(value["head"], 1, MAX_ROWS, "head"))
-        header = cls(
+        sizes = {name: _between(value[name], 1, MAX_SIZE, name) for name in _SIZES}
+        public = value["public"]
+        if not isinstance(public, bool):
+            raise EncodingError("a trace is public, or it is not")
+        return cls(
             unb64(text(value["evidence"], "evidence"), size=32, what="evidence"),
             _between(value["prompt"], 1, MAX_IDS, "prompt"),
             _between(value["output"], 1, MAX_IDS, "output"),
-            layout,
+            RecordLayout(**{field.name: sizes[field.name] for field in fields(RecordLayout)}),
+            sizes["body"],
+            sizes["head"],
+            public,
         )
-        if natural(value["body"], "body") != layout.body:
-            raise EncodingError("the trace's body is not what its layers add up to")
-        return header
 
     def require(self, other: TraceHeader) -> None:
-        """Check that a served header is this one.
+        """Check that a served header is this one, public or not.
 
         Raises:
             TraceMismatch: it is that of another response or model.
         """
-        wrong = [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+        names = [field.name for field in fields(self) if field.name != "public"]
+        wrong = [name for name in names if getattr(self, name) != getattr(other, name)]
         if wrong:
             raise TraceMismatch(f"the trace is of another response or model ({', '.join(wrong)})")
-
-
-def _rows(value: Json) -> Rows:
-    if not isinstance(value, list) or len(value) != len(Rows._fields):
-        raise EncodingError(f"a layer has {len(Rows._fields)} products")
-    return Rows(*(_between(item, 1, MAX_ROWS, "rows") for item in value))
 
 
 def _between(value: Json, least: int, most: int, what: str) -> int:

@@ -2,15 +2,15 @@
 
     magic     MAGIC
     header    its length (4 bytes), then canonical JSON: what the trace is of
-    leaves    32 bytes for each pass: first the prompt's, then one for each output token that was fed back
+    roots     32 bytes for each pass, of its record: first the prompt's, then those of the output but the last
+    public    if the trace is that: 32 bytes for each pass that is whole, see `chunks.accumulators_root`
     passes    those of the plan, in its order; each begins with its position (4 bytes) and its form (1 byte)
-      whole     the body, then the head if the pass had one: widths (1 byte a chunk), then the chunks
-      kept      the chunks that hold keys and values, likewise; the digests of all other chunks of the body;
-                the root of the head if the pass had one
+      whole     the digests of its record's chunks; the body's accumulators, then the head's if the pass had one: widths
+                (1 byte a chunk), then the chunks
+      kept      the first part of its record: keys and values; the root of the second
 
-Lengths and positions are big-endian. The leaves are checked against the receipt's evidence and each pass against its
-leaf, so a reader gives nothing that was not committed to. An audit of some passes needs of the ones before them only
-what attention keeps, the form for which is an eighth of the whole.
+Lengths and positions are big-endian. The roots are checked against the receipt's evidence, and digests and chunks
+against the roots. Of accumulators the receipt says nothing: the audit tests them, and computes the record from them.
 """
 
 from __future__ import annotations
@@ -23,16 +23,23 @@ import numpy as np
 
 from assay.core.errors import AssayError, EncodingError, TraceMismatch
 from assay.core.evidence import evidence_root
-from assay.core.hashing import ZERO, Digest
-from assay.engines.exact.accumulators import CHUNK, chunk_count, evidence_leaves, token_leaf
+from assay.core.hashing import Digest
 from assay.engines.exact.chunks import (
     Chunks,
-    decode_chunks,
-    decode_vector,
-    digest_list,
+    accumulators_root,
+    chunk_count,
     encode_vector,
     packed_size,
+)
+from assay.engines.exact.record import (
+    CHUNK,
+    CHUNK_BYTES,
+    both_parts,
+    chunk_digests,
+    digest_list,
+    evidence_leaves,
     root_of,
+    root_of_record,
 )
 from assay.engines.exact.trace_header import MAX_HEADER, Planned, TraceHeader
 
@@ -43,21 +50,15 @@ _KEPT: Final = b"\x01"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EncodedPass:
-    """The encoded accumulators of a pass, as a provider has them."""
+class Computed:
+    """A pass as the provider computed it."""
 
-    body: Chunks
-    head: Chunks | None
-
-    @classmethod
-    def of(cls, body: np.ndarray, head: np.ndarray | None) -> EncodedPass:
-        """Encode int64 [body size] and, where it had one, int64 [vocabulary]."""
-        return cls(encode_vector(body), None if head is None else encode_vector(head))
-
-    @property
-    def leaf(self) -> Digest:
-        """What it is committed to."""
-        return token_leaf(self.body.root(), ZERO if self.head is None else self.head.root())
+    record: np.ndarray
+    """int16 [256 * chunks]."""
+    body: np.ndarray
+    """int64 [accumulators of all layers]."""
+    head: np.ndarray | None
+    """int64 [vocabulary]; None: logits were not wanted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,10 +66,12 @@ class WholePass:
     """A pass to be audited."""
 
     position: int
-    body: np.ndarray
-    """int64 [body size]."""
-    head: np.ndarray | None
-    """int64 [vocabulary]; None: logits were not wanted."""
+    digests: np.ndarray
+    """Of the record's chunks, uint8 [chunks, 32]: what the receipt commits to."""
+    body: Chunks
+    """The accumulators of all layers, yet to be tested."""
+    head: Chunks | None
+    """Those of the head; None: logits were not wanted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,8 +79,8 @@ class KeptPass:
     """What later passes need of one that is not audited."""
 
     position: int
-    body: np.ndarray
-    """int64 [body size]; only at `Layout.kept_spans` there is what the pass committed to."""
+    kept: np.ndarray
+    """int16: the first part of its record."""
 
 
 Pass: TypeAlias = WholePass | KeptPass
@@ -85,40 +88,51 @@ Pass: TypeAlias = WholePass | KeptPass
 
 
 def write_trace(
-    header: TraceHeader, leaves: Sequence[Digest], plan: Sequence[Planned], fetch: Callable[[int], EncodedPass]
+    header: TraceHeader,
+    roots: Sequence[Digest],
+    plan: Sequence[Planned],
+    fetch: Callable[[int], Computed],
+    *,
+    accumulators: Sequence[Digest] = (),
 ) -> Iterator[bytes]:
-    """The stream, block by block; `fetch` gives the pass at a position, and is asked for one at a time."""
+    """The stream, block by block; `fetch` gives the pass at a position, and is asked for one at a time.
+
+    `accumulators`: of a public trace, the root of each pass that is whole.
+    """
     encoded = header.encode()
     yield MAGIC + len(encoded).to_bytes(4, "big") + encoded
-    yield b"".join(leaves)
-    kept = header.layout.kept_chunks()
+    yield b"".join(roots)
+    yield b"".join(accumulators)
+    kept = header.layout.kept_chunks
     for planned in plan:
         found = fetch(planned.position)
         yield planned.position.to_bytes(4, "big") + (_WHOLE if planned.whole else _KEPT)
+        chunks = found.record.reshape(-1, CHUNK)
+        digests = chunk_digests(chunks)
         if planned.whole:
+            yield digests.tobytes()
             for vector in (found.body, found.head):
                 if vector is not None:
-                    yield vector.widths.tobytes()
-                    yield vector.data.tobytes()
+                    encoding = encode_vector(vector)
+                    yield encoding.widths.tobytes()
+                    yield encoding.data.tobytes()
         else:
-            chosen = found.body.chosen(kept)
-            yield chosen.widths.tobytes()
-            yield chosen.data.tobytes()
-            yield np.delete(found.body.digests(), kept, axis=0).tobytes()
-            yield b"" if found.head is None else found.head.root()
+            yield chunks[:kept].astype("<i2").tobytes()
+            yield root_of(digests[kept:])
 
 
 class TraceReader:
     """Reads a stream in blocks of any size; holds at most one pass's bytes, or the leaves, beside a block."""
 
     def __init__(self, header: TraceHeader, plan: Sequence[Planned], nonce: bytes) -> None:
-        """Expect this trace: `header` and `plan` as the auditor has them from receipt and model."""
+        """Expect this trace: `header` and `plan` as the auditor has them from receipt and model;
+        the provider decides whether it is public.
+        """
+        self.accumulators: tuple[Digest, ...] | None = None
+        """Of a public trace, once they were read: the roots of the accumulators of whole passes."""
         self._expected: Final = header
         self._plan: Final = plan
         self._nonce: Final = nonce
-        self._body: Final = header.layout.body
-        self._kept: Final = header.layout.kept_chunks()
-        self._others: Final = np.setdiff1d(np.arange(chunk_count(self._body)), self._kept)
         self._ready: list[Pass] = []
         self._refused: AssayError | None = None
         self._buffer = bytearray()
@@ -165,14 +179,15 @@ class TraceReader:
                 if not self._filled:
                     if not len(block):
                         return
-                    self._buffer = bytearray(need)
+                    if len(self._buffer) < need:
+                        self._buffer = bytearray(need)
                 take = min(need - self._filled, len(block))
                 self._buffer[self._filled : self._filled + take] = block[:take]
                 self._filled += take
                 block = block[take:]
                 if self._filled < need:
                     return
-                part = memoryview(self._buffer)
+                part = memoryview(self._buffer)[:need]
             self._filled = 0
             try:
                 self._need = self._parser.send(part)
@@ -188,52 +203,54 @@ class TraceReader:
         size = int.from_bytes((yield 4), "big")
         if size > MAX_HEADER:
             raise EncodingError(f"the trace's header is larger than {MAX_HEADER} bytes")
-        self._expected.require(TraceHeader.decode(bytes((yield size))))
-        leaves = digest_list(np.frombuffer((yield 32 * self._expected.passes), dtype=np.uint8))
-        if evidence_root(evidence_leaves(leaves, self._expected.prompt), self._nonce) != self._expected.evidence:
-            raise TraceMismatch("the passes' leaves are not those that the receipt's evidence covers")
+        served = TraceHeader.decode(bytes((yield size)))
+        self._expected.require(served)
+        expected = self._expected
+        roots = digest_list(np.frombuffer((yield 32 * expected.passes), dtype=np.uint8))
+        if evidence_root(evidence_leaves(roots, expected.prompt), self._nonce) != expected.evidence:
+            raise TraceMismatch("the records' roots are not those that the receipt's evidence covers")
+        whole = sum(planned.whole for planned in self._plan)
+        if served.public:
+            self.accumulators = tuple(digest_list(np.frombuffer((yield 32 * whole), dtype=np.uint8)))
+        accumulators = iter(self.accumulators or ())
         for planned in self._plan:
             place = bytes((yield 5))
             if place != planned.position.to_bytes(4, "big") + (_WHOLE if planned.whole else _KEPT):
                 raise EncodingError(f"another pass stands where that at position {planned.position} should")
             try:
-                found, leaf = (
-                    yield from self._whole(planned.position) if planned.whole else self._part(planned.position)
-                )
+                if planned.whole:
+                    found, root = yield from self._whole(planned.position, next(accumulators, None))
+                else:
+                    found, root = yield from self._part(planned.position)
             except EncodingError as error:
                 raise EncodingError(f"the pass at position {planned.position}: {error.message}") from error
-            if leaf != leaves[planned.position]:
+            if root != roots[planned.position]:
                 raise TraceMismatch(
                     f"the pass at position {planned.position} is not the one that was committed to",
                     position=planned.position,
                 )
             self._ready.append(found)
 
-    def _whole(self, position: int) -> Generator[int, memoryview, tuple[Pass, Digest]]:
-        body, body_root = yield from self._vector(self._body)
-        if not self._expected.has_head(position):
-            return WholePass(position, body, None), token_leaf(body_root)
-        head, head_root = yield from self._vector(self._expected.layout.head)
-        return WholePass(position, body, head), token_leaf(body_root, head_root)
-
-    def _vector(self, size: int) -> Generator[int, memoryview, tuple[np.ndarray, Digest]]:
-        packed = yield from self._chunks(chunk_count(size))
-        return decode_vector(packed, size), packed.root()
+    def _whole(self, position: int, accumulators: Digest | None) -> Generator[int, memoryview, tuple[Pass, Digest]]:
+        expected, count = self._expected, self._expected.layout.chunks
+        digests = np.frombuffer(bytes((yield 32 * count)), dtype=np.uint8).reshape(count, 32)
+        body = yield from self._chunks(chunk_count(expected.body))
+        head = None
+        if expected.has_head(position):
+            head = yield from self._chunks(chunk_count(expected.head))
+        if accumulators is not None and accumulators_root(body, head) != accumulators:
+            raise TraceMismatch(
+                f"the accumulators at position {position} are not those that were announced", position=position
+            )
+        return WholePass(position, digests, body, head), root_of_record(expected.layout, digests)
 
     def _chunks(self, count: int) -> Generator[int, memoryview, Chunks]:
         widths = bytes((yield count))
-        return Chunks.of(widths, (yield packed_size(np.frombuffer(widths, dtype=np.uint8))))
+        data = yield packed_size(np.frombuffer(widths, dtype=np.uint8))
+        return Chunks.of(widths, bytes(data) if data.obj is self._buffer else data)  # the buffer is used again
 
     def _part(self, position: int) -> Generator[int, memoryview, tuple[Pass, Digest]]:
-        packed = yield from self._chunks(len(self._kept))
-        count = len(self._kept) + len(self._others)
-        body = np.zeros((count, CHUNK), dtype=np.int64)
-        body[self._kept] = decode_chunks(packed).reshape(-1, CHUNK)
-        digests = np.empty((count, 32), dtype=np.uint8)
-        digests[self._kept] = packed.digests()
-        digests[self._others] = np.frombuffer((yield 32 * len(self._others)), dtype=np.uint8).reshape(-1, 32)
-        head_root = bytes((yield 32)) if self._expected.has_head(position) else ZERO
-        vector = body.reshape(-1)
-        if vector[self._body :].any():
-            raise EncodingError("the last chunk of accumulators is not filled up with zeros")
-        return KeptPass(position, vector[: self._body]), token_leaf(root_of(digests), head_root)
+        chunks = self._expected.layout.kept_chunks
+        kept = np.frombuffer(bytes((yield CHUNK_BYTES * chunks)), dtype="<i2").astype(np.int16, copy=False)
+        others = bytes((yield 32))
+        return KeptPass(position, kept), both_parts(root_of(chunk_digests(kept.reshape(-1, CHUNK))), others)

@@ -70,10 +70,17 @@ def test_sine(turn: int) -> None:
 
 
 @SOME
-@given(st.integers(-(2**60), 2**60), st.integers(1, 2**40))
-def test_divided(x: int, by: int) -> None:
-    """To the nearest, halves upwards."""
-    assert scalars.divided(np.int64(x), np.int64(by)) == int(whole.divide(np.array([x]), by)[0])
+@given(
+    st.integers(8, 60).flatmap(lambda bits: st.lists(st.integers(-(2**bits), 2**bits), min_size=1, max_size=20)),
+    st.integers(1, 2**40),
+)
+@example([2**50, 2**51 - 1, -(2**51)], 1)
+@example([(2 * n + 1) * 12345 for n in range(-9, 9)], 2 * 12345)
+def test_divide(values: list[int], by: int) -> None:
+    """To the nearest, halves upwards: by way of float64 where it fits, and beyond."""
+    x, out = np.array(values, np.int64), np.zeros(len(values), np.int64)
+    scalars.divide(x, np.int64(by), out)
+    assert out.tolist() == whole.divide(x, by).tolist()
 
 
 @SOME

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from llvmlite.binding import get_host_cpu_features
 
 _FROM_OUTSIDE = ("packed.py", "reference.py", "tables.py", "whole.py")
 """Other files of which kernels use constants."""
@@ -23,6 +24,14 @@ def _digest_of_sources() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
+def _features() -> str | None:
+    """The processor's, with vectors of 512 bits where it has them: LLVM alone would take 256."""
+    own = get_host_cpu_features()
+    return f"{own.flatten()},-prefer-256-bit" if own.get("avx512vl") else None
+
+
 _SETTINGS: Any = numba.config
+if not (_SETTINGS.CPU_NAME or _SETTINGS.CPU_FEATURES):
+    _SETTINGS.CPU_FEATURES = _features()
 _CACHE = Path(_SETTINGS.CACHE_DIR or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assay")
 _SETTINGS.CACHE_DIR = str(_CACHE / f"kernels-{_digest_of_sources()}")

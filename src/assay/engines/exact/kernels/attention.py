@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from assay.engines.exact.kernels.scalars import Whole, compiled, divided, exp2_negative, generated, shifted
+from assay.engines.exact.kernels.scalars import Whole, compiled, divide, exp2_negative, generated, shifted
 from assay.engines.exact.reference import SCORE_LIMIT
 from assay.engines.exact.whole import LOG_FRACTION
 
@@ -128,9 +128,9 @@ _mix_one, _mix_four = _sums(1, add=True), _sums(4, add=True)
 @compiled
 def _exponents(scores: np.ndarray, key_fractions: np.ndarray, by: Whole, score_scale: Whole) -> Whole:
     """Sums of products into scores, in place; the largest."""
-    least, most = np.int64(1 << 40), np.int64(-(1 << 40))
+    least, most = np.int32(2**31 - 1), np.int32(-(2**31))
     for i in range(scores.size):
-        least, most = min(least, np.int64(key_fractions[i])), max(most, np.int64(key_fractions[i]))
+        least, most = min(least, key_fractions[i]), max(most, key_fractions[i])
     peak = np.int64(-SCORE_LIMIT)
     if by + least > 0 and by + most <= 62:  # always, but for absurd models
         for i in range(scores.size):
@@ -205,9 +205,10 @@ def attend(
             tile += 1
     skip = start - first * LANES
     fractions = value_fractions[start : position + 1]
-    lowest = np.int64(fractions[0])
+    least = fractions[0]
     for i in range(fractions.size):
-        lowest = min(lowest, np.int64(fractions[i]))
+        least = min(least, fractions[i])
+    lowest = np.int64(least)
     seen = scores[skip : skip + fractions.size]
     peak = _exponents(seen, key_fractions[start : position + 1], fraction + 24 - LOG_FRACTION, score_scale)
     pair = start // 2
@@ -216,7 +217,8 @@ def attend(
     end = before + fractions.size
     weights = _weigh(seen, peak, fractions, lowest, halves[0, before:end], halves[1, before:end])
     halves[0, end] = halves[1, end] = 0
-    total[:] = 0
+    for i in range(total.size):
+        total[i] = 0
     pairs = (end + 1) // 2
     for group in range(0, pairs, MOST_POSITIONS_IN_A_SUM // 2):
         lane = 0
@@ -230,5 +232,6 @@ def attend(
                 _mix_one(data, 64, width * 4, count, high + 4 * group, low + 4 * group, to)
                 lane += LANES
     for i in range(width):
-        out[i] = divided(total[i] << 8, weights)
+        total[i] <<= 8
+    divide(total, weights, out)
     return lowest + 8

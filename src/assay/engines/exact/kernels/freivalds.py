@@ -19,8 +19,8 @@ _POSITIVE: Final = 0x7FFFFFFF
 
 @compiled
 def agrees(r: np.ndarray, y: np.ndarray, v: np.ndarray, x: np.ndarray) -> bool:
-    """Whether r . y = v . x, for `r` int32 [rows] (not negative), `y` int64 [rows], `v` int64 [3, columns] (words of
-    32 bits, the highest signed) and `x` int16 [columns]; rows under 2^30, |v . x| under 2^110."""
+    """Whether r . y = v . x, for `r` int32 [rows] (not negative), `y` int64 [rows], `v` int32 [3, columns] (digits to
+    the base 2^31, the highest signed) and `x` int16 [columns]; rows under 2^30, |v . x| under 2^108."""
     low, middle, high = np.int64(0), np.int64(0), np.int64(0)
     for i in range(y.size):
         factor = np.int64(r[i]) & _POSITIVE
@@ -31,13 +31,15 @@ def agrees(r: np.ndarray, y: np.ndarray, v: np.ndarray, x: np.ndarray) -> bool:
     one, two, three = np.int64(0), np.int64(0), np.int64(0)
     for i in range(x.size):
         value = np.int64(x[i])
-        one += v[0, i] * value
-        two += v[1, i] * value
-        three += v[2, i] * value
+        one += np.int64(v[0, i]) * value
+        two += np.int64(v[1, i]) * value
+        three += np.int64(v[2, i]) * value
     middle += low >> 32
-    two += one >> 32
+    # one + 2^31 two + 2^62 three, in words of 32 bits.
+    one += (two & 1) << 31
+    two = (two >> 1) + ((three & 3) << 30) + (one >> 32)
     return (
         (low & WORD) == (one & WORD)
         and (middle & WORD) == (two & WORD)
-        and high + (middle >> 32) == three + (two >> 32)
+        and high + (middle >> 32) == (three >> 2) + (two >> 32)
     )

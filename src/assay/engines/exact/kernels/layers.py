@@ -2,287 +2,228 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
-
 import numpy as np
 
 from assay.engines.exact.kernels.attention import attend
 from assay.engines.exact.kernels.freivalds import agrees
+from assay.engines.exact.kernels.packing import CHUNK, unpack
 from assay.engines.exact.kernels.products import lay_out, multiply_share
 from assay.engines.exact.kernels.scalars import Whole, compiled
+from assay.engines.exact.kernels.state import (
+    DOWN,
+    GATE,
+    GROUPS,
+    KEY,
+    MOST,
+    OUTPUT,
+    PRODUCTS,
+    QUERY,
+    UP,
+    VALUE,
+    Cache,
+    Desk,
+    Plan,
+    Shape,
+    Test,
+)
 from assay.engines.exact.kernels.team import meet
 from assay.engines.exact.kernels.vectors import added, angles, gated, head, joined, logits_of, normalised
 from assay.engines.exact.reference import LOGIT_FRACTION, RESIDUAL
-
-QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = range(7)
-"""The products of a layer, in the order of their accumulators."""
-PRODUCTS: Final = 7
-
-
-class Shape(NamedTuple):
-    """Numbers of a model; see `reference.Model`."""
-
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_width: int
-    feed: int
-    epsilon: int
-    score_scale: int
-    halves: int
-    gelu: int
-
-
-class Plan(NamedTuple):
-    """Where each layer's parameters are; an empty slice stands for what a layer does not have."""
-
-    gains: np.ndarray
-    """int32: all layers' gains, and the last one's."""
-    gain_at: np.ndarray
-    """int64 [layers + 1, 6, 3]: start, end and fraction bits of the gains before attention and the feed-forward part,
-    of queries and keys, and after the two parts; the last row: of the last normalisation."""
-    biases: np.ndarray
-    """int64."""
-    bias_at: np.ndarray
-    """int64 [layers, 3, 2]: start and end of the biases of queries, keys and values."""
-    turns: np.ndarray
-    """uint64 [layers, head width / 2]."""
-    windows: np.ndarray
-    """int64 [layers]."""
-    products: np.ndarray
-    """int64 [7 * layers + 1, fields]: see `products.describe`; the last is the head."""
-    offsets: np.ndarray
-    """int64 [8]: where the accumulators of a layer's products start within the layer's, and, last, where the fraction
-    bits of the input of queries, keys and values are: they are committed to, so that keys can be known without the
-    residual stream."""
-    sizes: np.ndarray
-    """int64 [7]: rows of a layer's products."""
-    layer_size: int
-    """Numbers that a pass commits to for one layer."""
-
-
-class Cache(NamedTuple):
-    """Keys and values of all sequences; see `attention.attend`."""
-
-    keys: np.ndarray
-    """int16 [layers, sequences, kv heads, tiles, head width / 2, 16, 2]."""
-    key_fractions: np.ndarray
-    """int32 [layers, sequences, kv heads, positions]."""
-    values: np.ndarray
-    """int16 [layers, sequences, kv heads, positions / 2, head width, 2]."""
-    value_fractions: np.ndarray
-
-
-class Desk(NamedTuple):
-    """The working memory of a pass of at most n tokens."""
-
-    stream: np.ndarray
-    """int64 [n, width]."""
-    x: np.ndarray
-    """int16 [n, widest input of a product]."""
-    fractions: np.ndarray
-    """int64 [n]: of `x`."""
-    slots: np.ndarray
-    """int8 [slots, 80]: `x` as `products.lay_out` leaves it; `halves_of_slots` and `words_of_slots` are the same."""
-    halves_of_slots: np.ndarray
-    words_of_slots: np.ndarray
-    shift: np.ndarray
-    """int64 [n]: see `products.lay_out`."""
-    queries: np.ndarray
-    """int16 [n, heads, head width]."""
-    query_fractions: np.ndarray
-    """int64 [n, heads]."""
-    mixed: np.ndarray
-    """int64 [n, heads, head width]."""
-    mixed_fractions: np.ndarray
-    """int64 [n, heads]."""
-    waves: np.ndarray
-    """int64 [n, 2, head width / 2]: sines and cosines."""
-    scratch: np.ndarray
-    """int64 [threads, 2, widest vector]."""
-    narrow: np.ndarray
-    """int16 [threads, width]."""
-    scores: np.ndarray
-    """int64 [threads, positions + 64]."""
-    halves: np.ndarray
-    """int16 [threads, 2, positions + head width + 64]."""
-    barrier: np.ndarray
-    """int64 [2]."""
-
-
-class Test(NamedTuple):
-    """What an audit tests the products with; nothing in it (no repetitions): the pass computes them."""
-
-    r: np.ndarray
-    """int32 [repetitions, rows of all products]: see `freivalds.agrees`."""
-    v: np.ndarray
-    """int64 [repetitions, 3, columns of all products]."""
-    r_at: np.ndarray
-    """int64 [products + 1]: where each product's rows start."""
-    v_at: np.ndarray
-    """int64 [products + 1]: where each product's columns start."""
-    failed: np.ndarray
-    """int64 [n]: the first product of each token that is wrong, FRACTION for its committed fraction bits (times the
-    layer, see `run`); -1: none."""
-
-
-FRACTION: Final = PRODUCTS
-"""In a token's list of operations (8 a layer), the place of the committed fraction bits."""
-MOST_FRACTION: Final = 1 << 20
-"""More fraction bits than any vector has."""
-_NO_GAIN: Final = np.zeros(0, np.int32)
-_NO_WAVE: Final = np.zeros(0, np.int64)
-_NO_BIAS: Final = np.zeros(0, np.int64)
 
 
 @compiled
 def run(
     shape: Shape, plan: Plan, cache: Cache, desk: Desk, sequences: np.ndarray, positions: np.ndarray,
-    body: np.ndarray, wanted: np.ndarray, head_accumulators: np.ndarray, logits: np.ndarray, test: Test,
-    thread: Whole, threads: Whole,
+    record: np.ndarray, body: np.ndarray, stride: Whole, wanted: np.ndarray, head_accumulators: np.ndarray,
+    logits: np.ndarray, test: Test, thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
     """One thread's share of a pass of n tokens, whose embeddings are in `desk.stream`.
 
-    With a `test`, accumulators are not computed but tested, and everything goes on from those given. What is wrong
-    first is noted as 8 * layer + product in `test.failed`; 8 * layers for the head.
+    With a `test`, accumulators are not computed but unpacked and tested, and everything goes on from them (`stride` is
+    0). What is wrong first is noted in `test.failed`.
 
-    `sequences`, `positions` int64 [n]: tokens of one sequence are in the order of their positions. `body` int64 [n,
-    accumulators of all layers], `head_accumulators` int64 [m, vocabulary] and `logits` int32 [m, vocabulary] are
-    written, for the tokens `wanted` int64 [m].
+    `sequences`, `positions` int64 [n]: tokens of one sequence are in the order of their positions. Written are `record`
+    int16 [n, record size]; `body` int64 [n, accumulators], those of a layer `stride` after those of the one before (0:
+    over them, if nobody needs them); `head_accumulators` int64 [m, vocabulary] and `logits` int32 [m, vocabulary] of
+    the tokens `wanted` int64 [m].
     """
     barrier = desk.barrier.ctypes.data
     count = positions.size
     for layer in range(shape.layers):
-        _prepare_normalised(shape, plan, desk, layer, 0, count, thread, threads)
+        base, first = layer * stride, layer * plan.inputs_step
+        if test.r.shape[0]:
+            _unpack(plan, test, layer, count, body, thread, threads)
+        _normalise(shape, plan, desk, test, layer, 0, count, record, first + plan.inputs[QUERY], thread, threads)
         for n in range(thread, count, threads):
             angles(positions[n], plan.turns[layer], desk.waves[n, 0], desk.waves[n, 1])
         meet(barrier, threads)
-        base = layer * plan.layer_size
-        for n in range(thread, count, threads):
-            at = base + plan.offsets[FRACTION]
-            if test.r.shape[0] == 0:
-                body[n, at] = desk.fractions[n]
-            elif body[n, at] != desk.fractions[n]:
-                _note(test, n, layer, FRACTION)
-        for kind in (QUERY, KEY, VALUE):
-            _product(plan, desk, test, layer, kind, count, body, base, thread, threads)
+        _products(plan, desk, test, layer, QUERY, VALUE, count, record, body, base, thread, threads)
         meet(barrier, threads)
-        _heads(shape, plan, cache, desk, layer, sequences, positions, body, base, 0, thread, threads)
+        _heads(shape, plan, cache, desk, layer, sequences, positions, record, body, base, thread, threads)
         meet(barrier, threads)
         _attention(shape, plan, cache, desk, layer, sequences, positions, thread, threads)
         meet(barrier, threads)
+        width, at = shape.heads * shape.head_width, first + plan.inputs[OUTPUT]
         for n in range(thread, count, threads):
-            width = shape.heads * shape.head_width
-            x = desk.x[n, :width]
+            x = record[n, at : at + width]
             desk.fractions[n] = joined(desk.mixed[n], desk.mixed_fractions[n], desk.scratch[thread, 0], x)
-            _lay_out(desk, x, n, count)
+            record[n, at + width] = min(max(desk.fractions[n], -MOST), MOST)
+            _lay_out(desk, test, x, n, count)
         meet(barrier, threads)
-        _product(plan, desk, test, layer, OUTPUT, count, body, base, thread, threads)
+        _products(plan, desk, test, layer, OUTPUT, OUTPUT, count, record, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, OUTPUT, count, body, base, thread, threads)
-        _prepare_normalised(shape, plan, desk, layer, 1, count, thread, threads)
+        _normalise(shape, plan, desk, test, layer, 1, count, record, first + plan.inputs[GATE], thread, threads)
         meet(barrier, threads)
-        _product(plan, desk, test, layer, GATE, count, body, base, thread, threads)
-        _product(plan, desk, test, layer, UP, count, body, base, thread, threads)
+        _products(plan, desk, test, layer, GATE, UP, count, record, body, base, thread, threads)
         meet(barrier, threads)
         gate, up = plan.products[PRODUCTS * layer + GATE, 0], plan.products[PRODUCTS * layer + UP, 0]
+        one, other = base + plan.offsets[GATE], base + plan.offsets[UP]
+        at = first + plan.inputs[DOWN]
         for n in range(thread, count, threads):
-            at = base + plan.offsets[GATE]
-            further = base + plan.offsets[UP]
             f = desk.fractions[n]
-            x = desk.x[n, : shape.feed]
+            x = record[n, at : at + shape.feed]
             desk.fractions[n] = gated(
-                body[n, at : at + shape.feed], f + gate, body[n, further : further + shape.feed], f + up, shape.gelu,
+                body[n, one : one + shape.feed], f + gate, body[n, other : other + shape.feed], f + up, shape.gelu,
                 desk.scratch[thread, 0], x,
             )  # fmt: skip
-            _lay_out(desk, x, n, count)
+            record[n, at + shape.feed] = min(max(desk.fractions[n], -MOST), MOST)
+            _lay_out(desk, test, x, n, count)
         meet(barrier, threads)
-        _product(plan, desk, test, layer, DOWN, count, body, base, thread, threads)
+        _products(plan, desk, test, layer, DOWN, DOWN, count, record, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, DOWN, count, body, base, thread, threads)
-    meet(barrier, threads)  # wanted token m is not always this thread's token
-    for m in range(thread, wanted.size, threads):
-        start, end, fraction = plan.gain_at[shape.layers, 0]
-        desk.fractions[m] = normalised(
-            desk.stream[wanted[m]], RESIDUAL, plan.gains[start:end], fraction, shape.epsilon, desk.scratch[thread, 0],
-            desk.x[m, : shape.width],
-        )  # fmt: skip
-        _lay_out(desk, desk.x[m, : shape.width], m, wanted.size)
     meet(barrier, threads)
-    if wanted.size:
-        last = PRODUCTS * shape.layers
-        if test.r.shape[0] == 0:
-            multiply_share(
-                plan.products[last], desk.slots, desk.shift[: wanted.size], head_accumulators, 0, thread, threads
-            )
-        for m in range(thread, wanted.size if test.r.shape[0] else 0, threads):
-            if not _tested(test, last, head_accumulators[m], desk.x[m, : shape.width]):
-                _note(test, wanted[m], shape.layers, 0)
-        meet(barrier, threads)
-        size = logits.shape[1]
-        low, high = size * thread // threads, size * (thread + 1) // threads
-        for m in range(wanted.size):
-            shift = desk.fractions[m] + plan.products[last, 0] - LOGIT_FRACTION
-            logits_of(head_accumulators[m, low:high], shift, logits[m, low:high])
+    _finish(shape, plan, desk, count, record, wanted, head_accumulators, logits, test, thread, threads)
     meet(barrier, threads)
 
 
 @compiled
-def _lay_out(desk: Desk, x: np.ndarray, token: Whole, tokens: Whole) -> None:
-    lay_out(x, token, tokens, desk.slots, desk.halves_of_slots, desk.words_of_slots, desk.shift)
+def _finish(
+    shape: Shape, plan: Plan, desk: Desk, count: Whole, record: np.ndarray, wanted: np.ndarray,
+    head_accumulators: np.ndarray, logits: np.ndarray, test: Test, thread: Whole, threads: Whole,
+) -> None:  # fmt: skip
+    """The last normalisation of all tokens, and the head of those that are wanted."""
+    start, end, fraction = plan.gain_at[shape.layers, 0]
+    at = plan.inputs[QUERY] + shape.layers * plan.inputs_step
+    for n in range(thread, count, threads):
+        desk.fractions[n] = normalised(
+            desk.stream[n], RESIDUAL, plan.gains[start:end], fraction, shape.epsilon, desk.scratch[thread, 0],
+            record[n, at : at + shape.width],
+        )  # fmt: skip
+        record[n, at + shape.width] = min(max(desk.fractions[n], -MOST), MOST)
+    meet(desk.barrier.ctypes.data, threads)
+    for m in range(thread, wanted.size, threads):
+        _lay_out(desk, test, record[wanted[m], at : at + shape.width], m, wanted.size)
+    meet(desk.barrier.ctypes.data, threads)
+    if not wanted.size:
+        return
+    last, size = PRODUCTS * shape.layers, logits.shape[1]
+    if test.r.shape[0] == 0:
+        multiply_share(
+            plan.products[last], desk.slots, desk.shift[: wanted.size], head_accumulators, 0, thread, threads
+        )
+    for m in range(thread, wanted.size if test.r.shape[0] else 0, threads):
+        x = record[wanted[m], at : at + shape.width]
+        if not _tested(test, GROUPS * shape.layers, head_accumulators[m, :size], x):
+            _note(test, wanted[m], GROUPS * shape.layers)
+    meet(desk.barrier.ctypes.data, threads)
+    low, high = size * thread // threads, size * (thread + 1) // threads
+    for m in range(wanted.size):
+        shift = desk.fractions[wanted[m]] + plan.products[last, 0] - LOGIT_FRACTION
+        logits_of(head_accumulators[m, low:high], shift, logits[m, low:high])
+
+
+@compiled
+def _lay_out(desk: Desk, test: Test, x: np.ndarray, token: Whole, tokens: Whole) -> None:
+    """Prepare an input of products, if they are to be computed."""
+    if test.r.shape[0] == 0:
+        lay_out(x, token, tokens, desk.slots, desk.halves_of_slots, desk.words_of_slots, desk.shift)
 
 
 @compiled
 def remember(
-    shape: Shape, plan: Plan, cache: Cache, desk: Desk, sequences: np.ndarray, positions: np.ndarray, body: np.ndarray
+    shape: Shape, plan: Plan, cache: Cache, sequences: np.ndarray, positions: np.ndarray, record: np.ndarray
 ) -> None:
-    """Put the keys and values of n tokens into the cache, from what their passes committed to; one thread's work.
-
-    Of `body` int64 [n, accumulators of all layers] it reads the accumulators of keys and values, and the fraction bits.
-    """
+    """Put the keys and values of n tokens into the cache, from their records; one thread's work."""
+    size = shape.kv_heads * shape.head_width
     for layer in range(shape.layers):
-        base = layer * plan.layer_size
         for n in range(positions.size):
-            desk.fractions[n] = min(max(body[n, base + plan.offsets[FRACTION]], -MOST_FRACTION), MOST_FRACTION)
-            angles(positions[n], plan.turns[layer], desk.waves[n, 0], desk.waves[n, 1])
-        _heads(shape, plan, cache, desk, layer, sequences, positions, body, base, shape.heads, 0, 1)
+            for kind in (KEY, VALUE):
+                at = layer * plan.kept_step + plan.kept[kind - KEY]
+                for h in range(shape.kv_heads):
+                    x = record[n, at + h * shape.head_width : at + (h + 1) * shape.head_width]
+                    _keep(cache, layer, kind, h, sequences[n], positions[n], x, np.int64(record[n, at + size + h]))
 
 
 @compiled
-def _prepare_normalised(
-    shape: Shape, plan: Plan, desk: Desk, layer: Whole, part: Whole, count: Whole, thread: Whole, threads: Whole
+def _keep(
+    cache: Cache, layer: Whole, kind: Whole, h: Whole, sequence: Whole, position: Whole, x: np.ndarray, fraction: Whole
 ) -> None:
-    start, end, fraction = plan.gain_at[layer, part]
-    gain = plan.gains[start:end]
-    for n in range(thread, count, threads):
-        x = desk.x[n, : shape.width]
-        desk.fractions[n] = normalised(
-            desk.stream[n], RESIDUAL, gain, fraction, shape.epsilon, desk.scratch[thread, 0], x
-        )
-        _lay_out(desk, x, n, count)
+    """A head's keys or values into the cache."""
+    if kind == KEY:
+        cache.key_fractions[layer, sequence, h, position] = fraction
+        tile = cache.keys[layer, sequence, h, position // 16]
+        for i in range(x.size):
+            tile[i // 2, position % 16, i % 2] = x[i]
+    else:
+        cache.value_fractions[layer, sequence, h, position] = fraction
+        pair = cache.values[layer, sequence, h, position // 2]
+        for i in range(x.size):
+            pair[i, position % 2] = x[i]
 
 
 @compiled
-def _product(
-    plan: Plan, desk: Desk, test: Test, layer: Whole, kind: Whole, count: Whole, body: np.ndarray, base: Whole,
-    thread: Whole, threads: Whole,
+def _normalise(
+    shape: Shape, plan: Plan, desk: Desk, test: Test, layer: Whole, part: Whole, count: Whole, record: np.ndarray,
+    at: Whole, thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
-    product = PRODUCTS * layer + kind
+    """The input of a layer's part, into the record at `at`."""
+    start, end, fraction = plan.gain_at[layer, part]
+    for n in range(thread, count, threads):
+        x = record[n, at : at + shape.width]
+        desk.fractions[n] = normalised(
+            desk.stream[n], RESIDUAL, plan.gains[start:end], fraction, shape.epsilon, desk.scratch[thread, 0], x
+        )
+        record[n, at + shape.width] = min(max(desk.fractions[n], -MOST), MOST)
+        _lay_out(desk, test, x, n, count)
+
+
+@compiled
+def _unpack(
+    plan: Plan, test: Test, layer: Whole, count: Whole, body: np.ndarray, thread: Whole, threads: Whole
+) -> None:
+    """A layer's accumulators: as late as this, so that they are still in the cache when they are used."""
+    chunks = (plan.layer_size + CHUNK - 1) // CHUNK
+    for n in range(thread, count, threads):
+        unpack(test.widths[n, layer * chunks : (layer + 1) * chunks], test.places[n, layer], body[n])
+
+
+@compiled
+def _products(
+    plan: Plan, desk: Desk, test: Test, layer: Whole, kind: Whole, last: Whole, count: Whole, record: np.ndarray,
+    body: np.ndarray, base: Whole, thread: Whole, threads: Whole,
+) -> None:  # fmt: skip
+    """The products `kind` to `last` of a layer, which share an input."""
     at = base + plan.offsets[kind]
     if test.r.shape[0] == 0:
-        multiply_share(plan.products[product], desk.slots, desk.shift[:count], body, at, thread, threads)
+        for each in range(kind, last + 1):
+            fields = plan.products[PRODUCTS * layer + each]
+            multiply_share(fields, desk.slots, desk.shift[:count], body, base + plan.offsets[each], thread, threads)
         return
-    columns = test.v_at[product + 1] - test.v_at[product]
+    group = GROUPS * layer + (0 if kind == QUERY else kind - OUTPUT + 1 if kind < UP else 3)
+    rows = plan.offsets[last] + plan.sizes[last] - plan.offsets[kind]
+    columns = test.v_at[group + 1] - test.v_at[group]
+    x = layer * plan.inputs_step + plan.inputs[kind]
     for n in range(thread, count, threads):
-        if not _tested(test, product, body[n, at : at + plan.sizes[kind]], desk.x[n, :columns]):
-            _note(test, n, layer, kind)
+        if not _tested(test, group, body[n, at : at + rows], record[n, x : x + columns]):
+            _note(test, n, group)
 
 
 @compiled
-def _tested(test: Test, product: Whole, y: np.ndarray, x: np.ndarray) -> bool:
-    rows = slice(test.r_at[product], test.r_at[product + 1])
-    columns = slice(test.v_at[product], test.v_at[product + 1])
+def _tested(test: Test, group: Whole, y: np.ndarray, x: np.ndarray) -> bool:
+    rows = slice(test.r_at[group], test.r_at[group + 1])
+    columns = slice(test.v_at[group], test.v_at[group + 1])
     for repetition in range(test.r.shape[0]):
         if not agrees(test.r[repetition, rows], y, test.v[repetition, :, columns], x):
             return False
@@ -290,9 +231,9 @@ def _tested(test: Test, product: Whole, y: np.ndarray, x: np.ndarray) -> bool:
 
 
 @compiled
-def _note(test: Test, n: Whole, layer: Whole, operation: Whole) -> None:
+def _note(test: Test, n: Whole, group: Whole) -> None:
     if test.failed[n] < 0:
-        test.failed[n] = (PRODUCTS + 1) * layer + operation
+        test.failed[n] = group
 
 
 @compiled
@@ -314,42 +255,35 @@ def _add(
 @compiled
 def _heads(
     shape: Shape, plan: Plan, cache: Cache, desk: Desk, layer: Whole, sequences: np.ndarray, positions: np.ndarray,
-    body: np.ndarray, base: Whole, first: Whole, thread: Whole, threads: Whole,
+    record: np.ndarray, body: np.ndarray, base: Whole, thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
-    """Queries, keys and values of all tokens; without queries if `first` is the number of their heads, not 0."""
+    """Queries, keys and values of all tokens."""
     width = shape.head_width
-    kinds = shape.heads + 2 * shape.kv_heads - first
+    kinds = shape.heads + 2 * shape.kv_heads
     for task in range(thread, positions.size * kinds, threads):
-        n, h = task // kinds, first + task % kinds
+        n, h = task // kinds, task % kinds
         kind = QUERY if h < shape.heads else KEY if h < shape.heads + shape.kv_heads else VALUE
         h -= 0 if kind == QUERY else shape.heads if kind == KEY else shape.heads + shape.kv_heads
         start, end = plan.bias_at[layer, kind]
-        bias = plan.biases[start + h * width : start + (h + 1) * width] if end > start else _NO_BIAS
-        gain, gain_fraction = _NO_GAIN, np.int64(0)
+        bias = plan.biases[start + h * width : start + (h + 1) * width] if end > start else plan.biases[:0]
+        gain, gain_fraction = plan.gains[:0], np.int64(0)
         if kind != VALUE:
             start, end, gain_fraction = plan.gain_at[layer, 2 + kind]
             gain = plan.gains[start:end]
-        sines = desk.waves[n, 0] if kind != VALUE else _NO_WAVE
+        sines = desk.waves[n, 0] if kind != VALUE else desk.waves[n, 0, :0]
         at = base + plan.offsets[kind] + h * width
         fraction = desk.fractions[n] + plan.products[PRODUCTS * layer + kind, 0]
-        out = desk.queries[n, h] if kind == QUERY else desk.narrow[thread, :width]
+        kept = layer * plan.kept_step + plan.kept[max(kind - KEY, 0)]
+        out = desk.queries[n, h] if kind == QUERY else record[n, kept + h * width : kept + (h + 1) * width]
         fraction = head(
             body[n, at : at + width], fraction, bias, gain, gain_fraction, shape.epsilon, sines, desk.waves[n, 1],
             shape.halves, desk.scratch[thread, :, :width], out,
         )  # fmt: skip
-        position, sequence = positions[n], sequences[n]
         if kind == QUERY:
             desk.query_fractions[n, h] = fraction
-        elif kind == KEY:
-            cache.key_fractions[layer, sequence, h, position] = fraction
-            tile = cache.keys[layer, sequence, h, position // 16]
-            for i in range(width):
-                tile[i // 2, position % 16, i % 2] = out[i]
         else:
-            cache.value_fractions[layer, sequence, h, position] = fraction
-            pair = cache.values[layer, sequence, h, position // 2]
-            for i in range(width):
-                pair[i, position % 2] = out[i]
+            record[n, kept + shape.kv_heads * width + h] = min(max(fraction, -MOST), MOST)
+            _keep(cache, layer, kind, h, sequences[n], positions[n], out, fraction)
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""Accumulators to bytes and back, a whole vector at a time: what `accumulators.py` specifies chunk by chunk.
+"""Accumulators to bytes and back, a whole vector at a time: what `chunks.py` specifies chunk by chunk.
 
 Written as vectors of LLVM IR, which compile for any processor: numba's own loops are vectorised half as wide.
 """
@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 
 from assay.engines.exact.kernels.emit import declared, inline
+from assay.engines.exact.kernels.scalars import Whole, compiled
 
 CHUNK: Final = 256
-"""Accumulators of one chunk, see `accumulators.py`."""
+"""Accumulators of one chunk, see `chunks.py`."""
 _STEP: Final = 32
 """Accumulators that are taken at a time."""
 _LONG: Final = ir.IntType(64)
@@ -106,8 +107,8 @@ _read6 = _reader(6)
 _read8 = _reader(8)
 
 
-@njit(nogil=True, cache=True)
-def _width(spread: int) -> int:
+@compiled
+def _width(spread: Whole) -> Whole:
     if spread < 1 << 31:
         return 4
     if spread < 1 << 39:
@@ -115,8 +116,8 @@ def _width(spread: int) -> int:
     return 6 if spread < 1 << 47 else 8
 
 
-@njit(nogil=True, cache=True)
-def pack(address: int, rest: int, widths: np.ndarray, out: np.ndarray) -> int:
+@compiled
+def pack(address: Whole, rest: Whole, widths: np.ndarray, out: np.ndarray) -> Whole:
     """Encode int64 [n] at an address; its last n % 256 are taken from `rest`, the address of int64 [256].
 
     Writes the bytes of each accumulator of chunk i to `widths[i]`, uint8 [ceil(n / 256)], and the chunks to `out`, of
@@ -140,11 +141,11 @@ def pack(address: int, rest: int, widths: np.ndarray, out: np.ndarray) -> int:
         elif width == 8:
             _write_high32(source, high)
         at += np.uintp(CHUNK * width)
-    return int(at - begin)
+    return np.int64(at - begin)
 
 
-@njit(nogil=True, cache=True)
-def unpack(widths: np.ndarray, address: int, out: np.ndarray) -> int:
+@compiled
+def unpack(widths: np.ndarray, address: Whole, out: np.ndarray) -> Whole:
     """Inverse of `pack`: int64 [256 for each chunk] of the chunks at an address, of these widths (4, 5, 6 or 8).
 
     Returns the number of the first chunk whose width is not the smallest one, or -1.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
@@ -27,8 +27,13 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile at the first call, keep the result on disk, and let other threads run meanwhile."""
-    return cast("_Function", numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")(function))
+    """Compile at the first call, keep the result on disk, and let other threads run meanwhile.
+
+    What is compiled allocates nothing and counts no references to its arrays, which took a fifth of the time: callers
+    hold them.
+    """
+    options: Any = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+    return cast("_Function", numba.njit(**options)(function))
 
 
 def generated(build: Callable[..., object]) -> Callable[..., Whole]:
@@ -43,6 +48,8 @@ SINE: Final = sine_table().astype(np.int64)
 _SIGMOID_DROP: Final = LOG_FRACTION - SIGMOID_STEPS
 _SIGMOID_MOST: Final = (SIGMOID_REACH << LOG_FRACTION) - 1
 _EXP2_DROP: Final = LOG_FRACTION - EXP2_STEPS
+_FLOATS: Final = 1 << 53
+"""Whole numbers up to here are exact in float64."""
 _HALF_OF_32: Final = 2**31 - 1
 
 
@@ -143,6 +150,16 @@ def sine(turn: Whole) -> Whole:
 
 
 @compiled
-def divided(x: Whole, by: Whole) -> Whole:
-    """`whole.divide`."""
-    return (2 * x + by) // (2 * by)
+def divide(x: np.ndarray, by: Whole, out: np.ndarray) -> None:
+    """`whole.divide` of int64 [n] into int64 [n]; |x| under 2^60."""
+    by *= 2
+    if by < _FLOATS and largest(x) < _FLOATS // 4:
+        # A quotient of float64 is at most one off, and the remainder tells: processors divide those side by side.
+        for i in range(x.size):
+            above = 2 * x[i] + by // 2
+            quotient = np.int64(np.floor(np.float64(above) / np.float64(by)))
+            rest = above - quotient * by
+            out[i] = quotient + (1 if rest >= by else 0) - (1 if rest < 0 else 0)
+    else:
+        for i in range(x.size):
+            out[i] = (2 * x[i] + by // 2) // by

@@ -109,7 +109,8 @@ def head(
             value = accumulators[i] + shifted(bias[i], RESIDUAL - fraction)
             x[i] = min(max(value, -SATURATED), SATURATED)
     else:
-        x[:] = accumulators
+        for i in range(x.size):
+            x[i] = accumulators[i]
     if gain.size:
         fraction = normalised(x, fraction, gain, gain_fraction, epsilon, scratch[1], out)
         if not sines.size:
@@ -182,7 +183,8 @@ def added(
     """`reference.add`, in place, of a product's accumulators; an empty `gain`: none. `scratch`: int64 [2, n]."""
     if gain.size:
         x, wide = scratch[0, : y.size], scratch[1, : y.size]
-        x[:] = y
+        for i in range(y.size):
+            x[i] = y[i]
         fraction = narrowed_down(x, fraction, NORM_BITS)
         fraction = _normalised_wide(x, fraction, gain, gain_fraction, epsilon, wide)
         for i in range(y.size):
