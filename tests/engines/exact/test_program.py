@@ -12,8 +12,7 @@ from tests.engines.exact.test_reference import VARIANTS
 
 from assay.core.errors import EngineError, ModelFileError
 from assay.engines.exact.convert import convert
-from assay.engines.exact.kernels.layers import FRACTION, GATE, KEY, PRODUCTS, QUERY
-from assay.engines.exact.layout import Layout
+from assay.engines.exact.kernels.state import PRODUCTS
 from assay.engines.exact.parameters import MATRICES, model_root
 from assay.engines.exact.program import Program, program_of
 from assay.engines.exact.reference import Gain, Model, embed
@@ -35,8 +34,6 @@ def test_everything_is_there(model: Model) -> None:
     """Gains, biases, turns, windows and matrices of every layer, in their places."""
     program = program_of(model)
     assert program.root == model_root(model)
-    assert program.layout == Layout.of(model)
-    assert program.layout.layers[0].total == program.plan.layer_size
     names = ("attention_norm", "feed_norm", "query_norm", "key_norm", "attention_after", "feed_after")
     for number, layer in enumerate(model.layers):
         for which, name in enumerate(names):
@@ -59,27 +56,29 @@ def test_everything_is_there(model: Model) -> None:
     assert (program.embedding is program.products[-1]) == (model.embedding is model.head)
 
 
-def test_places_in_the_body(model: Model) -> None:
-    """Behind the query stands the number of fraction bits; no two products overlap, and none is left out."""
+def test_places(model: Model) -> None:
+    """Accumulators stand side by side in the order of products; inputs are where the record has them."""
     program = program_of(model)
-    rows, at = program.layout.layers[0], program.plan.offsets
-    assert at[QUERY] == 0
-    assert at[FRACTION] == rows.query
-    assert at[KEY] == rows.query + 1
-    spans = sorted([(int(at[kind]), int(program.plan.sizes[kind])) for kind in range(PRODUCTS)] + [(rows.query, 1)])
-    assert [start for start, _ in spans] == [0, *np.cumsum([size for _, size in spans])[:-1]]
-    assert at[GATE] + rows.gate + rows.up + rows.down == program.plan.layer_size == rows.total
+    plan, layout = program.plan, program.layout
+    assert plan.offsets.tolist() == [0, *np.cumsum(plan.sizes)[:-1]]
+    assert plan.layer_size == plan.sizes.sum()
+    names = ("input", "input", "input", "mixed", "feed", "feed", "gated")
+    for layer in range(program.shape.layers):
+        for kind, name in enumerate(names):
+            at = int(plan.inputs[kind]) + layer * plan.inputs_step
+            columns = program.products[PRODUCTS * layer + kind].columns
+            assert {layout.name(at), layout.name(at + columns)} == {(layer, name)}
+            assert layout.name(at - 1) != layout.name(at) != layout.name(at + columns + 1)
 
 
 def test_embeddings(model: Model) -> None:
     """Every token's is the reference's; there is none for other numbers."""
-    program, out = program_of(model), np.zeros(model.width, np.int64)
+    program = program_of(model)
     for token in range(0, VOCABULARY, 7):
-        program.embed(token, out)
-        assert np.array_equal(out, embed(model, token))
+        assert np.array_equal(program.embed(token), embed(model, token))
     for token in (-1, VOCABULARY, 2**40):
         with pytest.raises(EngineError, match="vocabulary"):
-            program.embed(token, out)
+            program.embed(token)
 
 
 def test_loud_embeddings(tmp_path: Path) -> None:
@@ -88,10 +87,9 @@ def test_loud_embeddings(tmp_path: Path) -> None:
         model = convert(write_model(tmp_path / "m.gguf", architecture, layers=1, kind=Kind.F32))
         model.embedding.scale[::2] = 2**31 - 1
         model.embedding.offset[1::2] = -(2**31)
-        program, out = program_of(model), np.zeros(model.width, np.int64)
+        program = program_of(model)
         for token in range(8):
-            program.embed(token, out)
-            assert np.array_equal(out, embed(model, token))
+            assert np.array_equal(program.embed(token), embed(model, token))
 
 
 def test_heads_of_another_vocabulary(tmp_path: Path) -> None:
