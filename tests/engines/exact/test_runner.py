@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
 from tests.engines.exact.models import VOCABULARY, write_model
-from tests.engines.exact.running import assert_same, check_equal, kernel_passes, reference_passes, running
+from tests.engines.exact.running import assert_same, body_of, check_equal, kernel_passes, reference_passes, running
 from tests.engines.exact.test_reference import VARIANTS
 
 from assay.core.errors import EngineError
@@ -72,7 +72,8 @@ def test_sequences_side_by_side(model: Model, program: Program) -> None:
             at = [4 + sequence + step for sequence in seqs]
             runner.decode([texts[s][p] for s, p in zip(seqs, at, strict=True)], at, seqs, [True, False, True, True])
             for index, (s, p) in enumerate(zip(seqs, at, strict=True)):
-                assert np.array_equal(runner.body(index), expected[s][p].body)
+                assert np.array_equal(body_of(runner, index), expected[s][p].body)
+                assert np.array_equal(runner.record(index), expected[s][p].record)
                 if s != 1:
                     assert np.array_equal(runner.logits(index), expected[s][p].logits)
                     assert np.array_equal(runner.head(index), expected[s][p].head)
@@ -91,7 +92,9 @@ def test_only_the_last_logits(model: Model, program: Program) -> None:
 def test_far_positions(tmp_path: Path) -> None:
     """Beyond 256 positions sums are taken in parts; the cache's last position is like any other."""
     model = convert(
-        write_model(tmp_path / "m.gguf", "gemma3", layers=1, heads=2, kv_heads=1, window=300, width=32, feed=32)
+        write_model(
+            tmp_path / "m.gguf", "gemma3", layers=1, heads=1, kv_heads=1, head_width=32, window=300, width=32, feed=32
+        )
     )
     tokens = [TOKENS[n % 40] for n in range(337)]
     expected = reference_passes(model, tokens)
