@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.core import sampler_reference as reference
+from tests.engines.exact import plain_reference as plain
 from tests.engines.exact import sampler_reference as integers
 from tests.engines.exact.models import Dice, write_model
 from tests.engines.exact.running import kernel_passes, running
@@ -285,3 +287,53 @@ def test_exact_kernels() -> None:
 def test_the_real_model(model_path: Path) -> None:
     """SmolLM2-135M commits to the digests listed, here as on every machine."""
     assert (HERE / exact_vectors.REAL).read_text(encoding="utf-8") == generate.build_real(model_path)
+
+
+def words(values: Sequence[int]) -> str:
+    """SHA-256 of numbers as 8 bytes each."""
+    return hashlib.sha256(b"".join(x.to_bytes(8, "little", signed=True) for x in values)).hexdigest()
+
+
+def test_exact_functions() -> None:
+    """Plain Python that was written from the page has the same tables and functions."""
+    case = load("exact/functions.json")
+    for name, table in (("exp2", plain.EXP2), ("sigmoid", plain.SIGMOID), ("sine", plain.SINE)):
+        assert case["tables"][name] == {"entries": len(table), "sha256": words(table)}
+    for name in ("round_shift", "divide", "exp2_negative", "sigmoid", "silu", "gelu"):
+        for *arguments, result in case[name]:
+            assert getattr(plain, name)(*arguments) == result, (name, arguments)
+    for turn, sine, cosine in case["sine"]:
+        assert (plain.sine(int(turn)), plain.cosine(int(turn))) == (sine, cosine)
+    for item in case["narrow"]:
+        assert plain.narrow(item["x"], item["fraction"]) == (item["activations"], item["fraction_after"])
+
+
+def test_exact_operations() -> None:
+    """It normalises, turns and attends alike."""
+
+    def numbers(label: str, count: int, bits: int) -> list[int]:
+        data = hashlib.shake_256(label.encode()).digest(8 * count)
+        return [int.from_bytes(data[8 * i : 8 * i + 8], "big", signed=True) >> (64 - bits) for i in range(count)]
+
+    def activations(label: str, count: int) -> list[int]:
+        return [plain.clip(x, 32767) for x in numbers(label, count, 16)]
+
+    vectors = load("exact/operations.json")
+    for case in vectors["normalise"]:
+        x = numbers("norm", 64, case["bits"])
+        y, f = plain.norm(x, case["fraction"], activations("gain", 64), 12, case["epsilon"])
+        assert (y[:4], words(y), f) == (case["first"], case["sha256"], case["fraction_after"])
+    for case in vectors["turn"]:
+        turns = [t % 2**64 for t in numbers("turn", 8, 64)]
+        assert plain.turned(numbers("head", 16, 31), turns, halves=case["halves"]) == case["y"]
+    for case in vectors["attend"]:
+        count, step = case["positions"], case["spread"] + 1
+        keys, values = activations("keys", 16 * count), activations("values", 16 * count)
+        mixed = plain.attend(
+            activations("query", 16),
+            13,
+            [(keys[16 * i : 16 * i + 16], 14 + i % step) for i in range(count)],
+            [(values[16 * i : 16 * i + 16], 9 + 7 * i % step) for i in range(count)],
+            6051102,
+        )
+        assert mixed == (case["mixed"], case["fraction_after"])

@@ -75,6 +75,12 @@ def running(
         runner.close()
 
 
+def body_of(runner: Runner, index: int) -> np.ndarray:
+    """All layers' accumulators of the last pass's token `index`, without what fills chunks up."""
+    program = runner.program
+    return runner.body(index).reshape(program.shape.layers, -1)[:, : program.plan.layer_size].flatten()
+
+
 def kernel_passes(runner: Runner, tokens: Sequence[int], splits: Sequence[int], sequence: int = 0) -> list[Pass]:
     """The passes of a sequence, by the kernels, in batches of the sizes given (the last one again and again)."""
     done: list[Pass] = []
@@ -83,14 +89,8 @@ def kernel_passes(runner: Runner, tokens: Sequence[int], splits: Sequence[int], 
         start = len(done)
         part = tokens[start : start + splits[min(turn, len(splits) - 1)]]
         runner.decode(part, range(start, start + len(part)), sequence, True)
-        layers, size = runner.program.shape.layers, runner.program.plan.layer_size
         done += [
-            Pass(
-                runner.logits(n).copy(),
-                runner.body(n).reshape(layers, -1)[:, :size].flatten(),
-                runner.head(n).copy(),
-                runner.record(n).copy(),
-            )
+            Pass(runner.logits(n).copy(), body_of(runner, n), runner.head(n).copy(), runner.record(n).copy())
             for n in range(len(part))
         ]
         turn += 1
