@@ -166,7 +166,7 @@ def test_a_cheat_on_the_exact_engine_is_caught(name: str, exact_shop: Workshop, 
 @pytest.mark.model
 def test_cheats_of_another_engine(shop: Workshop, exact_shop: Workshop) -> None:
     """They are refused with a list of those that there are."""
-    with pytest.raises(ConfigError, match="accumulator is no cheat of the engine llama.cpp"):
+    with pytest.raises(ConfigError, match=r"accumulator is no cheat of the engine llama\.cpp"):
         make_cheat("accumulator", shop)
     with pytest.raises(ConfigError, match="temperature"):
         make_cheat("kv-q8_0", exact_shop)
