@@ -186,5 +186,7 @@ def test_the_ways_to_cheat_are_listed(cli: Cli) -> None:
     assert all(cheat.does in cli("demo", "--cheats").out for cheat in CHEATS.values())
     said = cli("demo", "--cheat", "kindness")
     assert (said.code, "--cheats" in said.err) == (2, True)
+    said = cli("demo", "--cheat", "accumulator")
+    assert (said.code, "by another provider" in said.err) == (2, True)
     said = cli("demo", "--cheat", "swap:/nowhere.gguf")
     assert (said.code, "swap:FILE" in said.err) == (2, True)

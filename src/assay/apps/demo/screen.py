@@ -19,6 +19,9 @@ from assay.apps.demo.conversation import Conversation, Row
 from assay.apps.demo.network import Provider
 from assay.apps.demo.questions import Question
 
+_TELLING: Final = 16
+"""Tokens of an answer from which on the share of its check tells something."""
+
 
 class Screen:
     """Implements `Watcher`: questions, streaming answers, verdicts as they come."""
@@ -138,7 +141,7 @@ def _table(rows: Sequence[Row]) -> Table:
             str(row.tokens) if row.tokens else "",
             f"{row.rate:.0f}" if row.rate else "",
             f"{row.check_seconds:.2f}s" if checked else "",
-            f"{row.share:.0%}" if checked and row.seconds else "",
+            f"{row.share:.0%}" if checked and row.seconds and row.tokens >= _TELLING else "",
             _word(row),
             Text(plain(row.reason)),
         )
@@ -156,7 +159,8 @@ def _verdict_line(row: Row) -> Text:
     outcome = row.outcome or "inconclusive"
     line = Text.assemble("  ", (f"answer {row.number} of {row.provider} {WORDS[outcome]}", STYLES[outcome]))
     if row.check_seconds:
-        line.append(f" (checked in {row.check_seconds:.2f} s, {row.share:.0%} of generating it)", style="dim")
+        share = f", {row.share:.0%} of generating it" if row.tokens >= _TELLING else ""
+        line.append(f" (checked in {row.check_seconds:.2f} s{share})", style="dim")
     if row.reason:
         line.append(f": {plain(row.reason)}")
     return line
