@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from benchmarks._dispute import dispute_figures
 from benchmarks._quality import text_figures
-from benchmarks.exact import audits, faults, one_answer, speed
+from benchmarks.exact import audits, cost, faults, one_answer, speed
 from benchmarks.task import task_figures
 
 from assay.apps.figures import Figure, Say
@@ -23,6 +23,7 @@ def measure(say: Say) -> Iterable[Figure]:
     """All parts, the short ones first."""
     yield from speed.measure(say)
     yield from audits.measure(say)
+    yield from cost.measure(say)
     yield from one_answer.measure(say)
     for name in MODELS:
         path = find_model(name).path
