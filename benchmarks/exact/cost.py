@@ -1,19 +1,19 @@
 """How the cost of an audit grows with a model's shape: a count of operations, held against measurements.
 
-    generating a token   weights / w + steps
-    auditing a pass      accumulators / a + steps
-    steps                activations / s + attention / t
+    generating a token   w * weights + s * steps
+    auditing a pass      a * accumulators + t * steps
+    steps                activations + attention / 64
 
 weights: bytes of packed weights; accumulators: rows of all matrices; activations: numbers of a record; attention:
-multiply-adds of scores and mixes. The rates w, a, s and t are fitted to the smallest and the largest of a few random
-models, and the others are predicted. docs/cost.md says what follows for large models.
+multiply-adds of scores and mixes. The four rates are fitted to random models of several sizes. docs/cost.md says what
+follows for large ones.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -35,7 +35,6 @@ SHAPES = {
     "127M": {"layers": 12, "width": 1024, "heads": 16, "kv_heads": 4, "head_width": 64, "feed": 2752},
     "235M": {"layers": 12, "width": 1408, "heads": 22, "kv_heads": 11, "head_width": 64, "feed": 3776},
 }
-"""The first and the last give the rates."""
 LARGE = {
     "1B": {"layers": 16, "width": 2048, "heads": 32, "kv_heads": 8, "head_width": 64, "feed": 8192},
     "8B": {"layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "head_width": 128, "feed": 14336},
@@ -87,31 +86,32 @@ def measure(say: Say) -> Iterator[Figure]:
             program = program_of(convert(write_model(Path(folder) / name, tied=True, **shape)))
             counts[name], seconds[name] = counted(program), _seconds(program)
             say(f"{name}: {seconds[name][0] * 1e3:.2f} ms a token, {seconds[name][1] * 1e3:.2f} ms its audit")
-    first, *between, last = SHAPES
-    ends = [counts[first], counts[last]]
-    per_weight, per_step = _solve([(each.weights, each.steps) for each in ends], [seconds[n][0] for n in (first, last)])
-    rest = [seconds[name][1] - per_step * counts[name].steps for name in (first, last)]
-    per_accumulator = sum(rest) / sum(each.accumulators for each in ends)
-    for name, shape in LARGE.items():
-        each = imagined(**shape)
-        generating = per_weight * each.weights + per_step * each.steps
-        auditing = per_accumulator * each.accumulators + per_step * each.steps
-        yield Figure(f"cost.{name}.predicted_audit_over_decoding", auditing / generating, "ratio", None, None, 1)
-    for name in SHAPES:
-        each = counts[name]
-        generating = per_weight * each.weights + per_step * each.steps
-        auditing = per_accumulator * each.accumulators + per_step * each.steps
+    decoding, testing = zip(*seconds.values(), strict=True)
+    per_weight, per_step = _rates([(each.weights, each.steps) for each in counts.values()], decoding)
+    per_accumulator, per_other = _rates([(each.accumulators, each.steps) for each in counts.values()], testing)
+
+    def predicted(each: Counted) -> float:
+        auditing = per_accumulator * each.accumulators + per_other * each.steps
+        return auditing / (per_weight * each.weights + per_step * each.steps)
+
+    for name, each in counts.items():
         ratio = seconds[name][1] / seconds[name][0]
         yield Figure(f"cost.{name}.audit_over_decoding", ratio, "ratio", None, None, ROUNDS)
-        if name in between:
-            off = ratio / (auditing / generating)
-            yield Figure(f"cost.{name}.measured_over_predicted", off, "ratio", None, None, ROUNDS)
+        yield Figure(f"cost.{name}.measured_over_predicted", ratio / predicted(each), "ratio", None, None, ROUNDS)
+    for name, shape in LARGE.items():
+        ratio = predicted(imagined(**shape))
+        yield Figure(f"cost.{name}.predicted_audit_over_decoding", ratio, "ratio", None, None, 1)
 
 
-def _solve(rows: list[tuple[int, int]], values: list[float]) -> tuple[float, float]:
-    """Two rates that explain two times, none below zero."""
-    one, other = np.linalg.lstsq(np.array(rows, float), np.array(values), rcond=None)[0]
-    return max(float(one), 0.0), max(float(other), 0.0)
+def _rates(rows: list[tuple[int, int]], seconds: Sequence[float]) -> tuple[float, float]:
+    """The two rates, none below zero, that explain times best, each by its own share."""
+    relative = np.array(rows, float) / np.array(seconds)[:, None]
+    both = np.linalg.lstsq(relative, np.ones(len(rows)), rcond=None)[0]
+    if both.min() >= 0:
+        return float(both[0]), float(both[1])
+    alone = relative.sum(axis=0) / (relative**2).sum(axis=0)
+    better = int(((relative * alone - 1) ** 2).sum(axis=0).argmin())
+    return (float(alone[0]), 0.0) if better == 0 else (0.0, float(alone[1]))
 
 
 def _seconds(program: Program) -> tuple[float, float]:
