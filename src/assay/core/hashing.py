@@ -23,6 +23,13 @@ Tag: TypeAlias = Literal[
     "assay/merkle-leaf/1",
     "assay/merkle-node/1",
     "assay/merkle-root/1",
+    "assay/exact-chunk/1",
+    "assay/exact-node/1",
+    "assay/exact-root/1",
+    "assay/exact-token/1",
+    "assay/exact-cell/1",
+    "assay/exact-fractions/1",
+    "assay/exact-parameter/1",
 ]
 """Every domain in use; the number rises when what is hashed under it changes."""
 
