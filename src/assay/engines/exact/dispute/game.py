@@ -93,6 +93,15 @@ def dispute(terms: Terms) -> Game:
         return Outcome(winner, str(lost), game.exchanges)
 
 
+def most_exchanges(committed: int, cells: int) -> int:
+    """How many a dispute has at most.
+
+    `committed`: leaves of the largest of the trees over chunks and over earlier positions; `cells`: of the one that is
+    expanded. First those, the leaf that differs, the cells, and the step.
+    """
+    return trees.moves(committed) + 1 + trees.moves(cells) + 1
+
+
 class _Lost(Exception):
     def __init__(self, side: Side, reason: str) -> None:
         super().__init__(reason)
@@ -124,7 +133,8 @@ class _Game:
         with _blaming("prover"):
             nodes = digests_of(data)
             root = trees.root_over(plan.count, nodes)
-        index = yield from self._first(challenge, target, nodes)
+        level = trees.first_level(plan.count)
+        index = yield from self._name(WantNode(challenge, "cells", target, level, 0, nodes))
         index, leaf = yield from self._descend(challenge, "cells", target, plan.count, index, nodes)
         data = yield from self._move(WantStep(challenge, target, index))
         roots = Commitments(
@@ -156,7 +166,7 @@ class _Game:
 
     def _tops(self, challenge: Challenge, data: bytes) -> tuple[WantBranch, _Tops]:
         position, evidence = challenge.position, self._terms.evidence
-        nodes, parts = digests_of(data), []
+        nodes, parts = digests_of(data), list[list[Digest]]()
         for tree in ("fractions", "body", "head"):
             size = self._shown(self._count(challenge, tree))
             parts.append(nodes[:size])
@@ -213,13 +223,6 @@ class _Game:
         if any(numbers[there:]) and there < len(numbers):
             raise EncodingError("the last chunk of accumulators is not filled up with zeros")
         return numbers[:there]
-
-    def _first(
-        self, challenge: Challenge, target: Target, nodes: Sequence[Digest]
-    ) -> Generator[Turn, bytes | Timeout, int]:
-        """The first differing node of the cells' first level."""
-        level = trees.first_level(Plan(self._shape, target).count)
-        return (yield from self._name(WantNode(challenge, "cells", target, level, 0, nodes)))
 
     def _name(self, want: WantNode) -> Generator[Turn, bytes | Timeout, int]:
         data = yield from self._move(want)

@@ -1,0 +1,161 @@
+"""What steps cost for a shape, without a model: bytes of their openings, and multiplications.
+
+`python -m tests.engines.exact.dispute.meter` prints the table of docs/dispute.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from typing_extensions import override
+
+from assay.engines.exact.dispute import trees
+from assay.engines.exact.dispute.commitment import CHUNK, Evidence, chunk_count
+from assay.engines.exact.dispute.parameters import Catalogue
+from assay.engines.exact.dispute.plan import FractionTarget, Kind, Plan, RowTarget, Section, Target, TokenTarget
+from assay.engines.exact.dispute.reading import Reader, Weights
+from assay.engines.exact.dispute.shape import LayerShape, MatrixShape, Shape
+from assay.engines.exact.dispute.steps import step
+
+
+class Counted(int):
+    """A whole number that counts multiplications."""
+
+    products = 0
+
+    def __mul__(self, other: Any) -> Counted:
+        Counted.products += 1
+        return Counted(int(self) * int(other))
+
+    __rmul__ = __mul__
+
+
+for _name in ("add", "radd", "sub", "rsub", "rshift", "lshift", "and", "mod", "floordiv", "neg", "abs"):
+
+    def _wrapped(self: Counted, *other: int, name: str = f"__{_name}__") -> Counted:
+        return Counted(getattr(int, name)(self, *other))
+
+    setattr(Counted, f"__{_name}__", _wrapped)
+
+
+class Meter(Reader):
+    """Reads ones, and counts what an opening would have."""
+
+    def __init__(self, plan: Plan, evidence: Evidence, position: int, width: int) -> None:
+        super().__init__(plan, Catalogue(plan.shape), [0] * (evidence.passes + 1))
+        self._evidence, self._position, self._width = evidence, position, width
+        self.size = 0
+
+    @override
+    def cells(self, section: Section, i: int, count: int = 1) -> list[tuple[int, ...]]:
+        sizes = [section.numbers(n) for n in range(i, i + count)]
+        self._count(self.plan.count, section.start + i, count, sum(sizes) * section.width)
+        return [(Counted(1),) * size for size in sizes]
+
+    @override
+    def accumulators(self, start: int, stop: int, *, position: int | None = None, head: bool = False) -> list[int]:
+        first, last = start // CHUNK, (stop - 1) // CHUNK
+        count, shape = last - first + 1, self.plan.shape
+        size = count * (1 + CHUNK * self._width) + 32
+        self._count(chunk_count(shape.head.rows if head else shape.body), first, count, size)
+        if position is not None and position != self._position:
+            self.size += 32 * self._evidence.path_length(position)
+        return [Counted(1)] * (stop - start)
+
+    @override
+    def fractions(self, position: int) -> tuple[int, ...]:
+        layers = len(self.plan.shape.layers)
+        self._count(self._position, position, 1, 2 * layers)
+        return (Counted(1),) * layers
+
+    @override
+    def weights(self, table: tuple[int, str], row: int, part: int, matrix: MatrixShape) -> Weights:
+        index, length = self._catalogue.leaf(table, row, part)
+        self._count(self._catalogue.count, index, 1, length)
+        size = min(1024, matrix.columns - 1024 * part)
+        ones = (Counted(1),) * (size // matrix.block)
+        return Weights((Counted(1),) * size, ones, ones, matrix.block)
+
+    @override
+    def numbers(self, table: tuple[int, str], row: int, part: int, width: int) -> Sequence[int]:
+        index, length = self._catalogue.leaf(table, row, part)
+        self._count(self._catalogue.count, index, 1, length)
+        return (Counted(1),) * (length // width)
+
+    def _count(self, leaves: int, start: int, count: int, content: int) -> None:
+        self.size += content + 32 * trees.path_length(leaves, start, start + count)
+
+    raw_cells = raw_chunks = raw_fractions = raw_parameter = None  # type: ignore[assignment]
+
+
+Meter.__abstractmethods__ = frozenset()
+
+
+def costs(shape: Shape, prompt: int, output: int, *, width: int = 8) -> dict[Kind, tuple[int, int]]:
+    """Of each kind, the most multiplications and the most bytes of an opening, over samples of its cells.
+
+    `width`: bytes of an accumulator.
+    """
+    evidence = Evidence(bytes(32), bytes(32), prompt, output)
+    position = evidence.passes - 1
+    last = len(shape.layers) - 1
+    start = shape.offset(last, "down")
+    aims: list[Target] = [RowTarget(position, False, start), RowTarget(position, True, shape.head.rows // 2)]
+    aims += [FractionTarget(position - 1, last), TokenTarget(position, shape.head.rows // 3)]
+    found: dict[Kind, tuple[int, int]] = {}
+    for target in aims:
+        plan = Plan(shape, target)
+        for section in plan.sections:
+            if section.layer not in (0, last // 2, last, -1):
+                continue
+            size = section.stop - section.start
+            for i in {*range(min(size, 18)), *range(0, size, max(1, size // 23)), *range(max(0, size - 18), size)}:
+                Counted.products = 0
+                meter = Meter(plan, evidence, position, width)
+                step(meter, section.start + i)
+                before = found.get(section.kind, (0, 0))
+                measured = Counted.products, meter.size + section.numbers(i) * section.width
+                found[section.kind] = (max(before[0], measured[0]), max(before[1], measured[1]))
+    return found
+
+
+def shape_of(
+    width: int, layers: int, heads: int, kv_heads: int, head_width: int, feed: int, vocabulary: int, **more: Any
+) -> Shape:
+    """A model of blocks of 32 numbers of 8 bits."""
+    inner, kv = heads * head_width, kv_heads * head_width
+    sizes = [(inner, width), (kv, width), (kv, width), (width, inner), (feed, width), (feed, width), (width, feed)]
+    norms = (10, 10) + (10 if more.get("head_norms") else None,) * 2 + (10 if more.get("after") else None,) * 2
+    layer = LayerShape(
+        tuple(MatrixShape(rows, columns, 32, 24, False) for rows, columns in sizes),
+        norms,
+        (bool(more.get("biases")),) * 3,
+        more.get("window", 0),
+    )
+    table = MatrixShape(vocabulary, width, 32, 24, False)
+    gate = more.get("gate", "silu")
+    return Shape(table, (layer,) * layers, 10, table, heads, kv_heads, head_width, 42950, 10**6, True, gate, 0)
+
+
+SMOLLM2 = shape_of(576, 30, 9, 3, 64, 1536, 49152)
+QWEN2 = shape_of(1536, 28, 12, 2, 128, 8960, 151936, biases=True)
+LLAMA_8B = shape_of(4096, 32, 32, 8, 128, 14336, 128256)
+GEMMA3_12B = shape_of(3840, 48, 16, 8, 256, 15360, 262144, head_norms=True, after=True, gate="gelu", window=1024)
+
+
+def largest(shape: Shape, prompt: int, output: int) -> int:
+    """Cells of the last token's pass."""
+    return Plan(shape, RowTarget(prompt + output - 2, True, 0)).count
+
+
+if __name__ == "__main__":
+    for name, shape, prompt, output in (
+        ("SmolLM2-135M", SMOLLM2, 400, 56),
+        ("Qwen2 1.5B", QWEN2, 4000, 96),
+        ("Llama 3 8B", LLAMA_8B, 8000, 192),
+        ("Gemma 3 12B", GEMMA3_12B, 8000, 192),
+    ):
+        print(name, largest(shape, prompt, output), chunk_count(shape.body))  # noqa: T201
+        for kind, (products, size) in costs(shape, prompt, output).items():
+            print(f"{kind:12} {products:6} {size:6}")  # noqa: T201
