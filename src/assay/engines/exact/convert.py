@@ -19,7 +19,8 @@ from assay.engines.gguf_file import GgufHeader, Scalar, TensorInfo, inspect
 
 ARCHITECTURES: Final = ("llama", "qwen2", "qwen3", "gemma3")
 """Values of `general.architecture` that are understood."""
-MOST_WIDTH: Final = 1 << 14
+MOST_WIDTH: Final = 1 << 13
+"""Widest residual stream: sums of squares stay under 2^62."""
 _HALVES: Final = ("qwen2", "qwen3", "gemma3")
 """Pair dimension i of a head with i + width/2 in position encoding, the others 2i with 2i + 1 (llama-model.cpp)."""
 _LOG2_E_24: Final = Decimal("1.442695040888963407359924681001892137") * (1 << 24)
@@ -55,7 +56,7 @@ class _Converter:
         width, heads = self._count("embedding_length"), self._count("attention.head_count")
         kv_heads = self._count("attention.head_count_kv", heads)
         head_width = self._count("attention.key_length", width // heads)
-        if width > MOST_WIDTH or heads % kv_heads or head_width % 2 or head_width > 512:
+        if width > MOST_WIDTH or heads % kv_heads or head_width % 16 or head_width > 512:
             raise self._fail(f"{heads} heads of {head_width} on a width of {width} cannot be", "fetch the file again")
         embedding = self._matrix("token_embd.weight", width)
         gemma = self._kind == "gemma3"
@@ -141,7 +142,10 @@ class _Converter:
         return Gain(weight, 40 - int(exponent) + 20 - excess)
 
     def _vector(self, name: str, size: int, fraction: int) -> np.ndarray:
-        return np.rint(np.ldexp(self._floats(name, size), fraction)).astype(np.int64)
+        whole = np.rint(np.ldexp(self._floats(name, size), fraction))
+        if np.abs(whole).max(initial=0) >= 1 << 31:
+            raise self._fail(f"{name} has numbers of over 2^15", "its biases are not those of a real model")
+        return whole.astype(np.int64)
 
     def _factors(self, size: int) -> tuple[Decimal, ...]:
         """By which each pair's angle is divided (Llama 3's scaling), as the file has it."""

@@ -3,7 +3,7 @@
 A value is a whole number and a count of fraction bits: x with f fraction bits stands for x / 2^f. Activations, the
 inputs of matrix products, have 15 bits and a sign, and each vector its own fraction bits, chosen from its largest
 magnitude (`whole.narrow`). Products of matrices and activations are exact. The residual stream has RESIDUAL fraction
-bits. The fast kernels compute the same numbers; tests hold the two equal.
+bits in 48. The fast kernels compute the same numbers; tests hold the two equal.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from assay.engines.exact.affine import Matrix
 from assay.engines.exact.whole import (
     LOG_FRACTION,
+    SATURATED,
     bit_length,
     divide,
     exp2_negative,
@@ -28,13 +29,17 @@ from assay.engines.exact.whole import (
 )
 
 RESIDUAL: Final = 16
-"""Fraction bits of the residual stream, which is held in 32 bits."""
+"""Fraction bits of the residual stream."""
+STREAM_LIMIT: Final = (1 << 47) - 1
+"""The residual stream is capped at this magnitude, 2^31 as a number: Gemma 3 has some of over 10^5 in it."""
 NORM_BITS: Final = 24
 """A vector to be normalised is shifted until its largest magnitude has no more bits than this, nor more fraction."""
 HEAD_BITS: Final = 30
 """Queries and keys before they are turned."""
 SCORE_LIMIT: Final = 1 << 40
 """Attention scores (16 fraction bits, in powers of two) are capped at this magnitude."""
+EMBEDDING_LIMIT: Final = (1 << 38) - 1
+"""Embeddings that are multiplied with a number are capped at this magnitude before."""
 LOGIT_FRACTION: Final = 16
 """Fraction bits of logits, which are held in 32 bits."""
 
@@ -136,8 +141,9 @@ def embed(model: Model, token: int) -> np.ndarray:
     """The token's row, int64 [width] with RESIDUAL fraction bits."""
     x = model.embedding.whole(token)
     if model.embedding_scale:
-        return into_32_bits(round_shift(x * model.embedding_scale, model.embedding.fraction))
-    return into_32_bits(round_shift(x, model.embedding.fraction - RESIDUAL))
+        x = np.clip(x, -EMBEDDING_LIMIT, EMBEDDING_LIMIT)
+        return into_stream(round_shift(x * model.embedding_scale, model.embedding.fraction))
+    return into_stream(round_shift(x, model.embedding.fraction - RESIDUAL))
 
 
 def attention_block(
@@ -243,9 +249,14 @@ GELU_SCALE: Final = 1713443940
 
 
 def normalise(x: np.ndarray, fraction: int, gain: Gain, epsilon: int) -> tuple[np.ndarray, int]:
-    """RMS norm (arXiv:1910.07467): x g / sqrt(mean(x^2) + epsilon), as activations.
+    """`normalise_wide`, as activations."""
+    return narrow(*normalise_wide(x, fraction, gain, epsilon))
 
-    `x`: int64 [n] with `fraction` fraction bits, n at most 2^14. Bits under 2^-24 do not count beside epsilon.
+
+def normalise_wide(x: np.ndarray, fraction: int, gain: Gain, epsilon: int) -> tuple[np.ndarray, int]:
+    """RMS norm (arXiv:1910.07467): x g / sqrt(mean(x^2) + epsilon), under 2^62 in magnitude, and its fraction bits.
+
+    `x`: int64 [n] with `fraction` fraction bits, n at most 2^13. Bits under 2^-24 do not count beside epsilon.
     """
     shift = max(0, bit_length(x) - NORM_BITS, fraction - NORM_BITS)
     x = round_shift(x, shift)
@@ -256,7 +267,7 @@ def normalise(x: np.ndarray, fraction: int, gain: Gain, epsilon: int) -> tuple[n
         return np.zeros_like(x), 0
     up = (62 - total.bit_length()) & ~1  # an even shift that brings the total just under 2^62
     inverse = (1 << 62) // isqrt(total << up) >> 9  # at most 2^23
-    return narrow(x * gain.weight * inverse, gain.fraction + 53 - up // 2)
+    return x * gain.weight * inverse, gain.fraction + 53 - up // 2
 
 
 def multiply(matrix: Matrix, x: np.ndarray, fraction: int, bias: np.ndarray | None = None) -> tuple[np.ndarray, int]:
@@ -266,14 +277,16 @@ def multiply(matrix: Matrix, x: np.ndarray, fraction: int, bias: np.ndarray | No
     """
     y = matrix.whole() @ x
     fraction += matrix.fraction
-    return (y if bias is None else y + round_shift(bias, RESIDUAL - fraction)), fraction
+    if bias is not None:
+        y = np.clip(y + round_shift(bias, RESIDUAL - fraction), -SATURATED, SATURATED)
+    return y, fraction
 
 
 def add(model: Model, stream: np.ndarray, y: np.ndarray, fraction: int, after: Gain | None) -> np.ndarray:
     """The residual stream with a block's result added to it."""
     if after is not None:
-        y, fraction = normalise(*narrow_down(y, fraction, NORM_BITS), after, model.epsilon)
-    return into_32_bits(stream + round_shift(y, fraction - RESIDUAL))
+        y, fraction = normalise_wide(*narrow_down(y, fraction, NORM_BITS), after, model.epsilon)
+    return into_stream(stream + round_shift(y, fraction - RESIDUAL))
 
 
 def turn_heads(x: np.ndarray, turn: np.ndarray, *, halves: bool) -> np.ndarray:
@@ -295,5 +308,10 @@ def narrow_down(x: np.ndarray, fraction: int, bits: int) -> tuple[np.ndarray, in
 
 
 def into_32_bits(x: np.ndarray) -> np.ndarray:
-    """Saturate."""
+    """Saturate what 32 bits cannot hold."""
     return np.clip(x, -(2**31 - 1), 2**31 - 1)
+
+
+def into_stream(x: np.ndarray) -> np.ndarray:
+    """Saturate what the residual stream cannot hold."""
+    return np.clip(x, -STREAM_LIMIT, STREAM_LIMIT)

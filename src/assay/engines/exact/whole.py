@@ -22,6 +22,8 @@ from assay.engines.exact.tables import (
 
 LIMIT: Final = 32767
 """Largest magnitude of an activation."""
+SATURATED: Final = (1 << 62) - 1
+"""Largest magnitude of anything."""
 LOG_FRACTION: Final = 16
 """Fraction bits of exponents and of gates."""
 WEIGHT_BITS: Final = 15
@@ -29,10 +31,16 @@ WEIGHT_BITS: Final = 15
 
 
 def round_shift(x: np.ndarray, by: np.ndarray | int) -> np.ndarray:
-    """x / 2^by to the nearest whole number, halves upwards; x * 2^-by where `by` is negative."""
+    """x / 2^by to the nearest whole number, halves upwards; x * 2^-by, saturated, where `by` is negative.
+
+    |x| is at most SATURATED, and so is the result.
+    """
     shift = np.asarray(by, dtype=np.int64)
-    half = (np.int64(1) << np.maximum(shift, 1)) >> 1
-    return np.where(shift > 0, (x + half) >> np.maximum(shift, 0), x << np.maximum(-shift, 0))
+    right, left = np.clip(shift, 0, 62), np.clip(-shift, 0, 62)
+    half = (np.int64(1) << right) >> 1
+    down = np.where(shift > 62, 0, (x + half) >> right)
+    most = np.int64(SATURATED) >> left
+    return np.where(shift > 0, down, np.where(np.abs(x) > most, np.sign(x) * np.int64(SATURATED), x << left))
 
 
 def bit_length(x: np.ndarray) -> int:

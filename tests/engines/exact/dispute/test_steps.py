@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 from tests.engines.exact.dispute.kit import VARIANTS, response
 
@@ -23,8 +25,9 @@ def test_passes_are_the_references(name: str) -> None:
         logits = forward(model, token, cache)
         assert one.head is None or (one.logits() == logits).all()
     for mine, theirs in ((own.cache.keys, cache.keys), (own.cache.values, cache.values)):
-        for (a, f), (b, g) in zip(sum(mine, []), sum(theirs, []), strict=True):
-            assert (a == b).all() and (f == g).all()
+        for (a, f), (b, g) in zip(chain(*mine), chain(*theirs), strict=True):
+            assert (a == b).all()
+            assert (f == g).all()
 
 
 @variants

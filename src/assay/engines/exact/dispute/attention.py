@@ -21,7 +21,7 @@ from assay.engines.exact.dispute.integers import (
 from assay.engines.exact.dispute.plan import BEST, SPAN, Kind, Section
 from assay.engines.exact.dispute.reading import Reader
 from assay.engines.exact.reference import RESIDUAL, SCORE_LIMIT
-from assay.engines.exact.whole import LOG_FRACTION
+from assay.engines.exact.whole import LOG_FRACTION, SATURATED
 
 MIX: Final = 8
 """Fraction bits that the mean of values has over the values'."""
@@ -153,7 +153,7 @@ def _head(
     y: Sequence[int] = reader.accumulators(start, start + wide, position=position)
     if parts.biases[("query", "key", "value").index(name)]:
         bias = reader.numbers((layer, f"{name}_bias"), head, 0, 8)
-        y = [x + round_shift(b, RESIDUAL - fraction) for x, b in zip(y, bias, strict=True)]
+        y = [clip(x + round_shift(b, RESIDUAL - fraction), SATURATED) for x, b in zip(y, bias, strict=True)]
     if name != "value":
         gain = parts.norm("query_norm" if name == "query" else "key_norm")
         if gain is not None:

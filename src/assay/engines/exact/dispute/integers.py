@@ -23,25 +23,20 @@ from assay.engines.exact.tables import (
     sigmoid_table,
     sine_table,
 )
-from assay.engines.exact.whole import LIMIT, LOG_FRACTION, WEIGHT_BITS
+from assay.engines.exact.whole import LIMIT, LOG_FRACTION, SATURATED, WEIGHT_BITS
 
 MOST: Final = 2**31 - 1
 """Largest magnitude in 32 bits."""
-MOST_SHIFT: Final = 255
-"""Shifted further to the right, every number is 0."""
+MOST_SHIFT: Final = 62
+"""Shifted further to the right, every number of the semantics is 0."""
 
 
 def round_shift(x: int, by: int) -> int:
-    """x / 2^by to the nearest whole number, halves upwards; x * 2^-by where `by` is negative.
-
-    Raises:
-        EncodingError: a shift to the left by more than MOST_SHIFT, which no honest number needs.
-    """
-    if by > MOST_SHIFT:
-        return 0
-    if by < -MOST_SHIFT:
-        raise EncodingError("a shift is out of range")
-    return (x + (1 << by >> 1)) >> by if by > 0 else x << -by
+    """x / 2^by to the nearest whole number, halves upwards; x * 2^-by, saturated, where `by` is negative."""
+    if by > 0:
+        return (x + (1 << by >> 1)) >> by if by <= MOST_SHIFT else 0
+    left = min(-by, MOST_SHIFT)
+    return x << left if abs(x) <= SATURATED >> left else SATURATED if x > 0 else -SATURATED
 
 
 def clip(x: int, most: int) -> int:

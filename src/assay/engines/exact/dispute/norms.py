@@ -67,10 +67,10 @@ def inverse(reader: Reader, section: Section, _: int) -> tuple[int, ...]:
 
 def top(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     """The largest magnitude of a shifted number times its weight, so far."""
-    first, second, _, _ = reader.cell(reader.plan.section("inverse", section.layer, section.use))
+    _, second, _, _ = reader.cell(reader.plan.section("inverse", section.layer, section.use))
     numbers, _ = _source(reader, section, i)
     weight = reader.numbers((section.layer, section.use), 0, i, 2)
-    products = (round_shift(round_shift(n, first), second) * w for n, w in zip(numbers, weight, strict=True))
+    products = (round_shift(n, second) * w for n, w in zip(numbers, weight, strict=True))
     return (max(before(reader, section, i), highest(products)),)
 
 

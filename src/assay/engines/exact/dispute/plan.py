@@ -191,7 +191,7 @@ class Plan:
     def _prefix(self) -> Iterator[_Row]:
         """The cells that come before the disputed number's own."""
         width, stop = self.shape.width, self._stop()
-        yield _Row("embedded", ENDS, "", 1, width, SPAN, 0, 4)
+        yield _Row("embedded", ENDS, "", 1, width, SPAN, 0, 8)
         for layer, shape in enumerate(self.shape.layers):
             yield from self._norm(layer, "attention_norm")
             if stop == (layer, "query"):
@@ -201,7 +201,7 @@ class Plan:
                 return
             if shape.norm("attention_after") is not None:
                 yield from self._norm(layer, "attention_after")
-            yield _Row("added", layer, "attention_after", 1, width, SPAN, 0, 4)
+            yield _Row("added", layer, "attention_after", 1, width, SPAN, 0, 8)
             yield from self._norm(layer, "feed_norm")
             if stop == (layer, "gate"):
                 return
@@ -214,7 +214,7 @@ class Plan:
                 return
             if shape.norm("feed_after") is not None:
                 yield from self._norm(layer, "feed_after")
-            yield _Row("added", layer, "feed_after", 1, width, SPAN, 0, 4)
+            yield _Row("added", layer, "feed_after", 1, width, SPAN, 0, 8)
         yield from self._norm(ENDS, "norm")
 
     def _stop(self) -> tuple[int, str]:
@@ -232,9 +232,9 @@ class Plan:
         yield _Row("peak", layer, use, 1, 2 * groups, 2, 0, 8)
         yield _Row("square", layer, use, 1, groups, 1, 0, 8)
         yield _Row("inverse", layer, use, 1, 4, 4, 0, 8)
-        yield _Row("top", layer, use, 1, groups, 1, 0, 8)
-        yield _Row("scale", layer, use, 1, 2, 2, 0, 8)
         if use not in ("attention_after", "feed_after"):
+            yield _Row("top", layer, use, 1, groups, 1, 0, 8)
+            yield _Row("scale", layer, use, 1, 2, 2, 0, 8)
             yield _Row("normed", layer, use, 1, self.shape.width, SPAN, 0, 2)
 
     def _attention(self, layer: int) -> Iterator[_Row]:

@@ -31,7 +31,7 @@ from assay.engines.exact.dispute.reading import Reader
 from assay.engines.exact.dispute.shape import Shape
 from assay.engines.exact.dispute.steps import step
 from assay.engines.exact.reference import Cache, Gain, Layer, Model
-from assay.engines.exact.whole import LOG_FRACTION, narrow, round_shift
+from assay.engines.exact.whole import LOG_FRACTION, SATURATED, narrow, round_shift
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +108,7 @@ def _attend(
     ) -> tuple[np.ndarray, np.ndarray]:
         y, f = multiply(matrix, x, fraction)
         if bias is not None:
-            y = y + round_shift(bias, reference.RESIDUAL - f)
+            y = np.clip(y + round_shift(bias, reference.RESIDUAL - f), -SATURATED, SATURATED)
         parts: list[tuple[np.ndarray, int]] = []
         for part in y.reshape(-1, model.head_width):
             head = (part, f)

@@ -25,7 +25,7 @@ from assay.engines.exact.dispute.parameters import COLUMNS, ENDS
 from assay.engines.exact.dispute.plan import GROUP, SPAN, Kind, Section, TokenTarget
 from assay.engines.exact.dispute.reading import Reader
 from assay.engines.exact.dispute.shape import Product
-from assay.engines.exact.reference import LOGIT_FRACTION, RESIDUAL
+from assay.engines.exact.reference import EMBEDDING_LIMIT, LOGIT_FRACTION, RESIDUAL, STREAM_LIMIT
 from assay.engines.exact.whole import LOG_FRACTION
 
 Step: TypeAlias = Callable[[Reader, Section, int], tuple[int, ...]]
@@ -45,8 +45,9 @@ def embedded(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     row = reader.weights((ENDS, "embedding"), reader.token, start // COLUMNS, shape.embedding)
     part = row.whole()[start % COLUMNS : start % COLUMNS + section.numbers(i)]
     if shape.embedding_scale:
-        return tuple(clip(round_shift(x * shape.embedding_scale, shape.embedding.fraction), MOST) for x in part)
-    return tuple(clip(round_shift(x, shape.embedding.fraction - RESIDUAL), MOST) for x in part)
+        part = [clip(x, EMBEDDING_LIMIT) * shape.embedding_scale for x in part]
+        return tuple(clip(round_shift(x, shape.embedding.fraction), STREAM_LIMIT) for x in part)
+    return tuple(clip(round_shift(x, shape.embedding.fraction - RESIDUAL), STREAM_LIMIT) for x in part)
 
 
 def added(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
@@ -61,14 +62,10 @@ def added(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     y, fraction = norms.product(reader, layer, product, i * SPAN, i * SPAN + count)
     norm = plan.shape.layers[layer].norm(section.use)
     if norm is not None:
-        first, second, inverse, _ = reader.cell(plan.section("inverse", layer, section.use))
-        shift, fraction = reader.cell(plan.section("scale", layer, section.use))
+        first, second, inverse, fraction = reader.cell(plan.section("inverse", layer, section.use))
         weight = reader.numbers((layer, section.use), 0, i * SPAN // COLUMNS, 2)[i * SPAN % COLUMNS :][:count]
-        y = [
-            narrowed(round_shift(round_shift(x, first), second) * w * inverse, shift)
-            for x, w in zip(y, weight, strict=True)
-        ]
-    return tuple(clip(x + round_shift(n, fraction - RESIDUAL), MOST) for x, n in zip(stream, y, strict=True))
+        y = [round_shift(round_shift(x, first), second) * w * inverse for x, w in zip(y, weight, strict=True)]
+    return tuple(clip(x + round_shift(n, fraction - RESIDUAL), STREAM_LIMIT) for x, n in zip(stream, y, strict=True))
 
 
 def gated(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
