@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from typing_extensions import override
 
 from assay.engines.exact.dispute import trees
 from assay.engines.exact.dispute.commitment import CHUNK, Evidence, chunk_count
+from assay.engines.exact.dispute.game import most_exchanges
 from assay.engines.exact.dispute.parameters import Catalogue
 from assay.engines.exact.dispute.plan import FractionTarget, Kind, Plan, RowTarget, Section, Target, TokenTarget
 from assay.engines.exact.dispute.reading import Reader, Weights
@@ -20,31 +21,54 @@ from assay.engines.exact.dispute.steps import step
 
 
 class Counted(int):
-    """A whole number that counts multiplications."""
+    """A whole number that counts what is done with it."""
 
     products = 0
+    """Multiplications."""
+    operations = 0
+    """All, comparisons and shifts among them."""
 
     def __mul__(self, other: Any) -> Counted:
         Counted.products += 1
+        Counted.operations += 1
         return Counted(int(self) * int(other))
 
     __rmul__ = __mul__
 
 
-for _name in ("add", "radd", "sub", "rsub", "rshift", "lshift", "and", "mod", "floordiv", "neg", "abs"):
+def _counting(name: str) -> Callable[..., Any]:
+    def counting(self: Counted, *other: int) -> Any:
+        Counted.operations += 1
+        result = getattr(int, name)(self, *other)
+        return result if isinstance(result, bool) else Counted(result)
 
-    def _wrapped(self: Counted, *other: int, name: str = f"__{_name}__") -> Counted:
-        return Counted(getattr(int, name)(self, *other))
+    return counting
 
-    setattr(Counted, f"__{_name}__", _wrapped)
+
+_BOTH = ("add", "sub", "rshift", "lshift")
+for _name in (*_BOTH, *(f"r{name}" for name in _BOTH), "and", "mod", "floordiv", "neg", "abs", "lt", "gt"):
+    setattr(Counted, f"__{_name}__", _counting(f"__{_name}__"))
+
+
+class Cost(NamedTuple):
+    """Of a step, or the largest of several."""
+
+    products: int = 0
+    operations: int = 0
+    size: int = 0
+    """Bytes of an opening."""
+
+    def most(self, other: Cost) -> Cost:
+        """The larger ones."""
+        return Cost(*map(max, self, other))
 
 
 class Meter(Reader):
     """Reads ones, and counts what an opening would have."""
 
-    def __init__(self, plan: Plan, evidence: Evidence, position: int, width: int) -> None:
-        super().__init__(plan, Catalogue(plan.shape), [0] * (evidence.passes + 1))
-        self._evidence, self._position, self._width = evidence, position, width
+    def __init__(self, plan: Plan, catalogue: Catalogue, evidence: Evidence, width: int) -> None:
+        super().__init__(plan, catalogue, [0] * (evidence.passes + 1))
+        self._evidence, self._position, self._width = evidence, evidence.passes - 1, width
         self.size = 0
 
     @override
@@ -92,31 +116,27 @@ class Meter(Reader):
 Meter.__abstractmethods__ = frozenset()
 
 
-def costs(shape: Shape, prompt: int, output: int, *, width: int = 8) -> dict[Kind, tuple[int, int]]:
-    """Of each kind, the most multiplications and the most bytes of an opening, over samples of its cells.
-
-    `width`: bytes of an accumulator.
-    """
+def costs(shape: Shape, prompt: int, output: int, *, width: int = 8) -> dict[Kind, Cost]:
+    """Of each kind, the most over samples of its cells. `width`: bytes of an accumulator."""
     evidence = Evidence(bytes(32), bytes(32), prompt, output)
-    position = evidence.passes - 1
+    catalogue, position = Catalogue(shape), evidence.passes - 1
     last = len(shape.layers) - 1
     start = shape.offset(last, "down")
     aims: list[Target] = [RowTarget(position, False, start), RowTarget(position, True, shape.head.rows // 2)]
     aims += [FractionTarget(position - 1, last), TokenTarget(position, shape.head.rows // 3)]
-    found: dict[Kind, tuple[int, int]] = {}
+    found: dict[Kind, Cost] = {}
     for target in aims:
         plan = Plan(shape, target)
         for section in plan.sections:
-            if section.layer not in (0, last // 2, last, -1):
+            if section.layer not in (0, last, -1):
                 continue
             size = section.stop - section.start
-            for i in {*range(min(size, 18)), *range(0, size, max(1, size // 23)), *range(max(0, size - 18), size)}:
-                Counted.products = 0
-                meter = Meter(plan, evidence, position, width)
+            for i in {*range(min(size, 18)), *range(0, size, max(1, size // 7)), *range(max(0, size - 17), size)}:
+                Counted.products = Counted.operations = 0
+                meter = Meter(plan, catalogue, evidence, width)
                 step(meter, section.start + i)
-                before = found.get(section.kind, (0, 0))
-                measured = Counted.products, meter.size + section.numbers(i) * section.width
-                found[section.kind] = (max(before[0], measured[0]), max(before[1], measured[1]))
+                cost = Cost(Counted.products, Counted.operations, meter.size + section.numbers(i) * section.width)
+                found[section.kind] = cost.most(found.get(section.kind, Cost()))
     return found
 
 
@@ -149,13 +169,29 @@ def largest(shape: Shape, prompt: int, output: int) -> int:
     return Plan(shape, RowTarget(prompt + output - 2, True, 0)).count
 
 
+SHAPES = {
+    "SmolLM2 135M": (SMOLLM2, 400, 56),
+    "Qwen2 1.5B": (QWEN2, 4000, 96),
+    "Llama 3 8B": (LLAMA_8B, 8000, 192),
+    "Gemma 3 12B": (GEMMA3_12B, 8000, 192),
+}
+"""With tokens of prompt and answer."""
+
+
+def sizes_row(name: str) -> list[str]:
+    """A row of the documentation's table of models."""
+    shape, prompt, output = SHAPES[name]
+    cells, chunks = largest(shape, prompt, output), chunk_count(shape.body)
+    exchanges = most_exchanges(max(chunks, prompt + output - 2), cells)
+    size = max(cost.size for cost in costs(shape, prompt, output).values())
+    return [name, str(prompt + output), f"{cells:,}", str(chunks), str(exchanges), f"{size:,}"]
+
+
+def costs_rows() -> list[list[str]]:
+    """The rows of the documentation's table of steps, without what they do."""
+    return [[f"`{kind}`", *(f"{n:,}" for n in cost)] for kind, cost in costs(*SHAPES["SmolLM2 135M"]).items()]
+
+
 if __name__ == "__main__":
-    for name, shape, prompt, output in (
-        ("SmolLM2-135M", SMOLLM2, 400, 56),
-        ("Qwen2 1.5B", QWEN2, 4000, 96),
-        ("Llama 3 8B", LLAMA_8B, 8000, 192),
-        ("Gemma 3 12B", GEMMA3_12B, 8000, 192),
-    ):
-        print(name, largest(shape, prompt, output), chunk_count(shape.body))  # noqa: T201
-        for kind, (products, size) in costs(shape, prompt, output).items():
-            print(f"{kind:12} {products:6} {size:6}")  # noqa: T201
+    for row in (*map(sizes_row, SHAPES), *costs_rows()):
+        print("| " + " | ".join(row) + " |")  # noqa: T201

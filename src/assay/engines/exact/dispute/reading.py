@@ -172,6 +172,7 @@ class OpenedReader(Reader):
 
     @override
     def raw_cells(self, section: Section, i: int, count: int) -> Sequence[bytes]:
+        """The next bytes, under the root over the cells; earlier cells than the disputed one only."""
         start = section.start + i
         if not section.start <= start < start + count <= min(section.stop, self._index):
             raise BindingMismatch("cells", "a step reads earlier cells only")
@@ -181,6 +182,7 @@ class OpenedReader(Reader):
 
     @override
     def raw_chunks(self, position: int, first: int, count: int, *, head: bool) -> Sequence[bytes]:
+        """Each chunk behind a byte that tells its width; path; root of the other vector; path of the pass."""
         shape = self.plan.shape
         size = chunk_count(shape.head.rows if head else shape.body)
         chunks = [self.take(CHUNK * self._width()) for _ in range(count)]
@@ -198,12 +200,14 @@ class OpenedReader(Reader):
 
     @override
     def raw_fractions(self, position: int) -> bytes:
+        """The next bytes, under the root that the prover stated."""
         data = self.take(2 * len(self.plan.shape.layers))
         self._bind(self._roots.fractions, self._roots.position, position, [fractions_digest(data)])
         return data
 
     @override
     def raw_parameter(self, index: int, length: int) -> bytes:
+        """The next bytes, under the root of the model."""
         data = self.take(length)
         self._bind(self._roots.parameters, self._catalogue.count, index, [parameter_digest(data)])
         return data

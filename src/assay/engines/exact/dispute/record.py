@@ -209,6 +209,7 @@ class OwnReader(Reader):
 
     @override
     def accumulators(self, start: int, stop: int, *, position: int | None = None, head: bool = False) -> list[int]:
+        """Those of the pass, without a detour over chunks."""
         one = self._own.passes[self.plan.target.position if position is None else position]
         numbers = one.head if head else one.body
         assert numbers is not None
@@ -216,18 +217,22 @@ class OwnReader(Reader):
 
     @override
     def raw_cells(self, section: Section, i: int, count: int) -> Sequence[bytes]:
+        """Of the cells so far."""
         return self._cells[section.start + i : section.start + i + count]
 
     @override
     def raw_chunks(self, position: int, first: int, count: int, *, head: bool) -> Sequence[bytes]:
+        """Of a pass."""
         return self._own.vector(position, head=head)[0][first : first + count]
 
     @override
     def raw_fractions(self, position: int) -> bytes:
+        """Of a pass."""
         return encode_fractions(self._own.passes[position].fractions)
 
     @override
     def raw_parameter(self, index: int, length: int) -> bytes:
+        """Of the model."""
         data = self._own.parameters.leaf(*self._own.parameters.catalogue.place(index))
         assert len(data) == length
         return data
@@ -251,10 +256,12 @@ class OpeningReader(OwnReader):
 
     @override
     def accumulators(self, start: int, stop: int, *, position: int | None = None, head: bool = False) -> list[int]:
+        """From chunks, because those are what is opened."""
         return Reader.accumulators(self, start, stop, position=position, head=head)
 
     @override
     def raw_cells(self, section: Section, i: int, count: int) -> Sequence[bytes]:
+        """With their path."""
         cells = super().raw_cells(section, i, count)
         start = section.start + i
         self._out += b"".join([*cells, *trees.prove(self._levels, start, start + count)])
@@ -262,6 +269,7 @@ class OpeningReader(OwnReader):
 
     @override
     def raw_chunks(self, position: int, first: int, count: int, *, head: bool) -> Sequence[bytes]:
+        """With all that `OpenedReader.raw_chunks` takes."""
         chunks = super().raw_chunks(position, first, count, head=head)
         for chunk in chunks:
             self._out += bytes([len(chunk) // CHUNK]) + chunk
@@ -274,6 +282,7 @@ class OpeningReader(OwnReader):
 
     @override
     def raw_fractions(self, position: int) -> bytes:
+        """With its path."""
         data = super().raw_fractions(position)
         levels = self._own.fraction_levels(self._position)
         self._out += b"".join([data, *trees.prove(levels, position, position + 1)])
@@ -281,6 +290,7 @@ class OpeningReader(OwnReader):
 
     @override
     def raw_parameter(self, index: int, length: int) -> bytes:
+        """With its path."""
         data = super().raw_parameter(index, length)
         self._out += b"".join([data, *trees.prove(self._own.parameters.levels, index, index + 1)])
         return data
