@@ -63,8 +63,15 @@ class Cost(NamedTuple):
         return Cost(*map(max, self, other))
 
 
+def longest_path(leaves: int, count: int) -> int:
+    """So many digests open a run of `count` leaves at most, wherever it stands: it can lie in two nodes of a level."""
+    first, *sizes = [*trees.sizes_of(leaves)[:-1], 0]
+    beside = min(first, 16 * ((count + 14) // 16 + 1)) - count
+    return max(0, beside) + sum(max(0, min(size - 1, 15 if count == 1 or size <= 16 else 30)) for size in sizes)
+
+
 class Meter(Reader):
-    """Reads ones, and counts what an opening would have."""
+    """Reads ones, and counts what an opening has at most, wherever in the trees its leaves stand."""
 
     def __init__(self, plan: Plan, catalogue: Catalogue, evidence: Evidence, width: int) -> None:
         super().__init__(plan, catalogue, [0] * (evidence.passes + 1))
@@ -108,7 +115,8 @@ class Meter(Reader):
         return (Counted(1),) * (length // width)
 
     def _count(self, leaves: int, start: int, count: int, content: int) -> None:
-        self.size += content + 32 * trees.path_length(leaves, start, start + count)
+        assert 0 <= start < start + count <= leaves
+        self.size += content + 32 * longest_path(leaves, count)
 
     raw_cells = raw_chunks = raw_fractions = raw_parameter = None  # type: ignore[assignment]
 

@@ -28,7 +28,7 @@ from assay.engines.exact.dispute.game import Terms, dispute, most_exchanges
 from assay.engines.exact.dispute.moves import MOST_BYTES, Challenge, Timeout, Turn
 from assay.engines.exact.dispute.plan import FractionTarget, Plan, RowTarget, Target, TokenTarget
 from assay.engines.exact.dispute.record import Record
-from assay.engines.exact.dispute.sampling import SampleStep
+from assay.engines.exact.dispute.sampling import Candidate, SampleStep
 from assay.engines.exact.dispute.sides import Challenger, Player, Prover, find_fault, play
 from assay.engines.exact.dispute.steps import STEPS
 
@@ -312,6 +312,16 @@ class Careless(LyingProver):
             return super().opening(challenge, target, index)
         except Exception:  # noqa: BLE001
             return self.expanded(target)[1][index]
+
+
+def test_sampling_by_another_score() -> None:
+    """A score may exclude tokens; the lowest one wins among equals."""
+    step = SampleStep(lambda output, one: None if one.token == 3 else one.logit // 10 + output)
+    two, three, four = Candidate(2, 15), Candidate(3, 99), Candidate(4, 19)
+    assert step.refutes(0, two, four)
+    assert not step.refutes(0, four, two)
+    assert step.refutes(0, four, three)
+    assert not step.refutes(0, three, four)
 
 
 def test_terms_are_checked() -> None:
