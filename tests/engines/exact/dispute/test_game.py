@@ -164,22 +164,23 @@ def test_another_model_is_found() -> None:
     assert outcome.winner == "challenger"
 
 
-@given(NAMES, st.sampled_from(sorted(STEPS)), DICE)
-@settings(deadline=None, max_examples=150)
-def test_each_kind_of_step(name: str, kind: str, dice: Random) -> None:
+@pytest.mark.parametrize("kind", sorted(STEPS))
+@given(NAMES, DICE)
+@settings(deadline=None, max_examples=12)
+def test_each_kind_of_step(kind: str, name: str, dice: Random) -> None:
     """An honest opening holds; a wrong cell, honestly opened, does not, nor does an opening with one byte changed,
     one more or one less."""
     one = response(name)
     position = len(one.record.passes) - 1
-    target: Target = RowTarget(position, dice.random() < 0.5, dice.randrange(200))
+    target: Target = RowTarget(position, True, dice.randrange(200))
+    if kind == "sum":
+        target = RowTarget(position, dice.random() < 0.2, dice.randrange(one.shape.body) % 256)
     if kind == "fraction":
         target = FractionTarget(dice.randrange(position), dice.randrange(len(one.shape.layers)))
     if kind == "drawn":
         target = TokenTarget(position, one.record.tokens[position + 1] ^ 1)
     plan = Plan(one.shape, target)
     sections = [section for section in plan.sections if section.kind == kind]
-    if not sections:
-        return
     section = dice.choice(sections)
     index = dice.choice([section.start, section.stop - 1, dice.randrange(section.start, section.stop)])
     leader = guide(one.terms(), target, index, position)
