@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -25,16 +25,19 @@ from assay.engines.exact.dispute.moves import (
     WantBranch,
     WantChallenge,
     WantEntry,
-    WantNode,
-    encode_index,
+    WantNames,
+    encode_indices,
 )
-from assay.engines.exact.dispute.parameters import Parameters
-from assay.engines.exact.dispute.plan import FractionTarget, Plan, RowTarget, Target
-from assay.engines.exact.dispute.record import OwnReader, Pass, Record, run_pass
+from assay.engines.exact.dispute.plan import NumberTarget, Plan, Target
+from assay.engines.exact.dispute.response import OwnReader, Response
 from assay.engines.exact.dispute.shape import Shape
 from assay.engines.exact.dispute.sides import Player, Prover, play
 from assay.engines.exact.dispute.steps import step
-from assay.engines.exact.reference import Cache
+from assay.engines.exact.parameters import Parameters
+from assay.engines.exact.program import program_of
+from assay.engines.exact.record import CHUNK
+from assay.engines.exact.reference import Model
+from assay.engines.exact.runner import Runner
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "llama": {"layers": 2},
@@ -52,45 +55,66 @@ VARIANTS: dict[str, dict[str, Any]] = {
 NONCE = bytes(range(32))
 
 
-class Response:
-    """A greedy answer of a small model."""
+class Answer:
+    """A greedy answer of a small model, as the engine gives it."""
 
     def __init__(self, name: str, *, seed: int = 0) -> None:
         with tempfile.TemporaryDirectory() as folder:
             model = convert(write_model(Path(folder) / "model.gguf", seed=seed, **VARIANTS[name]))
-            self.parameters = Parameters(model)
-        self.root = trees.root_of(self.parameters.levels)
+        parameters = Parameters(model)
+        self.root = parameters.root
         self.shape = Shape.of(model)
         dice = Random(1)
         prompt = 34 if name == "long" else 4
         tokens = [dice.randrange(3, 280) for _ in range(prompt)]
-        cache, passes = Cache.of(model), list[Pass]()
-        while len(tokens) < prompt + 3:
-            one = run_pass(model, tokens[len(passes)], cache, head=len(passes) >= prompt - 1)
-            passes.append(one)
-            if one.head is not None:
-                tokens.append(int(one.logits().argmax()))
-        self.record = Record(self.parameters, tokens, prompt, passes, cache)
+        self.tokens, records = run(model, tokens, prompt + 3)
+        self.own = Response(model, parameters, self.tokens, prompt, records)
+        """The honest numbers."""
 
-    def terms(self, theirs: Record | None = None) -> Terms:
-        """Those of a receipt over a record, the honest one unless another is given."""
-        theirs = theirs or self.record
+    def terms(self, theirs: Response | None = None) -> Terms:
+        """Those of a receipt over a response, the honest one unless another is given."""
+        theirs = theirs or self.own
         return Terms(self.shape, self.root, theirs.evidence(NONCE), theirs.tokens)
 
-    def with_pass(self, position: int, one: Pass) -> Record:
-        """The record with one pass exchanged."""
-        own = self.record
-        passes = [*own.passes[:position], one, *own.passes[position + 1 :]]
-        return Record(own.parameters, own.tokens, own.prompt, passes, own.cache)
+    def altered(self, position: int, record: np.ndarray) -> Response:
+        """The response with one record exchanged."""
+        records = self.own.records.copy()
+        records[position] = record
+        return self.other(records=records)
+
+    def other(self, *, records: np.ndarray | None = None, tokens: Sequence[int] | None = None) -> Response:
+        """The response with other records, or another answer of at most as many tokens."""
+        own = self.own
+        tokens = own.tokens if tokens is None else tokens
+        records = (own.records if records is None else records)[: len(tokens) - 1]
+        other = Response(own.model, own.parameters.parameters, tokens, own.prompt, records)
+        other.parameters = own.parameters
+        return other
+
+
+def run(model: Model, tokens: Sequence[int], count: int) -> tuple[list[int], np.ndarray]:
+    """A greedy answer up to `count` tokens, and the records of all tokens but the last one."""
+    tokens, records = list(tokens), list[np.ndarray]()
+    runner = Runner(program_of(model), sequences=1, positions=count, batch=4, threads=1)
+    try:
+        while len(records) < count - 1:
+            part = tokens[len(records) : len(records) + 4]
+            runner.decode(part, range(len(records), len(records) + len(part)), 0, True)
+            records += [runner.record(n).copy() for n in range(len(part))]
+            if len(records) == len(tokens):
+                tokens.append(int(runner.logits(len(part) - 1).argmax()))
+    finally:
+        runner.close()
+    return tokens, np.array(records)
 
 
 @cache
-def response(name: str, *, seed: int = 0) -> Response:
-    """The response of a variant, computed once."""
-    return Response(name, seed=seed)
+def answer(name: str, *, seed: int = 0) -> Answer:
+    """The answer of a variant, computed once."""
+    return Answer(name, seed=seed)
 
 
-def rerun(plan: Plan, own: Record, changes: dict[int, bytes], *, onwards: bool) -> list[bytes]:
+def rerun(plan: Plan, own: Response, changes: dict[int, bytes], *, onwards: bool) -> list[bytes]:
     """All cells with some changed; those after them follow from them, or are as they were."""
     cells: list[bytes] = []
     reader = OwnReader(plan, own, cells)
@@ -112,7 +136,7 @@ def rerun(plan: Plan, own: Record, changes: dict[int, bytes], *, onwards: bool) 
 class LyingProver(Prover):
     """Changes cells before it commits to them."""
 
-    def __init__(self, own: Record, change: Callable[[Plan], dict[int, bytes]], *, onwards: bool = False) -> None:
+    def __init__(self, own: Response, change: Callable[[Plan], dict[int, bytes]], *, onwards: bool = False) -> None:
         super().__init__(own)
         self._change = change
         self._onwards = onwards
@@ -132,41 +156,49 @@ def bent(plan: Plan, index: int, cell: bytes, dice: Random) -> bytes:
 
 
 class Guide:
-    """A challenger that leads to a cell of its choice, whatever is shown."""
+    """A challenger that leads to a number and a cell of its choice, whatever is shown."""
 
-    def __init__(self, challenge: Challenge, branch: Branch, place: int, entry: int, cell: int | None) -> None:
-        self._challenge, self._branch, self._place, self._entry = challenge, branch, place, entry
-        self._cell = cell
+    def __init__(self, challenge: Challenge, branch: Branch | None, entry: int, leaves: dict[str, int | None]) -> None:
+        self._challenge, self._branch, self._entry, self._leaves = challenge, branch, entry, leaves
 
     def move(self, turn: Turn) -> bytes:
         match turn:
             case WantChallenge():
                 return self._challenge.encode()
             case WantBranch():
+                assert self._branch
                 return self._branch.encode()
             case WantEntry():
-                return encode_index(self._entry)
-            case WantNode(_, tree, _, level, start, nodes):
-                leaf = self._cell if tree == "cells" else self._place
-                last = start + len(nodes) - 1
-                return encode_index(last if leaf is None else min(max(start, leaf // 16**level), last))
+                return encode_indices(self._entry)
+            case WantNames(_, _, shown):
+                names: list[int] = []
+                for tree, level, start, nodes in shown:
+                    leaf, last = self._leaves[tree], start + len(nodes) - 1
+                    names.append(last if leaf is None else min(max(start, leaf // 16**level), last))
+                return encode_indices(*names)
             case _:
                 raise AssertionError(turn)
 
 
-def guide(terms: Terms, target: Target, cell: int | None, position: int) -> Guide:
-    """One that leads to a cell of a target (None: the last one), in a challenge of `position`."""
-    challenge = Challenge(position)
-    if isinstance(target, RowTarget):
-        tree, leaf, entry = ("head" if target.head else "body"), *divmod(target.index, 256)
-        rows = terms.shape.head.rows if target.head else terms.shape.body
-        count = -(-rows // 256)
-    elif isinstance(target, FractionTarget):
-        tree, leaf, entry, count = "fractions", target.position, target.layer, position
-    else:
-        return Guide(Challenge(position, target.rival), Branch("cells", 0), 0, 0, cell)
-    branch = Branch(tree, leaf // 16 ** trees.first_level(count))
-    return Guide(challenge, branch, leaf, entry, cell)
+def guide(shape: Shape, target: Target, cell: int | None, *, both: int | None = None) -> Guide:
+    """One that leads to a cell of a target (None: the last one). `both`: a chunk of the record's other part, beside."""
+    if not isinstance(target, NumberTarget):
+        return Guide(Challenge(target.position, token=True), None, 0, {"cells": cell})
+    layout = shape.layout
+    sizes = {"kept": layout.kept_chunks, "inputs": layout.chunks - layout.kept_chunks}
+    leaf = target.index // CHUNK
+    tree, other = ("kept", "inputs") if leaf < layout.kept_chunks else ("inputs", "kept")
+    leaf -= 0 if tree == "kept" else layout.kept_chunks
+    leaves: dict[str, int | None] = {"cells": cell, tree: leaf}
+    if both is not None:
+        leaves[other] = both % sizes[other]
+    nodes: dict[str, int | None] = {"kept": None, "inputs": None}
+    for name, size in sizes.items():
+        chosen = leaves.get(name)
+        if chosen is not None:
+            nodes[name] = chosen // 16 ** trees.first_level(size)
+    branch = Branch(nodes["kept"], nodes["inputs"])
+    return Guide(Challenge(target.position), branch, target.index, leaves)
 
 
 class Watched:
@@ -192,11 +224,11 @@ def settle(terms: Terms, prover: Player, challenger: Player) -> Outcome:
     return outcome
 
 
-def changed_row(one: Pass, dice: Random, *, head: bool) -> tuple[Pass, int]:
-    """A pass with one accumulator wrong, by one, a little, or a lot; and which."""
-    vector = one.head if head else one.body
-    assert vector is not None
-    wrong, index = vector.copy(), dice.randrange(len(vector))
-    wrong[index] += np.int64(dice.choice([1, -1, dice.randrange(1, 1 << 40)]))
-    pieces = (one.body, wrong) if head else (wrong, one.head)
-    return Pass(*pieces, one.fractions, one.head_fraction), index
+def changed(own: Response, position: int, dice: Random) -> tuple[np.ndarray, list[int]]:
+    """A record with some numbers wrong, by one or by a lot; and which."""
+    record = own.records[position].copy()
+    indices = [index for index in range(len(record)) if own.shape.place(index)]
+    wrong = sorted(dice.choice(indices) for _ in range(dice.choice([1, 1, 2, 5])))
+    for index in wrong:
+        record[index] ^= dice.choice([1, 2, 1 << dice.randrange(15)])
+    return record, [index for index in wrong if record[index] != own.records[position, index]]

@@ -18,10 +18,11 @@ from assay.engines.exact.dispute.integers import (
     round_shift,
     turned,
 )
+from assay.engines.exact.dispute.norms import fraction_of, product
 from assay.engines.exact.dispute.plan import BEST, SPAN, Kind, Section
 from assay.engines.exact.dispute.reading import Reader
 from assay.engines.exact.reference import RESIDUAL, SCORE_LIMIT
-from assay.engines.exact.whole import LOG_FRACTION, SATURATED
+from assay.engines.exact.whole import LIMIT, LOG_FRACTION, SATURATED
 
 MIX: Final = 8
 """Fraction bits that the mean of values has over the values'."""
@@ -29,19 +30,23 @@ MIX: Final = 8
 
 def query(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     """Head `i` as activations: their fraction bits, then the numbers."""
-    return _head(reader, section.layer, "query", i, reader.plan.target.position)
+    return _head(reader, section.layer, "query", i, 0)
+
+
+def kept(reader: Reader, section: Section, _: int) -> tuple[int, ...]:
+    """The same of the key or value head that is disputed."""
+    assert section.use in ("key", "value")
+    return _head(reader, section.layer, section.use, section.first, section.first)
 
 
 def key(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
-    """The same of a key head at an earlier position, or this one; positions of one head stand side by side."""
-    first, seen = reader.plan.seen(section.layer)
-    return _head(reader, section.layer, "key", i // seen, first + i % seen)
+    """A committed key head, with its fraction bits before it; positions of one head stand side by side."""
+    return _copy(reader, section, "keys", i)
 
 
 def value(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     """The same of a value head."""
-    first, seen = reader.plan.seen(section.layer)
-    return _head(reader, section.layer, "value", i // seen, first + i % seen)
+    return _copy(reader, section, "values", i)
 
 
 def score(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
@@ -139,31 +144,34 @@ def joined(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     return tuple(numbers[start - first * wide : stop - first * wide])
 
 
-def _head(
-    reader: Reader, layer: int, name: Literal["query", "key", "value"], head: int, position: int
-) -> tuple[int, ...]:
-    plan, shape = reader.plan, reader.plan.shape
+def _copy(reader: Reader, section: Section, name: Literal["keys", "values"], i: int) -> tuple[int, ...]:
+    shape = reader.plan.shape
+    first, seen = reader.plan.seen(section.layer)
+    head, position = i // seen, first + i % seen
+    numbers = reader.numbers(section.layer, name, head * shape.head_width, (head + 1) * shape.head_width, position)
+    at = shape.kv_heads * shape.head_width + head
+    return (*reader.numbers(section.layer, name, at, at + 1, position), *numbers)
+
+
+def _head(reader: Reader, layer: int, name: Literal["query", "key", "value"], head: int, first: int) -> tuple[int, ...]:
+    """One head of a product whose cells begin with head `first`: `reference.attention_block`."""
+    shape = reader.plan.shape
     wide, parts = shape.head_width, shape.layers[layer]
-    if position == plan.target.position:
-        _, fraction = reader.cell(plan.section("scale", layer, "attention_norm"))
-    else:
-        fraction = reader.fractions(position)[layer]
-    fraction += parts.product(name).fraction
-    start = shape.offset(layer, name) + head * wide
-    y: Sequence[int] = reader.accumulators(start, start + wide, position=position)
+    start = (head - first) * wide
+    fraction = fraction_of(reader, layer, name)
+    y = product(reader, layer, name, start, start + wide)
     if parts.biases[("query", "key", "value").index(name)]:
-        bias = reader.numbers((layer, f"{name}_bias"), head, 0, 8)
+        bias = reader.vector((layer, f"{name}_bias"), head * wide, (head + 1) * wide)
         y = [clip(x + round_shift(b, RESIDUAL - fraction), SATURATED) for x, b in zip(y, bias, strict=True)]
     if name != "value":
         gain = parts.norm("query_norm" if name == "query" else "key_norm")
         if gain is not None:
-            weights = reader.numbers((layer, f"{name}_norm"), 0, 0, 2)
-            y, fraction = normalise(y, fraction, weights, gain, shape.epsilon)
-        turns = reader.numbers((layer, "turns"), 0, 0, 8)
-        turn = [position * t % (1 << 64) for t in turns]
+            y, fraction = normalise(y, fraction, reader.vector((layer, f"{name}_norm"), 0, wide), gain, shape.epsilon)
+        turns = reader.vector((layer, "turns"), 0, wide // 2)
+        turn = [reader.plan.target.position * t % (1 << 64) for t in turns]
         y, fraction = turned(y, fraction, turn, halves=shape.halves)
     y, fraction = narrow(y, fraction)
-    return (fraction, *y)
+    return (clip(fraction, LIMIT), *y)
 
 
 def _group(reader: Reader) -> int:
@@ -194,6 +202,7 @@ def _lows(reader: Reader, layer: int, head: int, count: int) -> list[int]:
 
 STEPS: Final[dict[Kind, Callable[[Reader, Section, int], tuple[int, ...]]]] = {
     "query": query,
+    "kept": kept,
     "key": key,
     "value": value,
     "score": score,

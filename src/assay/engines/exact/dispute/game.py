@@ -1,58 +1,53 @@
 """A dispute over one receipt: a generator that asks for moves, and says who is right.
 
-The challenger names the first pass that is wrong. The prover shows its numbers as trees, and the challenger leads down
-to the first one that differs from its own, so that all numbers before are agreed: first among the numbers that the
-receipt commits to, then among the cells that lead to that number. The cell that is left follows, or does not follow,
-from agreed numbers by one small step. docs/dispute.md says why no honest side loses.
+The challenger names the first pass that is wrong. The prover shows its record as trees, and the challenger leads down
+to the number that is computed first among those that differ from its own, so that all it follows from is agreed; then
+down in the cells that lead to that number. The cell that is left follows, or does not follow, from agreed numbers by
+one small step. docs/dispute.md says why no honest side loses.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from assay.core.errors import AssayError, BindingMismatch, EncodingError
-from assay.core.hashing import ZERO, Digest
+from assay.core.hashing import Digest, digest
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.commitment import (
-    CHUNK,
-    Evidence,
-    chunk_count,
-    chunk_digest,
-    decode_chunk,
-    decode_fractions,
-    fractions_digest,
-    pass_leaf,
-)
+from assay.engines.exact.dispute.catalogue import Catalogue
+from assay.engines.exact.dispute.evidence import Evidence
 from assay.engines.exact.dispute.moves import (
     MOST_BYTES,
     Branch,
     Challenge,
+    Chunk,
     Outcome,
+    Shown,
     Side,
+    Span,
     Timeout,
     Tree,
     Turn,
     WantBranch,
     WantCells,
     WantChallenge,
+    WantChunks,
     WantEntry,
-    WantLeaf,
-    WantNode,
+    WantNames,
     WantNodes,
     WantStep,
     WantTops,
-    decode_index,
+    decode_indices,
     digests_of,
 )
-from assay.engines.exact.dispute.parameters import Catalogue
-from assay.engines.exact.dispute.plan import FractionTarget, Plan, RowTarget, Target, TokenTarget
+from assay.engines.exact.dispute.plan import NumberTarget, Plan, Target, TokenTarget
 from assay.engines.exact.dispute.reading import Commitments, OpenedReader, cell_digest
-from assay.engines.exact.dispute.sampling import Candidate, SampleStep
 from assay.engines.exact.dispute.shape import Shape
 from assay.engines.exact.dispute.steps import step
+from assay.engines.exact.record import CHUNK, CHUNK_BYTES, both_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +56,10 @@ class Terms:
 
     shape: Shape
     parameters: Digest
-    """Root of the model's parameters, the shape among them."""
+    """The model root: see `parameters.py`."""
     evidence: Evidence
     tokens: tuple[int, ...]
     """Of prompt and answer."""
-    sample: SampleStep = field(default_factory=SampleStep)
 
     def __post_init__(self) -> None:
         """Check the tokens against the model and the evidence.
@@ -96,8 +90,8 @@ def dispute(terms: Terms) -> Game:
 def most_exchanges(committed: int, cells: int) -> int:
     """How many a dispute has at most.
 
-    `committed`: leaves of the largest of the trees over chunks and over earlier positions; `cells`: of the one that is
-    expanded. First those, the leaf that differs, the cells, and the step.
+    `committed`: chunks of the larger part of a record; `cells`: of the tree that is expanded. First those, the chunks
+    that differ, the cells, and the step.
     """
     return trees.moves(committed) + 1 + trees.moves(cells) + 1
 
@@ -106,12 +100,6 @@ class _Lost(Exception):
     def __init__(self, side: Side, reason: str) -> None:
         super().__init__(reason)
         self.side: Side = side
-
-
-@dataclass(frozen=True, slots=True)
-class _Tops:
-    fractions: Digest
-    leaf: Digest
 
 
 class _Game:
@@ -125,21 +113,23 @@ class _Game:
         challenge = self._challenge(data)
         data = yield from self._move(WantTops(challenge))
         with _blaming("prover"):
-            branch, tops = self._tops(challenge, data)
-        data = yield from self._move(branch)
-        target, claimed = yield from self._target(branch, data)
+            branch = self._tops(challenge, data)
+        target: Target
+        if challenge.token:
+            target, claimed = TokenTarget(challenge.position), self._terms.tokens[challenge.position + 1]
+        else:
+            target, claimed = yield from self._number(branch)
         plan = Plan(self._shape, target)
         data = yield from self._move(WantCells(challenge, target))
         with _blaming("prover"):
             nodes = digests_of(data)
             root = trees.root_over(plan.count, nodes)
-        level = trees.first_level(plan.count)
-        index = yield from self._name(WantNode(challenge, "cells", target, level, 0, nodes))
-        index, leaf = yield from self._descend(challenge, "cells", target, plan.count, index, nodes)
+        top = Shown("cells", trees.first_level(plan.count), 0, nodes)
+        (index,) = yield from self._name(WantNames(challenge, target, (top,)))
+        ((index, leaf),) = yield from self._descend(challenge, target, (plan.count,), (top,), (index,))
         data = yield from self._move(WantStep(challenge, target, index))
-        roots = Commitments(
-            self._terms.parameters, self._terms.evidence, tops.leaf, challenge.position, tops.fractions, root
-        )
+        kept, inputs = self._roots(branch)
+        roots = Commitments(self._terms.parameters, self._terms.evidence, challenge.position, kept, inputs, root)
         with _blaming("prover"):
             self._judge(plan, roots, index, leaf, claimed, data)
         raise _Lost("challenger", f"cell {index} follows from what is agreed")
@@ -157,110 +147,114 @@ class _Game:
     def _challenge(self, data: bytes) -> Challenge:
         with _blaming("challenger"):
             challenge = Challenge.decode(data)
-            evidence, rival = self._terms.evidence, challenge.rival
-            if challenge.position >= evidence.passes:
+            if challenge.position >= self._terms.evidence.passes:
                 raise EncodingError("the challenged pass is none of the receipt's")
-            if rival is not None and (not evidence.has_head(challenge.position) or rival >= self._shape.head.rows):
-                raise EncodingError("no token could be drawn like this")
+            if challenge.token and not self._terms.evidence.draws(challenge.position):
+                raise EncodingError("no token was drawn there")
         return challenge
 
-    def _tops(self, challenge: Challenge, data: bytes) -> tuple[WantBranch, _Tops]:
-        position, evidence = challenge.position, self._terms.evidence
-        nodes, parts = digests_of(data), list[list[Digest]]()
-        for tree in ("fractions", "body", "head"):
-            size = self._shown(self._count(challenge, tree))
-            parts.append(nodes[:size])
-            nodes = nodes[size:]
-        fractions, body, head = parts
-        has_head = evidence.has_head(position)
-        leaf = pass_leaf(
-            trees.root_over(self._count(challenge, "body"), body),
-            trees.root_over(self._count(challenge, "head"), head) if has_head else ZERO,
-        )
-        evidence.verify(position, leaf, nodes)
-        tops = _Tops(trees.root_over(position, fractions), leaf)
-        return WantBranch(challenge, fractions, body, head), tops
+    def _counts(self) -> tuple[int, int]:
+        """Chunks of the two parts of a record."""
+        layout = self._shape.layout
+        return layout.kept_chunks, layout.chunks - layout.kept_chunks
 
-    def _target(self, want: WantBranch, data: bytes) -> Generator[Turn, bytes | Timeout, tuple[Target, int | None]]:
+    def _tops(self, challenge: Challenge, data: bytes) -> WantBranch:
+        nodes, count = digests_of(data), self._counts()[0]
+        size = trees.sizes_of(count)[trees.first_level(count)]
+        inputs = self._counts()[1]
+        stop = size + trees.sizes_of(inputs)[trees.first_level(inputs)]
+        branch = WantBranch(challenge, nodes[:size], nodes[size:stop])
+        self._terms.evidence.verify(challenge.position, both_parts(*self._roots(branch)), nodes[stop:])
+        return branch
+
+    def _roots(self, branch: WantBranch) -> tuple[Digest, Digest]:
+        """Of the two parts of the challenged pass's record."""
+        kept, inputs = self._counts()
+        return trees.root_over(kept, branch.kept), trees.root_over(inputs, branch.inputs)
+
+    def _number(self, want: WantBranch) -> Generator[Turn, bytes | Timeout, tuple[NumberTarget, int]]:
         """What the cells are to lead to, and what the prover says that it is."""
-        challenge = want.challenge
-        shown: dict[Tree, Sequence[Digest]] = {"fractions": want.fractions, "body": want.body, "head": want.head}
+        data = yield from self._move(want)
+        tops, counts, indices = list[Shown](), list[int](), list[int]()
         with _blaming("challenger"):
             branch = Branch.decode(data)
-            if branch.tree != "fractions" and (branch.tree == "cells") != (challenge.rival is not None):
-                raise EncodingError("the branch is not one of the challenge")
-            if branch.tree == "cells" and branch.index:
-                raise EncodingError("the cells have no node yet")
-            if branch.tree != "cells" and branch.index >= len(shown[branch.tree]):
-                raise EncodingError("the branch has no such node")
-        if branch.tree == "cells":
-            assert challenge.rival is not None
-            return TokenTarget(challenge.position, challenge.rival), None
-        count, nodes = self._count(challenge, branch.tree), shown[branch.tree]
-        index, leaf = yield from self._descend(challenge, branch.tree, None, count, branch.index, nodes)
-        data = yield from self._move(WantLeaf(challenge, branch.tree, index))
+            parts: tuple[tuple[Tree, int | None, Sequence[Digest]], ...] = (
+                ("kept", branch.kept, want.kept),
+                ("inputs", branch.inputs, want.inputs),
+            )
+            for (tree, index, nodes), count in zip(parts, self._counts(), strict=True):
+                if index is None:
+                    continue
+                if index >= len(nodes):
+                    raise EncodingError("the branch has no such node")
+                tops.append(Shown(tree, trees.first_level(count), 0, nodes))
+                counts.append(count)
+                indices.append(index)
+        challenge = want.challenge
+        found = yield from self._descend(challenge, None, tuple(counts), tuple(tops), tuple(indices))
+        kept = self._counts()[0]
+        chosen = tuple(
+            index + (kept if top.tree == "inputs" else 0) for top, (index, _) in zip(tops, found, strict=True)
+        )
+        data = yield from self._move(WantChunks(challenge, chosen))
         with _blaming("prover"):
-            numbers = self._leaf(branch.tree, index, data, leaf)
-        data = yield from self._move(WantEntry(challenge, branch.tree, index, numbers))
+            chunks = self._chunks(chosen, [leaf for _, leaf in found], data)
+        data = yield from self._move(WantEntry(challenge, chunks))
         with _blaming("challenger"):
-            entry = decode_index(data)
-            if entry >= len(numbers):
-                raise EncodingError("the leaf has no such number")
-        if branch.tree == "fractions":
-            return FractionTarget(index, entry), numbers[entry]
-        return RowTarget(challenge.position, branch.tree == "head", index * CHUNK + entry), numbers[entry]
+            (entry,) = decode_indices(data, 1)
+            claimed = next((each.numbers[entry % CHUNK] for each in chunks if each.index == entry // CHUNK), None)
+            if claimed is None or self._shape.place(entry) is None:
+                raise EncodingError("the chunks have no such number")
+        return NumberTarget(challenge.position, entry), claimed
 
-    def _leaf(self, tree: Tree, index: int, data: bytes, leaf: Digest) -> Sequence[int]:
-        """The numbers of a leaf of which the digest is known."""
-        if tree == "fractions":
-            if len(data) != 2 * len(self._shape.layers) or fractions_digest(data) != leaf:
-                raise BindingMismatch("leaf", "these are not the fraction bits that were committed to")
-            return decode_fractions(data)
-        if chunk_digest(data) != leaf:
-            raise BindingMismatch("leaf", "this is not the chunk that was committed to")
-        numbers, size = decode_chunk(data), self._shape.head.rows if tree == "head" else self._shape.body
-        there = size - index * len(numbers)
-        if any(numbers[there:]) and there < len(numbers):
-            raise EncodingError("the last chunk of accumulators is not filled up with zeros")
-        return numbers[:there]
+    def _chunks(self, indices: Sequence[int], leaves: Sequence[Digest], data: bytes) -> tuple[Chunk, ...]:
+        """The numbers of chunks of which the digests are known."""
+        if len(data) != len(indices) * CHUNK_BYTES:
+            raise EncodingError(f"a chunk has {CHUNK_BYTES} bytes")
+        chunks: list[Chunk] = []
+        for n, (index, leaf) in enumerate(zip(indices, leaves, strict=True)):
+            content = data[n * CHUNK_BYTES : (n + 1) * CHUNK_BYTES]
+            if digest("assay/exact-chunk/1", content) != leaf:
+                raise BindingMismatch("leaf", "this is not the chunk that was committed to")
+            numbers = struct.unpack(f"<{CHUNK}h", content)
+            if any(x and self._shape.place(index * CHUNK + i) is None for i, x in enumerate(numbers)):
+                raise EncodingError("the last chunk is not filled up with zeros")
+            chunks.append(Chunk(index, numbers))
+        return tuple(chunks)
 
-    def _name(self, want: WantNode) -> Generator[Turn, bytes | Timeout, int]:
+    def _name(self, want: WantNames) -> Generator[Turn, bytes | Timeout, tuple[int, ...]]:
         data = yield from self._move(want)
         with _blaming("challenger"):
-            index = decode_index(data)
-            if not want.start <= index < want.start + len(want.nodes):
-                raise EncodingError("a node is named that was not shown")
-        return index
+            indices = decode_indices(data, len(want.shown))
+            for index, shown in zip(indices, want.shown, strict=True):
+                if not shown.start <= index < shown.start + len(shown.nodes):
+                    raise EncodingError("a node is named that was not shown")
+        return indices
 
     def _descend(
         self,
         challenge: Challenge,
-        tree: Tree,
         target: Target | None,
-        count: int,
-        index: int,
-        nodes: Sequence[Digest],
-    ) -> Generator[Turn, bytes | Timeout, tuple[int, Digest]]:
-        """From a node of the first level to a leaf, and its digest."""
-        level, node = trees.first_level(count), nodes[index]
-        while level:
-            lower, start, stop = trees.below(count, level, index)
-            data = yield from self._move(WantNodes(challenge, tree, target, lower, start, stop))
+        counts: tuple[int, ...],
+        tops: tuple[Shown, ...],
+        indices: tuple[int, ...],
+    ) -> Generator[Turn, bytes | Timeout, list[tuple[int, Digest]]]:
+        """From a node of the first level of each tree to a leaf of each, and its digest."""
+        at = [(top.level, index, top.nodes[index]) for top, index in zip(tops, indices, strict=True)]
+        while any(level for level, _, _ in at):
+            lower = [n for n, (level, _, _) in enumerate(at) if level]
+            spans = tuple(Span(tops[n].tree, *trees.below(counts[n], *at[n][:2])) for n in lower)
+            data = yield from self._move(WantNodes(challenge, target, spans))
             with _blaming("prover"):
-                nodes = digests_of(data)
-                if len(nodes) != stop - start or trees.over(nodes, level - lower) != [node]:
-                    raise BindingMismatch("nodes", "the digests are not those under the node")
-            level = lower
-            index = yield from self._name(WantNode(challenge, tree, target, level, start, nodes))
-            node = nodes[index - start]
-        return index, node
+                shown = _under(spans, [at[n] for n in lower], digests_of(data))
+            named = yield from self._name(WantNames(challenge, target, shown))
+            for n, index, each in zip(lower, named, shown, strict=True):
+                at[n] = each.level, index, each.nodes[index - each.start]
+        return [(index, node) for _, index, node in at]
 
-    def _judge(
-        self, plan: Plan, roots: Commitments, index: int, leaf: Digest, claimed: int | None, data: bytes
-    ) -> None:
+    def _judge(self, plan: Plan, roots: Commitments, index: int, leaf: Digest, claimed: int, data: bytes) -> None:
         """Check the disputed cell; whatever is raised speaks against the prover."""
-        terms, target = self._terms, plan.target
-        reader = OpenedReader(plan, Catalogue(self._shape), terms.tokens, roots, index, data)
+        reader = OpenedReader(plan, Catalogue(self._shape), self._terms.tokens, roots, index, data)
         section, i = plan.at(index)
         cell = reader.take(section.numbers(i) * section.width)
         if cell_digest(cell) != leaf:
@@ -269,27 +263,25 @@ class _Game:
         if step(reader, index) != numbers:
             raise BindingMismatch("cell", f"cell {index} ({section.kind}) does not follow from the cells before")
         reader.close()
-        if index < plan.count - 1:
-            return
-        if claimed is not None and numbers != (claimed,):
-            raise BindingMismatch("cell", "the cells do not lead to what was committed to")
-        if isinstance(target, TokenTarget):
-            drawn = Candidate(terms.tokens[target.position + 1], numbers[0])
-            rival = Candidate(target.rival, numbers[1])
-            if terms.sample.refutes(target.position + 1 - terms.evidence.prompt, rival, drawn):
-                raise BindingMismatch("token", f"token {rival.token} was to be drawn, not {drawn.token}")
+        if index == plan.count - 1 and numbers != (claimed,):
+            raise BindingMismatch("cell", f"the cells lead to {numbers[0]}, not to {claimed} as was committed to")
 
-    def _count(self, challenge: Challenge, tree: Tree) -> int:
-        """Leaves of a tree."""
-        if tree == "fractions":
-            return challenge.position
-        if tree == "body":
-            return chunk_count(self._shape.body)
-        return chunk_count(self._shape.head.rows) if self._terms.evidence.has_head(challenge.position) else 0
 
-    @staticmethod
-    def _shown(count: int) -> int:
-        return trees.sizes_of(count)[trees.first_level(count)]
+def _under(
+    spans: Sequence[Span], over: Sequence[tuple[int, int, Digest]], nodes: Sequence[Digest]
+) -> tuple[Shown, ...]:
+    """Digests as the levels that they are of, each under the node that is known of it."""
+    if len(nodes) != sum(span.stop - span.start for span in spans):
+        raise BindingMismatch("nodes", "another number of digests was asked for")
+    shown: list[Shown] = []
+    used = 0
+    for span, (level, _, node) in zip(spans, over, strict=True):
+        part = nodes[used : used + span.stop - span.start]
+        used += len(part)
+        if trees.over(part, level - span.level) != [node]:
+            raise BindingMismatch("nodes", "the digests are not those under the node")
+        shown.append(Shown(span.tree, span.level, span.start, part))
+    return tuple(shown)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, NamedTuple, TypeAlias
 
 from assay.core.errors import EncodingError
 from assay.core.hashing import Digest
@@ -17,25 +17,25 @@ from assay.engines.exact.dispute.plan import Target
 
 Side: TypeAlias = Literal["prover", "challenger"]
 """Who signed the receipt, and who says that it is wrong."""
-Tree: TypeAlias = Literal["fractions", "body", "head", "cells"]
-"""What is descended in: fraction bits of earlier positions, a pass's accumulators, or the cells up to one number."""
-TREES: Final[tuple[Tree, ...]] = ("fractions", "body", "head", "cells")
-"""By their number in a `Branch`."""
+Tree: TypeAlias = Literal["kept", "inputs", "cells"]
+"""What is descended in: the two parts of a pass's record, or the cells up to one number."""
 MOST_BYTES: Final = 1 << 15
 """Of one move."""
 
 
+_NONE: Final = (1 << 32) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What is said to be wrong: a pass, the first one that is; or the token that follows it."""
+    """What is said to be wrong: a pass, the first one that is; or the token that was drawn behind it."""
 
     position: int
-    rival: int | None = None
-    """The token that should have been drawn; None: the pass is wrong."""
+    token: bool = False
 
     def encode(self) -> bytes:
-        """9 bytes: position, whether there is a rival, and which."""
-        return struct.pack(">I?I", self.position, self.rival is not None, self.rival or 0)
+        """5 bytes."""
+        return struct.pack(">I?", self.position, self.token)
 
     @classmethod
     def decode(cls, data: bytes) -> Challenge:
@@ -44,25 +44,21 @@ class Challenge:
         Raises:
             EncodingError: not the encoding of a challenge.
         """
-        if len(data) != 9:
-            raise EncodingError("a challenge has 9 bytes")
-        position, there, rival = struct.unpack(">I?I", data)
-        challenge = cls(position, rival if there else None)
-        if challenge.encode() != data:
-            raise EncodingError("not the encoding of a challenge")
-        return challenge
+        if len(data) != 5 or data[4] > 1:
+            raise EncodingError("a challenge is a position and whether it is about the token")
+        return cls(*struct.unpack(">I?", data))
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """The first node that differs, and in which tree; where all agree, the cells are next and `index` is 0."""
+    """The first node that differs in each part of the record; None where all agree, and one is not None."""
 
-    tree: Tree
-    index: int
+    kept: int | None
+    inputs: int | None
 
     def encode(self) -> bytes:
-        """5 bytes."""
-        return struct.pack(">BI", TREES.index(self.tree), self.index)
+        """8 bytes; 2^32 - 1 is none."""
+        return struct.pack(">II", *(_NONE if i is None else i for i in (self.kept, self.inputs)))
 
     @classmethod
     def decode(cls, data: bytes) -> Branch:
@@ -71,25 +67,26 @@ class Branch:
         Raises:
             EncodingError: not the encoding of a branch.
         """
-        if len(data) != 5 or data[0] >= len(TREES):
-            raise EncodingError("a branch has a tree's number and 4 bytes")
-        return cls(TREES[data[0]], int.from_bytes(data[1:]))
+        if len(data) != 8 or data == b"\xff" * 8:
+            raise EncodingError("a branch is two nodes, of which one can be none")
+        kept, inputs = struct.unpack(">II", data)
+        return cls(None if kept == _NONE else kept, None if inputs == _NONE else inputs)
 
 
-def encode_index(index: int) -> bytes:
-    """4 bytes: the first node, or the first number, that differs."""
-    return index.to_bytes(4)
+def encode_indices(*indices: int) -> bytes:
+    """4 bytes each: first nodes, or the first number, that differ."""
+    return struct.pack(f">{len(indices)}I", *indices)
 
 
-def decode_index(data: bytes) -> int:
-    """Inverse of `encode_index`.
+def decode_indices(data: bytes, count: int) -> tuple[int, ...]:
+    """Inverse of `encode_indices`.
 
     Raises:
         EncodingError: another length.
     """
-    if len(data) != 4:
+    if len(data) != 4 * count:
         raise EncodingError("an index has 4 bytes")
-    return int.from_bytes(data)
+    return struct.unpack(f">{count}I", data)
 
 
 def digests_of(data: bytes) -> list[Digest]:
@@ -103,6 +100,32 @@ def digests_of(data: bytes) -> list[Digest]:
     return [data[i : i + 32] for i in range(0, len(data), 32)]
 
 
+class Span(NamedTuple):
+    """Digests `start` to `stop` of one level of a tree."""
+
+    tree: Tree
+    level: int
+    start: int
+    stop: int
+
+
+class Shown(NamedTuple):
+    """Digests as the prover shows them, from `start` on."""
+
+    tree: Tree
+    level: int
+    start: int
+    nodes: Sequence[Digest]
+
+
+class Chunk(NamedTuple):
+    """A chunk of a record as the prover shows it."""
+
+    index: int
+    """Among all chunks of the record."""
+    numbers: Sequence[int]
+
+
 @dataclass(frozen=True, slots=True)
 class WantChallenge:
     """The challenger says what is wrong: a `Challenge`."""
@@ -112,9 +135,9 @@ class WantChallenge:
 
 @dataclass(frozen=True, slots=True)
 class WantTops:
-    """The prover shows, each at the first level of a descent: fractions, body, head; then how its pass is committed to.
+    """The prover shows the first level of a descent in both parts of a record, then how the pass is committed to.
 
-    Digests one behind the other; a head that is not there has none.
+    Digests one behind the other.
     """
 
     challenge: Challenge
@@ -126,9 +149,8 @@ class WantBranch:
     """The challenger chooses among those: a `Branch`."""
 
     challenge: Challenge
-    fractions: Sequence[Digest]
-    body: Sequence[Digest]
-    head: Sequence[Digest]
+    kept: Sequence[Digest]
+    inputs: Sequence[Digest]
     side: ClassVar[Side] = "challenger"
 
 
@@ -143,50 +165,40 @@ class WantCells:
 
 @dataclass(frozen=True, slots=True)
 class WantNodes:
-    """The prover shows what is under a node: digests `start` to `stop` of a lower level."""
+    """The prover shows what is under nodes, in both parts of a record at once."""
 
     challenge: Challenge
-    tree: Tree
     target: Target | None
     """Of the cells."""
-    level: int
-    start: int
-    stop: int
+    spans: tuple[Span, ...]
     side: ClassVar[Side] = "prover"
 
 
 @dataclass(frozen=True, slots=True)
-class WantNode:
-    """The challenger names the first node that differs: an index within the level."""
+class WantNames:
+    """The challenger names the first node of each that differs: indices within the levels."""
 
     challenge: Challenge
-    tree: Tree
     target: Target | None
-    level: int
-    start: int
-    nodes: Sequence[Digest]
-    """From `start` on, as the prover shows them."""
+    shown: tuple[Shown, ...]
     side: ClassVar[Side] = "challenger"
 
 
 @dataclass(frozen=True, slots=True)
-class WantLeaf:
-    """The prover shows a leaf's content: a chunk of accumulators, or a position's fraction bits."""
+class WantChunks:
+    """The prover shows chunks of a record, one or one of each part."""
 
     challenge: Challenge
-    tree: Tree
-    index: int
+    indices: tuple[int, ...]
     side: ClassVar[Side] = "prover"
 
 
 @dataclass(frozen=True, slots=True)
 class WantEntry:
-    """The challenger names the first number in it that differs: an index within the leaf."""
+    """The challenger names the number that is computed first of those that differ: its index in the record."""
 
     challenge: Challenge
-    tree: Tree
-    index: int
-    numbers: Sequence[int]
+    chunks: tuple[Chunk, ...]
     side: ClassVar[Side] = "challenger"
 
 
@@ -201,7 +213,7 @@ class WantStep:
 
 
 Turn: TypeAlias = (
-    WantChallenge | WantTops | WantBranch | WantCells | WantNodes | WantNode | WantLeaf | WantEntry | WantStep
+    WantChallenge | WantTops | WantBranch | WantCells | WantNodes | WantNames | WantChunks | WantEntry | WantStep
 )
 """What a dispute waits for."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 from assay.engines.exact.dispute.integers import (
     dot,
@@ -14,19 +14,22 @@ from assay.engines.exact.dispute.integers import (
     norm_shift,
     round_shift,
 )
-from assay.engines.exact.dispute.parameters import COLUMNS, ENDS
-from assay.engines.exact.dispute.plan import GROUP, SPAN, Kind, Plan, Section
+from assay.engines.exact.dispute.plan import GROUP, SPAN, Kind, Plan, Section, input_of
 from assay.engines.exact.dispute.reading import Reader
-from assay.engines.exact.dispute.shape import Product
+from assay.engines.exact.dispute.shape import ENDS, Product
 from assay.engines.exact.reference import RESIDUAL
 
 
-def product(reader: Reader, layer: int, name: Product, start: int, stop: int) -> tuple[list[int], int]:
-    """Accumulators of some rows of a product at the disputed position, and their fraction bits."""
-    _, scale = reader.plan.inputs_of(layer, name)
-    _, fraction = reader.cell(scale)
-    offset, shape = reader.plan.shape.offset(layer, name), reader.plan.shape.layers[layer].product(name)
-    return reader.accumulators(offset + start, offset + stop), fraction + shape.fraction
+def product(reader: Reader, layer: int, name: Product | Literal["head"], start: int, stop: int) -> list[int]:
+    """Accumulators of some rows of a product: its last running sums. Rows count from the section's first one."""
+    section = reader.plan.section("product", layer, name)
+    cells = reader.cells(section, (section.rows - 1) * section.row + start, stop - start)
+    return [number for cell in cells for number in cell]
+
+
+def fraction_of(reader: Reader, layer: int, name: Product | Literal["head"]) -> int:
+    """Fraction bits of a product's accumulators."""
+    return reader.fraction(layer, input_of(name)) + reader.plan.shape.matrix(layer, name).fraction
 
 
 def stream_before(plan: Plan, layer: int) -> Section:
@@ -42,7 +45,7 @@ def before(reader: Reader, section: Section, i: int) -> int:
 
 def peak(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     """The smallest and the largest number, up to GROUP numbers further than the last cell."""
-    numbers, _ = _source(reader, section, i)
+    numbers = _source(reader, section, i)
     if i:
         numbers = [*numbers, *reader.cells(section, i - 1)[0]]
     return min(numbers), max(numbers)
@@ -50,8 +53,8 @@ def peak(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
 
 def square(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     """The sum of the squares of the shifted numbers, so far."""
-    numbers, fraction = _source(reader, section, i)
-    first, second, _ = _shifts(reader, section, fraction)
+    numbers = _source(reader, section, i)
+    first, second, _ = _shifts(reader, section, _fraction(reader, section))
     x = [round_shift(round_shift(n, first), second) for n in numbers]
     return (before(reader, section, i) + dot(x, x),)
 
@@ -68,8 +71,8 @@ def inverse(reader: Reader, section: Section, _: int) -> tuple[int, ...]:
 def top(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     """The largest magnitude of a shifted number times its weight, so far."""
     _, second, _, _ = reader.cell(reader.plan.section("inverse", section.layer, section.use))
-    numbers, _ = _source(reader, section, i)
-    weight = reader.numbers((section.layer, section.use), 0, i, 2)
+    numbers = _source(reader, section, i)
+    weight = reader.vector((section.layer, section.use), i * GROUP, i * GROUP + len(numbers))
     products = (round_shift(n, second) * w for n, w in zip(numbers, weight, strict=True))
     return (max(before(reader, section, i), highest(products)),)
 
@@ -87,19 +90,19 @@ def normed(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     _, second, root, _ = reader.cell(plan.section("inverse", section.layer, section.use))
     shift, _ = reader.cell(plan.section("scale", section.layer, section.use))
     (stream,) = reader.cells(_stream(plan, section), i)
-    weight = reader.numbers((section.layer, section.use), 0, i * SPAN // COLUMNS, 2)[i * SPAN % COLUMNS :]
-    return tuple(narrowed(round_shift(x, second) * w * root, shift) for x, w in zip(stream, weight, strict=False))
+    weight = reader.vector((section.layer, section.use), i * SPAN, i * SPAN + len(stream))
+    return tuple(narrowed(round_shift(x, second) * w * root, shift) for x, w in zip(stream, weight, strict=True))
 
 
-def _source(reader: Reader, section: Section, i: int) -> tuple[list[int], int]:
-    """GROUP numbers of what is normalised, and their fraction bits."""
+def _source(reader: Reader, section: Section, i: int) -> list[int]:
+    """GROUP numbers of what is normalised."""
     if section.use in ("attention_after", "feed_after"):
         stop = min((i + 1) * GROUP, reader.plan.shape.width)
         return product(reader, section.layer, _product(section), i * GROUP, stop)
     stream = _stream(reader.plan, section)
     first = i * GROUP // SPAN
     cells = reader.cells(stream, first, min(GROUP // SPAN, stream.row - first))
-    return [n for cell in cells for n in cell], RESIDUAL
+    return [n for cell in cells for n in cell]
 
 
 def _stream(plan: Plan, section: Section) -> Section:
@@ -116,9 +119,7 @@ def _fraction(reader: Reader, section: Section) -> int:
     """Of what is normalised."""
     if section.use not in ("attention_after", "feed_after"):
         return RESIDUAL
-    name = _product(section)
-    _, cell = reader.plan.inputs_of(section.layer, name)
-    return reader.cell(cell)[1] + reader.plan.shape.layers[section.layer].product(name).fraction
+    return fraction_of(reader, section.layer, _product(section))
 
 
 def _shifts(reader: Reader, section: Section, fraction: int) -> tuple[int, int, int]:

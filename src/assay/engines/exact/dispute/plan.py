@@ -1,8 +1,7 @@
-"""The cells of one token's pass up to one number of it: what they hold, and where each one stands.
+"""The cells that lead to one number of a pass, from numbers of records: what they hold, and where each one stands.
 
-A cell is a small vector of whole numbers, computed from earlier cells, from accumulators that the receipt commits to,
-and from the model's parameters. All cells of one kind and layer are a section; a section's cells stand in rows.
-Accumulators are no cells: whatever is computed from them takes them from the receipt.
+A cell is a small vector of whole numbers, computed from earlier cells, from numbers that the receipt commits to, and
+from the model's parameters. All cells of one kind and layer are a section; a section's cells stand in rows.
 """
 
 from __future__ import annotations
@@ -14,13 +13,15 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from assay.core.errors import EncodingError
-from assay.engines.exact.dispute.parameters import COLUMNS, ENDS
-from assay.engines.exact.dispute.shape import Norm, Product, Shape
+from assay.engines.exact.dispute.shape import ENDS, Norm, Product, Shape, Vector
+from assay.engines.exact.parameters import SEGMENT
 
 SPAN: Final = 128
 """Numbers of a vector in one cell."""
-GROUP: Final = COLUMNS
-"""Numbers of a vector that one step looks through, or multiplies."""
+GROUP: Final = 1024
+"""Numbers of a vector that one step looks through, or multiplies: a row of weights is cut into runs of so many."""
+LEAVES: Final = GROUP // SEGMENT
+"""Leaves of parameters that those are."""
 MOST_KEYS: Final = 32
 """Positions that one step of attention looks at, at most, and as many as make BLOCK products."""
 BLOCK: Final = 2048
@@ -28,39 +29,30 @@ BEST: Final = 8
 """Cells of scores that one step looks through."""
 
 Kind: TypeAlias = Literal[
-    "embedded", "peak", "square", "inverse", "top", "scale", "normed", "query", "key", "value", "score", "best",
-    "weight", "low", "mix", "quotient", "join_low", "join_peak", "join_scale", "joined", "added", "gated",
-    "gated_peak", "gated_scale", "activated", "sum", "fraction", "drawn",
+    "embedded", "product", "peak", "square", "inverse", "top", "scale", "normed", "added", "query", "key", "value",
+    "score", "best", "weight", "low", "mix", "quotient", "join_low", "join_peak", "join_scale", "joined", "gated",
+    "gated_peak", "gated_scale", "activated", "kept", "number", "logit", "likeliest",
 ]  # fmt: skip
 """What a cell is; `steps.py` says how each is computed."""
-Use: TypeAlias = Literal["", "norm", Norm]
-"""Of which normalisation a section is part, or before which one."""
+Use: TypeAlias = Literal["", "norm", "head", Norm, Product]
+"""Of which normalisation or product a section is part, or before which one."""
 
 
-class RowTarget(NamedTuple):
-    """One accumulator of a pass: number `index` of its body, or of its head."""
+class NumberTarget(NamedTuple):
+    """One number of a pass's record."""
 
     position: int
-    head: bool
     index: int
 
 
-class FractionTarget(NamedTuple):
-    """The fraction bits of a layer's first normalisation at a position."""
-
-    position: int
-    layer: int
-
-
 class TokenTarget(NamedTuple):
-    """The token that follows a position, against another one."""
+    """The token that was drawn behind a position."""
 
     position: int
-    rival: int
 
 
-Target: TypeAlias = RowTarget | FractionTarget | TokenTarget
-"""The number that a dispute's cells end with."""
+Target: TypeAlias = NumberTarget | TokenTarget
+"""What a dispute's cells end with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +74,8 @@ class Section:
     """Numbers that each cell has before those."""
     width: int
     """Bytes of a number."""
+    first: int = 0
+    """Of a product: the row of the matrix with which its cells begin; of `kept`, the head."""
 
     @property
     def row(self) -> int:
@@ -125,12 +119,18 @@ class _Row(NamedTuple):
     piece: int
     extra: int
     width: int
+    first: int = 0
 
 
 class Plan:
     """The cells that lead to a target, in order."""
 
     def __init__(self, shape: Shape, target: Target) -> None:
+        """Lay them out.
+
+        Raises:
+            EncodingError: a record has no such number.
+        """
         self.shape: Final = shape
         self.target: Final = target
         self.keys: Final = max(1, min(MOST_KEYS, BLOCK // shape.head_width))
@@ -161,73 +161,56 @@ class Plan:
         first = self.shape.seen_from(layer, self.target.position)
         return first, self.target.position + 1 - first
 
-    def product(self) -> tuple[int, Product | Literal["head"], int]:
-        """Layer, matrix and row of the accumulator that is the target."""
-        target = self.target
-        assert isinstance(target, RowTarget)
-        return (ENDS, "head", target.index) if target.head else self.shape.product_at(target.index)
+    def place(self) -> tuple[int, Vector, int]:
+        """Layer and vector of the number that is the target, and which of its numbers it is.
 
-    def inputs_of(self, layer: int, product: Product | Literal["head"]) -> tuple[Section, Section]:
-        """The cells that a matrix is multiplied with, and the one with their fraction bits."""
-        if product == "output":
-            return self.section("joined", layer), self.section("join_scale", layer)
-        if product == "down":
-            return self.section("activated", layer), self.section("gated_scale", layer)
-        use: Use = "norm" if product == "head" else "feed_norm" if product in ("gate", "up") else "attention_norm"
-        return self.section("normed", layer, use), self.section("scale", layer, use)
+        Raises:
+            EncodingError: a record has no such number.
+        """
+        assert isinstance(self.target, NumberTarget)
+        found = self.shape.place(self.target.index)
+        if found is None:
+            raise EncodingError("there is no such number")
+        return found
 
     def _rows(self) -> Iterator[_Row]:
-        yield from self._prefix()
-        target = self.target
-        if isinstance(target, FractionTarget):
-            yield _Row("fraction", target.layer, "", 1, 1, 1, 0, 8)
-        elif isinstance(target, TokenTarget):
-            yield _Row("drawn", ENDS, "", 1, 2, 2, 0, 8)
-        else:
-            layer, name, _ = self.product()
-            matrix = self.shape.head if name == "head" else self.shape.layers[layer].product(name)
-            yield _Row("sum", layer, "", 1, -(-matrix.columns // COLUMNS), 1, 0, 8)
-
-    def _prefix(self) -> Iterator[_Row]:
-        """The cells that come before the disputed number's own."""
-        width, stop = self.shape.width, self._stop()
-        yield _Row("embedded", ENDS, "", 1, width, SPAN, 0, 8)
-        for layer, shape in enumerate(self.shape.layers):
-            yield from self._norm(layer, "attention_norm")
-            if stop == (layer, "query"):
-                return
+        if isinstance(self.target, TokenTarget):
+            yield from self._draw()
+            return
+        layer, name, at = self.place()
+        if name in ("keys", "values"):
+            yield from self._kept(layer, "key" if name == "keys" else "value", at)
+        elif name == "mixed":
             yield from self._attention(layer)
-            if stop == (layer, "output"):
-                return
-            if shape.norm("attention_after") is not None:
-                yield from self._norm(layer, "attention_after")
-            yield _Row("added", layer, "attention_after", 1, width, SPAN, 0, 8)
-            yield from self._norm(layer, "feed_norm")
-            if stop == (layer, "gate"):
-                return
-            feed = shape.product("gate").rows
-            yield _Row("gated", layer, "", 1, feed, SPAN, 0, 8)
-            yield _Row("gated_peak", layer, "", 1, -(-feed // GROUP), 1, 0, 8)
-            yield _Row("gated_scale", layer, "", 1, 2, 2, 0, 8)
-            yield _Row("activated", layer, "", 1, feed, SPAN, 0, 2)
-            if stop == (layer, "down"):
-                return
-            if shape.norm("feed_after") is not None:
-                yield from self._norm(layer, "feed_after")
-            yield _Row("added", layer, "feed_after", 1, width, SPAN, 0, 8)
-        yield from self._norm(ENDS, "norm")
+        elif name == "gated":
+            yield from self._gated(layer)
+        else:
+            yield from self._stream(layer, name)
+            yield from self._norm(layer, input_norm(name))
+        yield _Row("number", layer, "", 1, 1, 1, 0, 2)
 
-    def _stop(self) -> tuple[int, str]:
-        """Before which product the cells end."""
-        target = self.target
-        if isinstance(target, FractionTarget):
-            return target.layer, "query"
-        if isinstance(target, TokenTarget):
-            return ENDS, "head"
-        layer, name, _ = self.product()
-        return layer, {"key": "query", "value": "query", "up": "gate"}.get(name, name)
+    def _stream(self, layer: int, name: Vector) -> Iterator[_Row]:
+        """The residual stream up to a normalisation: the sum of the token's row and of all parts before."""
+        yield _Row("embedded", ENDS, "", 1, self.shape.width, SPAN, 0, 8)
+        last = len(self.shape.layers) if layer == ENDS else layer
+        for before in range(last):
+            yield from self._part(before, "output", "attention_after")
+            yield from self._part(before, "down", "feed_after")
+        if name == "feed":
+            yield from self._part(layer, "output", "attention_after")
 
-    def _norm(self, layer: int, use: Use) -> Iterator[_Row]:
+    def _part(self, layer: int, product: Product, after: Norm) -> Iterator[_Row]:
+        yield self._product(layer, product)
+        if self.shape.layers[layer].norm(after) is not None:
+            yield from self._norm(layer, after)
+        yield _Row("added", layer, after, 1, self.shape.width, SPAN, 0, 8)
+
+    def _product(self, layer: int, name: Product | Literal["head"], first: int = 0, rows: int = 0) -> _Row:
+        """Running sums: those over the first columns of all rows, then those over more columns; `rows`: all, if 0."""
+        matrix = self.shape.matrix(layer, name)
+        return _Row("product", layer, name, -(-matrix.columns // GROUP), rows or matrix.rows, 1, 0, 8, first)
+
+    def _norm(self, layer: int, use: Norm | Literal["norm"]) -> Iterator[_Row]:
         groups = -(-self.shape.width // GROUP)
         yield _Row("peak", layer, use, 1, 2 * groups, 2, 0, 8)
         yield _Row("square", layer, use, 1, groups, 1, 0, 8)
@@ -237,10 +220,18 @@ class Plan:
             yield _Row("scale", layer, use, 1, 2, 2, 0, 8)
             yield _Row("normed", layer, use, 1, self.shape.width, SPAN, 0, 2)
 
+    def _kept(self, layer: int, product: Literal["key", "value"], at: int) -> Iterator[_Row]:
+        """One head, the one that the number or the fraction bits are of."""
+        wide, heads = self.shape.head_width, self.shape.kv_heads
+        head = at // wide if at < heads * wide else at - heads * wide
+        yield self._product(layer, product, head * wide, wide)
+        yield _Row("kept", layer, product, 1, wide, wide, 1, 2, head)
+
     def _attention(self, layer: int) -> Iterator[_Row]:
         shape, keys, wide = self.shape, self.keys, self.shape.head_width
         _, seen = self.seen(layer)
         blocks = -(-seen // keys)
+        yield self._product(layer, "query")
         yield _Row("query", layer, "", shape.heads, wide, wide, 1, 2)
         yield _Row("key", layer, "", shape.kv_heads * seen, wide, wide, 1, 2)
         yield _Row("value", layer, "", shape.kv_heads * seen, wide, wide, 1, 2)
@@ -254,3 +245,32 @@ class Plan:
         yield _Row("join_peak", layer, "", 1, shape.heads, 1, 0, 8)
         yield _Row("join_scale", layer, "", 1, 2, 2, 0, 8)
         yield _Row("joined", layer, "", 1, shape.inner, SPAN, 0, 2)
+
+    def _gated(self, layer: int) -> Iterator[_Row]:
+        feed = self.shape.layers[layer].product("gate").rows
+        yield self._product(layer, "gate")
+        yield self._product(layer, "up")
+        yield _Row("gated", layer, "", 1, feed, SPAN, 0, 8)
+        yield _Row("gated_peak", layer, "", 1, -(-feed // GROUP), 1, 0, 8)
+        yield _Row("gated_scale", layer, "", 1, 2, 2, 0, 8)
+        yield _Row("activated", layer, "", 1, feed, SPAN, 0, 2)
+
+    def _draw(self) -> Iterator[_Row]:
+        vocabulary = self.shape.head.rows
+        yield self._product(ENDS, "head")
+        yield _Row("logit", ENDS, "", 1, vocabulary, SEGMENT, 0, 4)
+        yield _Row("likeliest", ENDS, "", 1, 2 * -(-vocabulary // GROUP), 2, 0, 8)
+        yield _Row("number", ENDS, "", 1, 1, 1, 0, 4)
+
+
+def input_norm(name: Vector) -> Literal["norm", "attention_norm", "feed_norm"]:
+    """The normalisation that a vector comes from."""
+    return "norm" if name == "head input" else "attention_norm" if name == "input" else "feed_norm"
+
+
+def input_of(product: Product | Literal["head"]) -> Vector:
+    """What a matrix is multiplied with."""
+    if product in ("query", "key", "value"):
+        return "input"
+    names: dict[str, Vector] = {"output": "mixed", "gate": "feed", "up": "feed", "down": "gated", "head": "head input"}
+    return names[product]

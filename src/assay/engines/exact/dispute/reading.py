@@ -17,34 +17,12 @@ from typing_extensions import override
 from assay.core.errors import BindingMismatch, EncodingError
 from assay.core.hashing import Digest, digest
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.commitment import (
-    CHUNK,
-    WIDTHS,
-    Evidence,
-    chunk_count,
-    chunk_digest,
-    decode_chunk,
-    decode_fractions,
-    fractions_digest,
-    pass_leaf,
-)
-from assay.engines.exact.dispute.parameters import Catalogue, Table, parameter_digest
-from assay.engines.exact.dispute.plan import Plan, Section
-from assay.engines.exact.dispute.shape import MatrixShape
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """One leaf of a matrix: see `affine.Matrix`."""
-
-    q: Sequence[int]
-    scale: Sequence[int]
-    offset: Sequence[int]
-    block: int
-
-    def whole(self) -> list[int]:
-        """The weights times 2^fraction."""
-        return [q * self.scale[k // self.block] + self.offset[k // self.block] for k, q in enumerate(self.q)]
+from assay.engines.exact.dispute.catalogue import Catalogue, Table, Weights, decode_numbers
+from assay.engines.exact.dispute.evidence import Evidence
+from assay.engines.exact.dispute.plan import LEAVES, Plan, Section
+from assay.engines.exact.dispute.shape import MatrixShape, Vector
+from assay.engines.exact.parameters import SEGMENT
+from assay.engines.exact.record import CHUNK, CHUNK_BYTES, both_parts
 
 
 class Reader(ABC):
@@ -52,18 +30,13 @@ class Reader(ABC):
 
     def __init__(self, plan: Plan, catalogue: Catalogue, tokens: Sequence[int]) -> None:
         self.plan: Final = plan
-        self._catalogue: Final = catalogue
+        self.catalogue: Final = catalogue
         self._tokens: Final = tokens
 
     @property
     def token(self) -> int:
         """The token whose pass it is."""
         return self._tokens[self.plan.target.position]
-
-    @property
-    def next_token(self) -> int:
-        """The one after it."""
-        return self._tokens[self.plan.target.position + 1]
 
     def cells(self, section: Section, i: int, count: int = 1) -> list[tuple[int, ...]]:
         """The numbers of cells `i` to `i` + `count` of a section."""
@@ -73,48 +46,45 @@ class Reader(ABC):
         """Those of a section's only cell."""
         return self.cells(section, 0)[0]
 
-    def accumulators(self, start: int, stop: int, *, position: int | None = None, head: bool = False) -> list[int]:
-        """Committed accumulators of a pass's body or head; of the disputed position, unless another one is named."""
-        at = self.plan.target.position if position is None else position
-        first, last = start // CHUNK, (stop - 1) // CHUNK
-        chunks = self.raw_chunks(at, first, last - first + 1, head=head)
-        numbers = [number for chunk in chunks for number in decode_chunk(chunk)]
-        return numbers[start - first * CHUNK : stop - first * CHUNK]
+    def numbers(self, layer: int, name: Vector, start: int, stop: int, position: int | None = None) -> list[int]:
+        """Committed numbers of a vector: of the disputed pass, unless another position is named."""
+        at = self.plan.shape.vector(layer, name)[0]
+        first, last = (at + start) // CHUNK, (at + stop - 1) // CHUNK
+        position = self.plan.target.position if position is None else position
+        chunks = self.raw_chunks(position, first, last - first + 1)
+        numbers = struct.unpack(f"<{len(chunks) * CHUNK}h", b"".join(chunks))
+        return list(numbers[at + start - first * CHUNK : at + stop - first * CHUNK])
 
-    def fractions(self, position: int) -> tuple[int, ...]:
-        """Of an earlier position, the fraction bits of each layer's first normalisation."""
-        return decode_fractions(self.raw_fractions(position))
+    def fraction(self, layer: int, name: Vector) -> int:
+        """The fraction bits of an input of the disputed pass."""
+        size = self.plan.shape.vector(layer, name)[1]
+        return self.numbers(layer, name, size - 1, size)[0]
 
-    def weights(self, table: Table, row: int, part: int, matrix: MatrixShape) -> Weights:
-        """Part of a matrix's row."""
-        data = self.raw_parameter(*self._catalogue.leaf(table, row, part))
-        wide = 2 if matrix.wide else 1
-        size = len(data) * matrix.block // (wide * matrix.block + 8)
-        q = struct.unpack_from(f">{size}{'H' if matrix.wide else 'B'}", data)
-        scales = struct.unpack_from(f">{2 * size // matrix.block}i", data, wide * size)
-        half = len(scales) // 2
-        return Weights(q, scales[:half], scales[half:], matrix.block)
+    def weights(self, table: Table, row: int, group: int, matrix: MatrixShape) -> Weights:
+        """GROUP columns of a matrix's row."""
+        return Weights.decode(self._leaves(table, row, group * LEAVES, LEAVES), matrix)
 
-    def numbers(self, table: Table, row: int, part: int, width: int) -> Sequence[int]:
-        """Part of a gain, a bias or a layer's turns: numbers of `width` bytes."""
-        data = self.raw_parameter(*self._catalogue.leaf(table, row, part))
-        return struct.unpack(f">{len(data) // width}{'h' if width == 2 else 'q'}", data)
+    def vector(self, table: Table, start: int, stop: int) -> list[int]:
+        """Numbers of a gain, a bias or a layer's turns."""
+        first, last = start // SEGMENT, (stop - 1) // SEGMENT
+        numbers = decode_numbers(self._leaves(table, 0, first, last - first + 1))
+        return numbers[start - first * SEGMENT : stop - first * SEGMENT]
+
+    def _leaves(self, table: Table, row: int, part: int, count: int) -> Sequence[bytes]:
+        """Leaves that stand side by side, as many as there are."""
+        return self.raw_parameters(table, row, part, min(count, self.catalogue.tables[table].parts - part))
 
     @abstractmethod
     def raw_cells(self, section: Section, i: int, count: int) -> Sequence[bytes]:
         """Encoded cells."""
 
     @abstractmethod
-    def raw_chunks(self, position: int, first: int, count: int, *, head: bool) -> Sequence[bytes]:
-        """Encoded chunks of accumulators."""
+    def raw_chunks(self, position: int, first: int, count: int) -> Sequence[bytes]:
+        """Chunks of a record, all of one of its parts."""
 
     @abstractmethod
-    def raw_fractions(self, position: int) -> bytes:
-        """An encoded leaf of fraction bits."""
-
-    @abstractmethod
-    def raw_parameter(self, index: int, length: int) -> bytes:
-        """A leaf of the parameters, of so many bytes."""
+    def raw_parameters(self, table: Table, row: int, part: int, count: int) -> Sequence[bytes]:
+        """Leaves of the model's parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +95,11 @@ class Commitments:
     """Root of the model's parameters."""
     evidence: Evidence
     """Of the receipt."""
-    leaf: Digest
-    """Of the pass at the position that was challenged, checked before."""
     position: int
-    """That position."""
-    fractions: Digest
-    """Root over the fraction bits of the positions before it, as the prover states them."""
+    """That was challenged."""
+    kept: Digest
+    """Root over the first part of the record there, checked before; `inputs`: over the second."""
+    inputs: Digest
     cells: Digest
     """Root over the cells, likewise."""
 
@@ -181,36 +150,33 @@ class OpenedReader(Reader):
         return cells
 
     @override
-    def raw_chunks(self, position: int, first: int, count: int, *, head: bool) -> Sequence[bytes]:
-        """Each chunk behind a byte that tells its width; path; root of the other vector; path of the pass."""
-        shape = self.plan.shape
-        size = chunk_count(shape.head.rows if head else shape.body)
-        chunks = [self.take(CHUNK * self._width()) for _ in range(count)]
-        digests = [chunk_digest(chunk) for chunk in chunks]
-        root = trees.climb(size, first, digests, self._path(trees.path_length(size, first, first + count)))
-        other = self.take(32)
-        leaf = pass_leaf(other, root) if head else pass_leaf(root, other)
-        if position == self._roots.position:
-            if leaf != self._roots.leaf:
+    def raw_chunks(self, position: int, first: int, count: int) -> Sequence[bytes]:
+        """The next bytes; path; of another pass than the challenged one, the root of the other part and its path."""
+        chunks = [self.take(CHUNK_BYTES) for _ in range(count)]
+        layout, roots = self.plan.shape.layout, self._roots
+        kept = first < layout.kept_chunks
+        size = layout.kept_chunks if kept else layout.chunks - layout.kept_chunks
+        first -= 0 if kept else layout.kept_chunks
+        items = [digest("assay/exact-chunk/1", chunk) for chunk in chunks]
+        root = trees.climb(size, first, items, self._path(trees.path_length(size, first, first + count)))
+        if position == roots.position:
+            if root != (roots.kept if kept else roots.inputs):
                 raise BindingMismatch("leaf", "the chunks are not the challenged pass's")
-        else:
-            evidence = self._roots.evidence
-            evidence.verify(position, leaf, self._path(evidence.path_length(position)))
+            return chunks
+        other = self.take(32)
+        leaf = both_parts(root, other) if kept else both_parts(other, root)
+        roots.evidence.verify(position, leaf, self._path(roots.evidence.path_length(position)))
         return chunks
 
     @override
-    def raw_fractions(self, position: int) -> bytes:
-        """The next bytes, under the root that the prover stated."""
-        data = self.take(2 * len(self.plan.shape.layers))
-        self._bind(self._roots.fractions, self._roots.position, position, [fractions_digest(data)])
-        return data
-
-    @override
-    def raw_parameter(self, index: int, length: int) -> bytes:
+    def raw_parameters(self, table: Table, row: int, part: int, count: int) -> Sequence[bytes]:
         """The next bytes, under the root of the model."""
-        data = self.take(length)
-        self._bind(self._roots.parameters, self._catalogue.count, index, [parameter_digest(data)])
-        return data
+        placed = self.catalogue.tables[table]
+        leaves = [self.take(placed.size) for _ in range(count)]
+        start = placed.start + row * placed.parts + part
+        items = [digest("assay/exact-parameter/1", leaf) for leaf in leaves]
+        self._bind(self._roots.parameters, self.catalogue.count, start, items)
+        return leaves
 
     def _bind(self, root: Digest, count: int, start: int, items: Sequence[Digest]) -> None:
         path = self._path(trees.path_length(count, start, start + len(items)))
@@ -219,12 +185,6 @@ class OpenedReader(Reader):
 
     def _path(self, length: int) -> list[Digest]:
         return [self.take(32) for _ in range(length)]
-
-    def _width(self) -> int:
-        (width,) = self.take(1)
-        if width not in WIDTHS:
-            raise EncodingError("an accumulator's width is none of 4, 5, 6 and 8 bytes")
-        return width
 
 
 def cell_digest(cell: bytes) -> Digest:

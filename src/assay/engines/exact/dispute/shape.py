@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal, TypeAlias
 
+from assay.core.encoding import Json, canonical
 from assay.engines.exact.affine import Matrix
+from assay.engines.exact.record import CHUNK, RecordLayout
 from assay.engines.exact.reference import Gain, Gate, Layer, Model
 
 Product: TypeAlias = Literal["query", "key", "value", "output", "gate", "up", "down"]
 """The matrix products of a layer."""
 PRODUCTS: Final[tuple[Product, ...]] = ("query", "key", "value", "output", "gate", "up", "down")
-"""In the order in which a pass commits to them."""
+"""In the order of their accumulators in a trace."""
+Vector: TypeAlias = Literal["input", "keys", "values", "mixed", "feed", "gated", "head input"]
+"""What a record has of a layer, and behind all: see `record.RecordLayout`."""
+VECTORS: Final[tuple[Vector, ...]] = ("input", "keys", "values", "mixed", "feed", "gated", "head input")
+"""In the order in which they are computed, in which a later one follows from earlier ones only."""
+ENDS: Final = -1
+"""Instead of a layer: before the first one and after the last."""
 Norm: TypeAlias = Literal["attention_norm", "feed_norm", "query_norm", "key_norm", "attention_after", "feed_after"]
 """The normalisations of a layer, by the names of `reference.Layer`."""
 NORMS: Final[tuple[Norm, ...]] = (
@@ -74,17 +81,8 @@ class LayerShape:
         """The fraction bits of one of NORMS, if the layer has it."""
         return next(bits for norm, bits in zip(NORMS, self.norms, strict=True) if norm == name)
 
-    @property
-    def rows(self) -> int:
-        """Accumulators of the layer."""
-        return sum(matrix.rows for matrix in self.products)
 
-    def offset(self, name: Product) -> int:
-        """Where a product's accumulators begin among the layer's."""
-        return sum(matrix.rows for matrix in self.products[: PRODUCTS.index(name)])
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shape:
     """A model without its weights; the fields are those of `reference.Model`."""
 
@@ -101,6 +99,8 @@ class Shape:
     halves: bool
     gate: Gate
     embedding_scale: int
+    tied: bool
+    """Whether the head is the embedding."""
 
     @classmethod
     def of(cls, model: Model) -> Shape:
@@ -118,6 +118,7 @@ class Shape:
             model.halves,
             model.gate,
             model.embedding_scale,
+            model.embedding is model.head,
         )
 
     @property
@@ -130,54 +131,75 @@ class Shape:
         """Of all heads side by side."""
         return self.heads * self.head_width
 
-    @property
-    def body(self) -> int:
-        """Accumulators of all layers."""
-        return sum(layer.rows for layer in self.layers)
+    @cached_property
+    def layout(self) -> RecordLayout:
+        """Of the records."""
+        feed = self.layers[0].product("gate").rows
+        return RecordLayout(len(self.layers), self.width, self.heads, self.kv_heads, self.head_width, feed)
 
-    def offset(self, layer: int, name: Product) -> int:
-        """Where a product's accumulators begin in the body."""
-        return sum(before.rows for before in self.layers[:layer]) + self.layers[layer].offset(name)
+    def vector(self, layer: int, name: Vector) -> tuple[int, int]:
+        """Where a vector begins in a record, and how many numbers it has, fraction bits included."""
+        layout = self.layout
+        if name == "head input":
+            return layout.kept_chunks * CHUNK + layout.layers * layout.inputs_step, self.width + 1
+        start, size = layout.parts[name]
+        return start + layer * (layout.kept_step if name in ("keys", "values") else layout.inputs_step), size
 
-    def product_at(self, index: int) -> tuple[int, Product, int]:
-        """Layer, product and row of an accumulator of the body."""
-        for number, layer in enumerate(self.layers):
-            if index < layer.rows:
-                for name in PRODUCTS:
-                    if index < layer.product(name).rows:
-                        return number, name, index
-                    index -= layer.product(name).rows
-            index -= layer.rows
-        raise IndexError(f"the body ends {index} accumulators before")
+    def place(self, index: int) -> tuple[int, Vector, int] | None:
+        """Layer and vector of a record's number, and which of its numbers it is; None for zeros at the end."""
+        layer, found = self.layout.name(index)
+        name = next((name for name in VECTORS if name == found), None)
+        if name is None:
+            return None
+        number = ENDS if layer is None else layer
+        return number, name, index - self.vector(number, name)[0]
+
+    def rank(self, index: int) -> tuple[int, int, int]:
+        """When a record's number is computed: all that it follows from has a lower rank."""
+        found = self.place(index)
+        if found is None:
+            return len(self.layers) + 1, 0, index
+        layer, name, at = found
+        return len(self.layers) if layer == ENDS else layer, VECTORS.index(name), at
+
+    def matrix(self, layer: int, name: Product | Literal["head"]) -> MatrixShape:
+        """One of the matrices."""
+        return self.head if name == "head" else self.layers[layer].product(name)
 
     def seen_from(self, layer: int, position: int) -> int:
         """The first position that attention at `position` sees in a layer."""
         window = self.layers[layer].window
         return max(0, position + 1 - window) if window else 0
 
-    def encode(self) -> list[bytes]:
-        """What the first leaves of the parameters hold: one for the model, one for each layer; words of 8 bytes."""
-        return [_words(self._all()), *(_words(_layer_words(layer)) for layer in self.layers)]
+    def header(self) -> bytes:
+        """The first leaf of the model's parameters: canonical JSON of all this, see `parameters.py`."""
+        layers: list[Json] = [_layer(layer) for layer in self.layers]
+        return canonical(
+            {
+                "semantics": "exact/1",
+                "heads": self.heads,
+                "kv_heads": self.kv_heads,
+                "head_width": self.head_width,
+                "epsilon": self.epsilon,
+                "score_scale": self.score_scale,
+                "halves": self.halves,
+                "gate": self.gate,
+                "embedding_scale": self.embedding_scale,
+                "norm": self.norm,
+                "head": _matrix(self.head),
+                "embedding": _matrix(self.embedding),
+                "layers": layers,
+            }
+        )
 
-    def _all(self) -> Iterator[int]:
-        yield from (len(self.layers), self.norm, self.heads, self.kv_heads, self.head_width, self.epsilon)
-        yield from (self.score_scale, self.halves, self.gate == "gelu", self.embedding_scale)
-        for matrix in (self.embedding, self.head):
-            yield from _matrix_words(matrix)
+
+def _layer(layer: LayerShape) -> dict[str, Json]:
+    gains: dict[str, Json] = {
+        name: fraction for name, fraction in zip(NORMS, layer.norms, strict=True) if fraction is not None
+    }
+    matrices: list[Json] = [_matrix(matrix) for matrix in layer.products]
+    return {"window": layer.window, "gains": gains, "matrices": matrices}
 
 
-def _layer_words(layer: LayerShape) -> Iterator[int]:
-    for matrix in layer.products:
-        yield from _matrix_words(matrix)
-    for fraction in layer.norms:
-        yield from (fraction is not None, fraction or 0)
-    yield from (*layer.biases, layer.window)
-
-
-def _matrix_words(matrix: MatrixShape) -> tuple[int, ...]:
-    return matrix.rows, matrix.columns, matrix.block, matrix.fraction, matrix.wide
-
-
-def _words(values: Iterator[int]) -> bytes:
-    words = tuple(values)
-    return struct.pack(f">{len(words)}q", *words)
+def _matrix(matrix: MatrixShape) -> list[Json]:
+    return [matrix.rows, matrix.columns, 2 if matrix.wide else 1, matrix.block, matrix.fraction]

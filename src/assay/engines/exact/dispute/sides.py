@@ -7,7 +7,6 @@ from typing import Final, Protocol
 
 from assay.core.hashing import Digest
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.commitment import CHUNK
 from assay.engines.exact.dispute.game import Game
 from assay.engines.exact.dispute.moves import (
     Branch,
@@ -19,19 +18,19 @@ from assay.engines.exact.dispute.moves import (
     WantBranch,
     WantCells,
     WantChallenge,
+    WantChunks,
     WantEntry,
-    WantLeaf,
-    WantNode,
+    WantNames,
     WantNodes,
     WantStep,
     WantTops,
-    encode_index,
+    encode_indices,
 )
-from assay.engines.exact.dispute.plan import Plan, Target
+from assay.engines.exact.dispute.plan import Plan, Target, TokenTarget
 from assay.engines.exact.dispute.reading import cell_digest
-from assay.engines.exact.dispute.record import OpeningReader, Record, evidence_path, expand
-from assay.engines.exact.dispute.sampling import Candidate, SampleStep
+from assay.engines.exact.dispute.response import OpeningReader, Response, expand
 from assay.engines.exact.dispute.steps import step
+from assay.engines.exact.record import CHUNK
 
 
 class Player(Protocol):
@@ -42,9 +41,9 @@ class Player(Protocol):
 
 
 class _Holder:
-    """Whoever has a record."""
+    """Whoever has the passes of a response."""
 
-    def __init__(self, own: Record) -> None:
+    def __init__(self, own: Response) -> None:
         self.own: Final = own
         self._cells: dict[Target, tuple[Plan, list[bytes], list[list[Digest]]]] = {}
 
@@ -62,11 +61,9 @@ class _Holder:
 
     def levels(self, challenge: Challenge, tree: Tree, target: Target | None) -> list[list[Digest]]:
         """All levels of a tree."""
-        if tree == "fractions":
-            return self.own.fraction_levels(challenge.position)
         if target is not None:
             return self.expanded(target)[2]
-        return self.own.vector(challenge.position, head=tree == "head")[1]
+        return self.own.levels(challenge.position)[tree == "inputs"]
 
     def shown(self, challenge: Challenge, tree: Tree, target: Target | None = None) -> list[Digest]:
         """The level with which a descent in it begins."""
@@ -81,26 +78,24 @@ class Prover(_Holder):
         """What is wanted of the prover."""
         match turn:
             case WantTops(challenge):
-                tops = [self.shown(challenge, tree) for tree in ("fractions", "body", "head")]
-                path = evidence_path(self.own, challenge.position)
-                return b"".join([digest for top in (*tops, path) for digest in top])
+                tops = [self.shown(challenge, "kept"), self.shown(challenge, "inputs")]
+                return b"".join([digest for top in (*tops, self.own.path(challenge.position)) for digest in top])
             case WantCells(challenge, target):
                 return b"".join(self.shown(challenge, "cells", target))
-            case WantNodes(challenge, tree, target, level, start, stop):
-                return b"".join(self.levels(challenge, tree, target)[level][start:stop])
-            case WantLeaf(challenge, "fractions", index):
-                return self.own.fractions(challenge.position)[index]
-            case WantLeaf(challenge, tree, index):
-                return self.own.vector(challenge.position, head=tree == "head")[0][index]
-            case WantStep(challenge, target, index):
-                return self.opening(challenge, target, index)
+            case WantNodes(challenge, target, spans):
+                parts = [self.levels(challenge, s.tree, target)[s.level][s.start : s.stop] for s in spans]
+                return b"".join([digest for part in parts for digest in part])
+            case WantChunks(challenge, indices):
+                return b"".join([self.own.chunk(challenge.position, index) for index in indices])
+            case WantStep(_, target, index):
+                return self.opening(target, index)
             case _:
                 raise AssertionError(turn)
 
-    def opening(self, challenge: Challenge, target: Target, index: int) -> bytes:
+    def opening(self, target: Target, index: int) -> bytes:
         """A cell, and all that it follows from."""
         plan, cells, levels = self.expanded(target)
-        reader = OpeningReader(plan, self.own, cells, levels, challenge.position)
+        reader = OpeningReader(plan, self.own, cells, levels)
         step(reader, index)
         return cells[index] + reader.opening()
 
@@ -108,7 +103,7 @@ class Prover(_Holder):
 class Challenger(_Holder):
     """Whoever found a fault."""
 
-    def __init__(self, own: Record, challenge: Challenge) -> None:
+    def __init__(self, own: Response, challenge: Challenge) -> None:
         super().__init__(own)
         self.challenge: Final = challenge
 
@@ -117,43 +112,38 @@ class Challenger(_Holder):
         match turn:
             case WantChallenge():
                 return self.challenge.encode()
-            case WantBranch(challenge, fractions, body, head):
-                theirs: dict[Tree, Sequence[Digest]] = {"fractions": fractions, "body": body, "head": head}
-                for tree, nodes in theirs.items():
-                    mine = self.shown(challenge, tree)
-                    index = next((i for i, node in enumerate(nodes) if node != mine[i]), None)
-                    if index is not None:
-                        return Branch(tree, index).encode()
-                return Branch("cells", 0).encode()
-            case WantNode(challenge, tree, target, level, start, nodes):
-                mine = self.levels(challenge, tree, target)[level][start : start + len(nodes)]
-                return encode_index(start + _first(mine, nodes))
-            case WantEntry(challenge, "fractions", index, numbers):
-                return encode_index(_first(self.own.passes[index].fractions, numbers))
-            case WantEntry(challenge, tree, index, numbers):
-                one = self.own.passes[challenge.position]
-                vector = one.head if tree == "head" else one.body
-                assert vector is not None
-                return encode_index(_first(vector[index * CHUNK : (index + 1) * CHUNK].tolist(), numbers))
+            case WantBranch(challenge, kept, inputs):
+                mine = self.shown(challenge, "kept"), self.shown(challenge, "inputs")
+                return Branch(_difference(mine[0], kept), _difference(mine[1], inputs)).encode()
+            case WantNames(challenge, target, shown):
+                names: list[int] = []
+                for tree, level, start, nodes in shown:
+                    mine = self.levels(challenge, tree, target)[level][start : start + len(nodes)]
+                    found = _difference(mine, nodes)  # where none differs, the last cell contradicts the receipt
+                    names.append(start + (len(nodes) - 1 if found is None else found))
+                return encode_indices(*names)
+            case WantEntry(challenge, chunks):
+                record, rank = self.own.records[challenge.position], self.own.shape.rank
+                numbers = [(index * CHUNK + i, x) for index, chunk in chunks for i, x in enumerate(chunk)]
+                return encode_indices(min((i for i, x in numbers if record[i] != x), key=rank))
             case _:
                 raise AssertionError(turn)
 
 
-def find_fault(own: Record, leaves: Sequence[Digest], sample: SampleStep) -> Challenge | None:
+def find_fault(own: Response, leaves: Sequence[Digest]) -> Challenge | None:
     """What is wrong with a response whose passes are committed to as `leaves`: the first thing, if there is one."""
     for position, (mine, theirs) in enumerate(zip(own.leaves, leaves, strict=True)):
         if mine != theirs:
             return Challenge(position)
-        one = own.passes[position]
-        if one.head is None:
-            continue
-        output = position + 1 - own.prompt
-        candidates = [Candidate(token, logit) for token, logit in enumerate(one.logits().tolist())]
-        drawn = candidates[own.tokens[position + 1]]
-        for rival in candidates:
-            if sample.refutes(output, rival, drawn):
-                return Challenge(position, rival.token)
+        if position >= own.prompt - 1 and drawn(own, position) != own.tokens[position + 1]:
+            return Challenge(position, token=True)
     return None
+
+
+def drawn(own: Response, position: int) -> int:
+    """The token that is to be drawn behind a pass."""
+    plan = Plan(own.shape, TokenTarget(position))
+    return plan.sections[-1].decode(expand(plan, own)[-1])[0]
 
 
 def play(game: Game, prover: Player, challenger: Player) -> Outcome:
@@ -168,6 +158,6 @@ def play(game: Game, prover: Player, challenger: Player) -> Outcome:
             return outcome
 
 
-def _first(mine: Sequence[object], theirs: Sequence[object]) -> int:
-    """Where they differ first; the last place where they do not, because there the cells meet what was committed to."""
-    return next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b), len(theirs) - 1)
+def _difference(mine: Sequence[Digest], theirs: Sequence[Digest]) -> int | None:
+    """Where they differ first."""
+    return next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b), None)

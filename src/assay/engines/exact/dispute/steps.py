@@ -1,8 +1,9 @@
 """How each cell follows from earlier ones: the steps that a referee recomputes, in plain whole numbers.
 
-A step reads through a `Reader`: earlier cells, committed accumulators, parameters. What it reads, in which order, is a
+A step reads through a `Reader`: earlier cells, numbers of records, parameters. What it reads, in which order, is a
 function of the cell's index alone, so the side that opens a step knows what to show, and a contract what to expect.
-This file has the products, the embedding and the feed-forward part; `norms.py` and `attention.py` have the rest.
+This file has the products, the embedding, the feed-forward part and the ends of disputes; `norms.py`, `attention.py`
+and `sampling.py` have the rest.
 """
 
 from __future__ import annotations
@@ -10,23 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from assay.engines.exact.dispute import attention, norms
+from assay.engines.exact.dispute import attention, norms, sampling
 from assay.engines.exact.dispute.integers import (
     MOST,
     activate,
     clip,
-    dot,
     highest,
     narrow_scale,
     narrowed,
     round_shift,
 )
-from assay.engines.exact.dispute.parameters import COLUMNS, ENDS
-from assay.engines.exact.dispute.plan import GROUP, SPAN, Kind, Section, TokenTarget
+from assay.engines.exact.dispute.plan import GROUP, SPAN, Kind, Section, TokenTarget, input_norm, input_of
 from assay.engines.exact.dispute.reading import Reader
-from assay.engines.exact.dispute.shape import Product
-from assay.engines.exact.reference import EMBEDDING_LIMIT, LOGIT_FRACTION, RESIDUAL, STREAM_LIMIT
-from assay.engines.exact.whole import LOG_FRACTION
+from assay.engines.exact.dispute.shape import ENDS, PRODUCTS, Product
+from assay.engines.exact.reference import EMBEDDING_LIMIT, RESIDUAL, STREAM_LIMIT
+from assay.engines.exact.whole import LIMIT, LOG_FRACTION
 
 Step: TypeAlias = Callable[[Reader, Section, int], tuple[int, ...]]
 """A cell, given what may be read, its section and its place in it."""
@@ -41,29 +40,41 @@ def step(reader: Reader, index: int) -> tuple[int, ...]:
 def embedded(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     """SPAN numbers of the token's row: `reference.embed`."""
     shape = reader.plan.shape
-    start = i * SPAN
-    row = reader.weights((ENDS, "embedding"), reader.token, start // COLUMNS, shape.embedding)
-    part = row.whole()[start % COLUMNS : start % COLUMNS + section.numbers(i)]
+    group, start = divmod(i * SPAN, GROUP)
+    part = reader.weights((ENDS, "embedding"), reader.token, group, shape.embedding).whole()
+    part = part[start : start + section.numbers(i)]
     if shape.embedding_scale:
         part = [clip(x, EMBEDDING_LIMIT) * shape.embedding_scale for x in part]
         return tuple(clip(round_shift(x, shape.embedding.fraction), STREAM_LIMIT) for x in part)
     return tuple(clip(round_shift(x, shape.embedding.fraction - RESIDUAL), STREAM_LIMIT) for x in part)
 
 
+def multiplied(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
+    """One row of a matrix times its input, up to column GROUP (k + 1), for all rows one behind the other."""
+    group, row = divmod(i, section.row)
+    layer, name = section.layer, section.use
+    assert name == "head" or name in PRODUCTS
+    matrix = reader.plan.shape.matrix(layer, name)
+    start, stop = group * GROUP, min((group + 1) * GROUP, matrix.columns)
+    x = reader.numbers(layer, input_of(name), start, stop)
+    total = reader.weights((layer, name), section.first + row, group, matrix).times(x)
+    return (total + reader.cells(section, i - section.row)[0][0] if group else total,)
+
+
 def added(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     """SPAN numbers of the residual stream behind attention or the feed-forward part: `reference.add`."""
-    plan, layer = reader.plan, section.layer
-    product: Product = "output" if section.use == "attention_after" else "down"
+    plan, layer, use = reader.plan, section.layer, section.use
+    assert use in ("attention_after", "feed_after")
+    name: Product = "output" if use == "attention_after" else "down"
     count = section.numbers(i)
-    if product == "output":
-        (stream,) = reader.cells(norms.stream_before(plan, layer), i)
+    before = norms.stream_before(plan, layer) if name == "output" else plan.section("added", layer, "attention_after")
+    (stream,) = reader.cells(before, i)
+    y = norms.product(reader, layer, name, i * SPAN, i * SPAN + count)
+    if plan.shape.layers[layer].norm(use) is None:
+        fraction = norms.fraction_of(reader, layer, name)
     else:
-        (stream,) = reader.cells(plan.section("added", layer, "attention_after"), i)
-    y, fraction = norms.product(reader, layer, product, i * SPAN, i * SPAN + count)
-    norm = plan.shape.layers[layer].norm(section.use)
-    if norm is not None:
-        first, second, inverse, fraction = reader.cell(plan.section("inverse", layer, section.use))
-        weight = reader.numbers((layer, section.use), 0, i * SPAN // COLUMNS, 2)[i * SPAN % COLUMNS :][:count]
+        first, second, inverse, fraction = reader.cell(plan.section("inverse", layer, use))
+        weight = reader.vector((layer, use), i * SPAN, i * SPAN + count)
         y = [round_shift(round_shift(x, first), second) * w * inverse for x, w in zip(y, weight, strict=True)]
     return tuple(clip(x + round_shift(n, fraction - RESIDUAL), STREAM_LIMIT) for x, n in zip(stream, y, strict=True))
 
@@ -72,10 +83,14 @@ def gated(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     """SPAN numbers of the gate's function times what it gates, LOG_FRACTION fraction bits."""
     layer, start = section.layer, i * SPAN
     stop = start + section.numbers(i)
-    gate, fraction = norms.product(reader, layer, "gate", start, stop)
-    gate = [clip(round_shift(x, fraction - LOG_FRACTION), MOST) for x in gate]
-    up, fraction = norms.product(reader, layer, "up", start, stop)
-    up = [clip(round_shift(x, fraction - LOG_FRACTION), MOST) for x in up]
+    shape, fraction = reader.plan.shape.layers[layer], reader.fraction(layer, "feed") - LOG_FRACTION
+    gate, up = (
+        [
+            clip(round_shift(x, fraction + shape.product(name).fraction), MOST)
+            for x in norms.product(reader, layer, name, start, stop)
+        ]
+        for name in ("gate", "up")
+    )
     kind = reader.plan.shape.gate
     return tuple(round_shift(activate(g, kind) * u, LOG_FRACTION) for g, u in zip(gate, up, strict=True))
 
@@ -100,48 +115,40 @@ def activated(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     return tuple(narrowed(x, shift) for x in reader.cells(reader.plan.section("gated", section.layer), i)[0])
 
 
-def summed(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
-    """The disputed row times the activations, up to column COLUMNS (i + 1)."""
-    plan = reader.plan
-    layer, name, row = plan.product()
-    matrix = plan.shape.head if name == "head" else plan.shape.layers[layer].product(name)
-    inputs, _ = plan.inputs_of(layer, name)
-    first = i * COLUMNS // SPAN
-    x = [n for cell in reader.cells(inputs, first, min(COLUMNS // SPAN, inputs.row - first)) for n in cell]
-    weights = reader.weights((layer, name), row, i, matrix)
-    total = norms.before(reader, section, i)
-    for number, (scale, offset) in enumerate(zip(weights.scale, weights.offset, strict=True)):
-        block = slice(number * matrix.block, (number + 1) * matrix.block)
-        total += scale * dot(weights.q[block], x[block]) + offset * sum(x[block])
-    return (total,)
-
-
-def fraction_of(reader: Reader, section: Section, _: int) -> tuple[int, ...]:
-    """The fraction bits of a layer's first normalisation."""
-    return (reader.cell(reader.plan.section("scale", section.layer, "attention_norm"))[1],)
-
-
-def drawn(reader: Reader, _section: Section, _i: int) -> tuple[int, ...]:
-    """The logits of the token that follows, and of its rival."""
-    target = reader.plan.target
-    assert isinstance(target, TokenTarget)
-    _, fraction = reader.cell(reader.plan.section("scale", ENDS, "norm"))
-    shift = fraction + reader.plan.shape.head.fraction - LOGIT_FRACTION
-    rows = (reader.next_token, target.rival)
-    return tuple(clip(round_shift(reader.accumulators(row, row + 1, head=True)[0], shift), MOST) for row in rows)
+def number(reader: Reader, section: Section, _: int) -> tuple[int, ...]:
+    """What a dispute's cells lead to: a number of the record, or a token."""
+    plan, layer = reader.plan, section.layer
+    if isinstance(plan.target, TokenTarget):
+        return (sampling.drawn(reader),)
+    _, name, at = plan.place()
+    shape = plan.shape
+    if name in ("keys", "values"):
+        wide, heads = shape.head_width, shape.kv_heads
+        cell = reader.cell(plan.section("kept", layer, "key" if name == "keys" else "value"))
+        return (cell[1 + at % wide] if at < heads * wide else cell[0],)
+    last = at == shape.vector(layer, name)[1] - 1
+    if name == "mixed":
+        source = plan.section("join_scale" if last else "joined", layer)
+    elif name == "gated":
+        source = plan.section("gated_scale" if last else "activated", layer)
+    else:
+        source = plan.section("scale" if last else "normed", layer, input_norm(name))
+    if last:
+        return (clip(reader.cell(source)[1], LIMIT),)
+    return (reader.cells(source, at // SPAN)[0][at % SPAN],)
 
 
 STEPS: Final[dict[Kind, Step]] = {
     "embedded": embedded,
+    "product": multiplied,
     "added": added,
     "gated": gated,
     "gated_peak": gated_peak,
     "gated_scale": gated_scale,
     "activated": activated,
-    "sum": summed,
-    "fraction": fraction_of,
-    "drawn": drawn,
+    "number": number,
     **norms.STEPS,
     **attention.STEPS,
+    **sampling.STEPS,
 }
 """By kind."""

@@ -1,7 +1,4 @@
-"""Sealed trees of sixteen children a node: openings of runs of leaves, and descents of two levels a move.
-
-The trees are those of receipts: levels are built from groups of sixteen, the root covers the number of leaves.
-"""
+"""Trees as of `core/tree16.py`: openings of runs of leaves, and descents of two levels a move."""
 
 from __future__ import annotations
 
@@ -9,19 +6,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from assay.core.errors import BindingMismatch
-from assay.core.hashing import ZERO, Digest, digest
+from assay.core.hashing import ZERO, Digest
+from assay.core.tree16 import FAN, parents, seal
 
-FAN: Final = 16
-"""Children of a node."""
 STRIDE: Final = 2
 """Levels that one move of a descent goes down."""
 MOST_NODES: Final = FAN**STRIDE
-"""Digests that one move shows at most: 8 KB."""
-
-
-def parents(level: Sequence[Digest]) -> list[Digest]:
-    """The next level."""
-    return [digest("assay/exact-node/1", b"".join(level[i : i + FAN])) for i in range(0, len(level), FAN)]
+"""Digests that one move shows of a tree at most: 8 KB."""
 
 
 def levels_of(leaves: Sequence[Digest]) -> list[list[Digest]]:
@@ -38,11 +29,6 @@ def sizes_of(count: int) -> list[int]:
     while sizes[-1] > 1:
         sizes.append(-(-sizes[-1] // FAN))
     return sizes
-
-
-def seal(count: int, top: Digest) -> Digest:
-    """The root of a tree of `count` leaves whose top is `top`."""
-    return digest("assay/exact-root/1", count.to_bytes(8, "big"), top)
 
 
 def root_of(levels: Sequence[Sequence[Digest]]) -> Digest:
