@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from assay.engines.exact.dispute.commitment import CHUNK, Evidence, chunk_count
+from assay.engines.exact.dispute.parameters import Catalogue
 from typing_extensions import override
 
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.commitment import CHUNK, Evidence, chunk_count
 from assay.engines.exact.dispute.game import most_exchanges
-from assay.engines.exact.dispute.parameters import Catalogue
 from assay.engines.exact.dispute.plan import FractionTarget, Kind, Plan, RowTarget, Section, Target, TokenTarget
 from assay.engines.exact.dispute.reading import Reader, Weights
 from assay.engines.exact.dispute.shape import LayerShape, MatrixShape, Shape

@@ -89,9 +89,7 @@ def test_steps_read_only_what_is_before(name: str) -> None:
 class Ranked(OwnReader):
     """Refuses numbers of the disputed pass that are computed after the target."""
 
-    def numbers(
-        self, layer: int, name: Vector, start: int, stop: int, position: int | None = None
-    ) -> list[int]:
+    def numbers(self, layer: int, name: Vector, start: int, stop: int, position: int | None = None) -> list[int]:
         """Checked."""
         plan, shape = self.plan, self.plan.shape
         assert position is None or position <= plan.target.position

@@ -1,9 +1,8 @@
-"""Openings of runs of leaves, descents, chunks and the evidence."""
+"""Openings of runs of leaves, descents, the evidence and moves."""
 
 from __future__ import annotations
 
 import hashlib
-from random import Random
 
 import pytest
 from hypothesis import given
@@ -12,8 +11,8 @@ from hypothesis import strategies as st
 from assay.core.errors import BindingMismatch, EncodingError
 from assay.core.hashing import digest
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.commitment import CHUNK, decode_chunk, encode_chunk, evidence_of
-from assay.engines.exact.dispute.moves import Branch, Challenge, decode_index
+from assay.engines.exact.dispute.evidence import evidence_of
+from assay.engines.exact.dispute.moves import Branch, Challenge, decode_indices, encode_indices
 
 
 def leaves_of(count: int) -> list[bytes]:
@@ -84,29 +83,6 @@ def test_nodes_lead_to_the_root() -> None:
     assert trees.root_over(0, []) == trees.root_of(trees.levels_of([]))
 
 
-@given(st.sampled_from([31, 39, 47, 63]), st.integers(0, 2**32).map(Random))
-def test_chunks(bits: int, dice: Random) -> None:
-    """Encoded in the smallest width, and only that is read."""
-    chunk = [dice.randrange(-(1 << bits), 1 << bits) for _ in range(CHUNK)]
-    chunk[7] = -(1 << bits)
-    data = encode_chunk(chunk)
-    assert len(data) == CHUNK * {31: 4, 39: 5, 47: 6, 63: 8}[bits]
-    assert decode_chunk(data) == chunk
-    low, high = data[: 4 * CHUNK], data[4 * CHUNK :]
-    for i, number in enumerate(chunk):
-        part = low[4 * i : 4 * i + 4] + high[i * len(high) // CHUNK : (i + 1) * len(high) // CHUNK]
-        assert int.from_bytes(part, "little", signed=True) == number
-
-
-def test_chunks_that_are_none() -> None:
-    """Another length, or a larger width than needed."""
-    for data in (b"", bytes(7 * CHUNK), bytes(CHUNK * 4 + 1), bytes(CHUNK * 5), bytes(CHUNK * 8)):
-        with pytest.raises(EncodingError):
-            decode_chunk(data)
-    with pytest.raises(EncodingError):
-        encode_chunk([1 << 63] * CHUNK)
-
-
 @given(st.integers(1, 40), st.integers(1, 20), st.data())
 def test_evidence(prompt: int, output: int, data: st.DataObject) -> None:
     """Each pass is opened; another leaf, place or path is not."""
@@ -127,15 +103,17 @@ def test_evidence(prompt: int, output: int, data: st.DataObject) -> None:
 
 def test_moves_have_one_spelling() -> None:
     """What a challenger writes is read back; anything else is refused."""
-    for challenge in (Challenge(5), Challenge(7, 0), Challenge(2**32 - 1, 9)):
+    for challenge in (Challenge(5), Challenge(7, token=True), Challenge(2**32 - 1)):
         assert Challenge.decode(challenge.encode()) == challenge
-    assert Branch.decode(Branch("head", 3).encode()) == Branch("head", 3)
+    for branch in (Branch(3, None), Branch(None, 0), Branch(7, 255)):
+        assert Branch.decode(branch.encode()) == branch
+    assert decode_indices(encode_indices(5, 6), 2) == (5, 6)
     for read, data in (
-        (Challenge.decode, bytes(8)),
-        (Challenge.decode, bytes([0, 0, 0, 1, 0, 0, 0, 0, 1])),
-        (Challenge.decode, bytes([0, 0, 0, 1, 2, 0, 0, 0, 1])),
-        (Branch.decode, bytes([4, 0, 0, 0, 0])),
-        (decode_index, bytes(5)),
+        (Challenge.decode, bytes(6)),
+        (Challenge.decode, bytes([0, 0, 0, 1, 2])),
+        (Branch.decode, bytes(7)),
+        (Branch.decode, b"\xff" * 8),
+        (lambda data: decode_indices(data, 1), bytes(5)),
     ):
         with pytest.raises(EncodingError):
             read(data)
