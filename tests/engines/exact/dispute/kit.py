@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -13,6 +14,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Kind
 from tests.engines.exact.models import write_model
 
+from assay.core.request import SamplerSettings
 from assay.engines.exact.convert import convert
 from assay.engines.exact.dispute import trees
 from assay.engines.exact.dispute.game import Terms, dispute
@@ -28,7 +30,7 @@ from assay.engines.exact.dispute.moves import (
     WantNames,
     encode_indices,
 )
-from assay.engines.exact.dispute.plan import NumberTarget, Plan, Target
+from assay.engines.exact.dispute.plan import GREEDY, NumberTarget, Plan, Rules, Target
 from assay.engines.exact.dispute.response import OwnReader, Response
 from assay.engines.exact.dispute.shape import Shape
 from assay.engines.exact.dispute.sides import Player, Prover, play
@@ -38,6 +40,7 @@ from assay.engines.exact.program import program_of
 from assay.engines.exact.record import CHUNK
 from assay.engines.exact.reference import Model
 from assay.engines.exact.runner import Runner
+from assay.engines.exact.sampling import draw
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "llama": {"layers": 2},
@@ -50,31 +53,37 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "wide": {"layers": 1, "width": 1280, "heads": 5, "kv_heads": 1, "head_width": 96, "feed": 1120},
     "wide-gemma3": {"layers": 1, "architecture": "gemma3", "width": 1056, "heads": 2, "feed": 64, "window": 40},
     "long": {"layers": 1, "heads": 2, "kv_heads": 1, "head_width": 512},
+    "drawn": {"layers": 1},
 }
 """Rows wider than one step, heads that straddle spans and chunks, and more positions than one step sees."""
+SETTINGS = SamplerSettings(temperature=2_000_000, top_k=600, top_p=900_000, min_p=20_000)
+"""Of "drawn", which has a large vocabulary, too."""
 NONCE = bytes(range(32))
 
 
 class Answer:
-    """A greedy answer of a small model, as the engine gives it."""
+    """An answer of a small model, as the engine gives it."""
 
     def __init__(self, name: str, *, seed: int = 0) -> None:
         with tempfile.TemporaryDirectory() as folder:
             model = convert(write_model(Path(folder) / "model.gguf", seed=seed, **VARIANTS[name]))
+        drawn = name == "drawn"
+        model = with_vocabulary(model, 2300) if drawn else model
         parameters = Parameters(model)
         self.root = parameters.root
         self.shape = Shape.of(model)
         dice = Random(1)
         prompt = 34 if name == "long" else 4
         tokens = [dice.randrange(3, 280) for _ in range(prompt)]
-        self.tokens, records = run(model, tokens, prompt + 3)
-        self.own = Response(model, parameters, self.tokens, prompt, records)
+        self.rules = Rules(SETTINGS, NONCE, prompt) if drawn else GREEDY
+        self.tokens, records = run(model, tokens, prompt + 3, self.rules)
+        self.own = Response(model, parameters, self.tokens, prompt, records, self.rules)
         """The honest numbers."""
 
     def terms(self, theirs: Response | None = None) -> Terms:
         """Those of a receipt over a response, the honest one unless another is given."""
         theirs = theirs or self.own
-        return Terms(self.shape, self.root, theirs.evidence(NONCE), theirs.tokens)
+        return Terms(self.shape, self.root, theirs.evidence(NONCE), theirs.tokens, *self.rules[:2])
 
     def altered(self, position: int, record: np.ndarray) -> Response:
         """The response with one record exchanged."""
@@ -87,13 +96,21 @@ class Answer:
         own = self.own
         tokens = own.tokens if tokens is None else tokens
         records = (own.records if records is None else records)[: len(tokens) - 1]
-        other = Response(own.model, own.parameters.parameters, tokens, own.prompt, records)
+        other = Response(own.model, own.parameters.parameters, tokens, own.prompt, records, own.rules)
         other.parameters = own.parameters
         return other
 
 
-def run(model: Model, tokens: Sequence[int], count: int) -> tuple[list[int], np.ndarray]:
-    """A greedy answer up to `count` tokens, and the records of all tokens but the last one."""
+def with_vocabulary(model: Model, size: int) -> Model:
+    """The model with more tokens, whose weights are others'."""
+    dice = np.random.default_rng(2)
+    head, rows = model.head, dice.integers(0, len(model.head.q), size)
+    shuffled = replace(head, q=dice.permuted(head.q[rows], axis=1), scale=head.scale[rows], offset=head.offset[rows])
+    return replace(model, head=shuffled, embedding=shuffled)
+
+
+def run(model: Model, tokens: Sequence[int], count: int, rules: Rules = GREEDY) -> tuple[list[int], np.ndarray]:
+    """An answer up to `count` tokens, and the records of all tokens but the last one."""
     tokens, records = list(tokens), list[np.ndarray]()
     runner = Runner(program_of(model), sequences=1, positions=count, batch=4, threads=1)
     try:
@@ -102,7 +119,8 @@ def run(model: Model, tokens: Sequence[int], count: int) -> tuple[list[int], np.
             runner.decode(part, range(len(records), len(records) + len(part)), 0, True)
             records += [runner.record(n).copy() for n in range(len(part))]
             if len(records) == len(tokens):
-                tokens.append(int(runner.logits(len(part) - 1).argmax()))
+                logits = runner.logits(len(part) - 1)
+                tokens.append(draw(logits, rules.settings, rules.seed, len(tokens) - rules.prompt))
     finally:
         runner.close()
     return tokens, np.array(records)

@@ -54,7 +54,7 @@ def test_an_honest_prover_is_never_convicted(name: str, dice: Random) -> None:
     """Whatever pass, number and cell a challenger leads to, and whatever chunk it has opened beside."""
     one = answer(name)
     target = targets(one, dice)
-    cell = dice.choice([None, dice.randrange(Plan(one.shape, target).count)])
+    cell = dice.choice([None, dice.randrange(Plan(one.shape, target, one.rules).count)])
     both = dice.choice([None, dice.randrange(1000)])
     outcome = settle(one.terms(), Prover(one.own), guide(one.shape, target, cell, both=both))
     assert outcome.winner == "prover"
@@ -207,7 +207,7 @@ def test_each_kind_of_step(kind: str, name: str, dice: Random) -> None:
     """An honest opening holds; a wrong cell, honestly opened, does not, nor does an opening with one byte changed,
     one more or one less."""
     one = answer(name)
-    plans = [Plan(one.shape, target) for target in aims(one.shape, len(one.own.records) - 1)]
+    plans = [Plan(one.shape, target, one.rules) for target in aims(one.shape, len(one.own.records) - 1)]
     sections = [(plan, section) for plan in plans for section in plan.sections if section.kind == kind]
     plan, section = dice.choice(sections)
     index = dice.choice([section.start, section.stop - 1, dice.randrange(section.start, section.stop)])
@@ -336,7 +336,7 @@ def test_cells_without_sense(name: str, dice: Random) -> None:
 
     prover = Careless(one.own, change)
     for _ in range(5):
-        leader = guide(one.shape, target, dice.randrange(Plan(one.shape, target).count))
+        leader = guide(one.shape, target, dice.randrange(Plan(one.shape, target, one.rules).count))
         assert settle(one.terms(), prover, leader).winner == "challenger"
 
 
@@ -352,7 +352,7 @@ def test_records_without_sense(name: str, dice: Random) -> None:
             records[:, index] = 0
     theirs = one.other(records=records)
     target = targets(one, dice)
-    cell = dice.randrange(Plan(one.shape, target).count)
+    cell = dice.randrange(Plan(one.shape, target, one.rules).count)
     leader = guide(one.shape, target, cell)
     settle(one.terms(theirs), Careless(theirs, lambda _: {}), leader)
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.core.errors import EncodingError
-from assay.engines.exact import reference, whole
-from assay.engines.exact.dispute import integers
+from assay.core.sampler import hashes_at, position_key
+from assay.engines.exact import reference, sampling, whole
+from assay.engines.exact.dispute import draws, integers
 
 NUMBERS = st.integers(-(2**62) + 1, 2**62 - 1)
 ACTIVATIONS = st.lists(st.integers(-(2**24), 2**24), min_size=2, max_size=32)
@@ -63,3 +64,13 @@ def test_what_no_honest_side_states() -> None:
     for squares in (-1, 1 << 62):
         with pytest.raises(EncodingError):
             integers.inverse_root(squares, 4, 16, 0)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**50), st.integers(0, 2**22), st.integers(1, 2**38 - 1))
+def test_draws(hashed: int, deficit: int, token: int, x: int) -> None:
+    """Noise, weights, logarithms and hashes of the sampler."""
+    assert draws.noise(hashed) == int(sampling.noise(np.array([hashed], dtype=np.uint64))[0])
+    assert draws.weight(deficit) == int(sampling.weights(np.array([deficit]))[0])
+    assert draws.log2(x) == int(sampling.log2(np.array([x]))[0])
+    key = position_key(bytes(32), 5)
+    assert draws.hash32(key, token) == int(hashes_at(bytes(32), 5, np.array([token]))[0])

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.engines.exact.dispute.kit import VARIANTS, answer
 
 from assay.core.hashing import digest
+from assay.core.request import SamplerSettings
 from assay.engines.exact.dispute.catalogue import Catalogue
-from assay.engines.exact.dispute.plan import NumberTarget, Plan, Target, TokenTarget
+from assay.engines.exact.dispute.plan import NumberTarget, Plan, Rules, Target, TokenTarget
 from assay.engines.exact.dispute.response import OwnReader, expand
 from assay.engines.exact.dispute.shape import ENDS, VECTORS, Shape, Vector
 from assay.engines.exact.dispute.sides import drawn
 from assay.engines.exact.dispute.steps import STEPS, step
 from assay.engines.exact.record import CHUNK
+from assay.engines.exact.sampling import draw
 
 variants = pytest.mark.parametrize("name", VARIANTS)
 
@@ -32,7 +39,7 @@ def test_cells_lead_to_the_record(name: str) -> None:
         start, size = own.shape.vector(layer, vector)
         heads = own.shape.kv_heads
         for at in {0, size // 3, size - heads - 1, size - heads, size - 2, size - 1}:
-            plan = Plan(own.shape, NumberTarget(position, start + at))
+            plan = Plan(own.shape, NumberTarget(position, start + at), own.rules)
             assert plan.place() == (layer, vector, at)
             number = plan.sections[-1].decode(expand(plan, own)[-1])
             assert number == (own.records[position, start + at],), (layer, vector, at)
@@ -54,6 +61,30 @@ def test_all_numbers_of_the_record(name: str) -> None:
         assert numbers == record[start : start + size - 1]
 
 
+@given(st.integers(0, 2**32).map(Random))
+@settings(deadline=None, max_examples=25)
+def test_draws_are_the_samplers(dice: Random) -> None:
+    """At every temperature, with every filter or none."""
+    one = answer("drawn").own
+    position = dice.randrange(one.prompt - 1, len(one.records))
+    rules = Rules(
+        SamplerSettings(
+            temperature=dice.choice([0, 1, 10**5, 10**6, 10**7, 2**53 - 1]),
+            top_k=dice.choice([0, 1, 40, 1025, 2299, 2300, 5000]),
+            top_p=dice.choice([0, 1, 500_000, 950_000, 999_999, 1_000_000]),
+            min_p=dice.choice([0, 1, 50_000, 900_000, 1_000_000]),
+        ),
+        dice.randbytes(32),
+        one.prompt,
+    )
+    plan = Plan(one.shape, TokenTarget(position), rules)
+    cells = expand(plan, one)
+    found = plan.section("logit", ENDS)
+    logits = np.array([x for cell in cells[found.start : found.stop] for x in found.decode(cell)])
+    expected = draw(logits, rules.settings, rules.seed, position + 1 - one.prompt)
+    assert plan.sections[-1].decode(cells[-1]) == (expected,)
+
+
 @variants
 def test_cells_lead_to_the_token(name: str) -> None:
     """Behind each pass of the answer."""
@@ -73,7 +104,7 @@ def test_steps_read_only_what_is_before(name: str) -> None:
     """Every cell, products among them, is its step over earlier cells and earlier numbers of the record."""
     own = answer(name).own
     for target in aims(own.shape, len(own.records) - 1):
-        plan = Plan(own.shape, target)
+        plan = Plan(own.shape, target, own.rules)
         cells = expand(plan, own)
         known: list[bytes] = []
         reader = Ranked(plan, own, known)
@@ -129,6 +160,6 @@ def test_all_kinds_are_tried() -> None:
     """The variants have cells of every kind."""
     kinds = set()
     for name in VARIANTS:
-        shape = answer(name).shape
-        kinds |= {section.kind for target in aims(shape, 5) for section in Plan(shape, target).sections}
+        shape, rules = answer(name).shape, answer(name).rules
+        kinds |= {section.kind for target in aims(shape, 5) for section in Plan(shape, target, rules).sections}
     assert kinds == set(STEPS)

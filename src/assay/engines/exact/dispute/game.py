@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from assay.core.errors import AssayError, BindingMismatch, EncodingError
 from assay.core.hashing import Digest, digest
+from assay.core.request import SamplerSettings
 from assay.engines.exact.dispute import trees
 from assay.engines.exact.dispute.catalogue import Catalogue
 from assay.engines.exact.dispute.evidence import Evidence
@@ -43,7 +44,7 @@ from assay.engines.exact.dispute.moves import (
     decode_indices,
     digests_of,
 )
-from assay.engines.exact.dispute.plan import NumberTarget, Plan, Target, TokenTarget
+from assay.engines.exact.dispute.plan import GREEDY, NumberTarget, Plan, Rules, Target, TokenTarget
 from assay.engines.exact.dispute.reading import Commitments, OpenedReader, cell_digest
 from assay.engines.exact.dispute.shape import Shape
 from assay.engines.exact.dispute.steps import step
@@ -60,6 +61,14 @@ class Terms:
     evidence: Evidence
     tokens: tuple[int, ...]
     """Of prompt and answer."""
+    settings: SamplerSettings = GREEDY.settings
+    seed: bytes = GREEDY.seed
+    """Of the draws: see `core/sampler.py`."""
+
+    @property
+    def rules(self) -> Rules:
+        """How tokens are drawn."""
+        return Rules(self.settings, self.seed, self.evidence.prompt)
 
     def __post_init__(self) -> None:
         """Check the tokens against the model and the evidence.
@@ -119,7 +128,7 @@ class _Game:
             target, claimed = TokenTarget(challenge.position), self._terms.tokens[challenge.position + 1]
         else:
             target, claimed = yield from self._number(branch)
-        plan = Plan(self._shape, target)
+        plan = Plan(self._shape, target, self._terms.rules)
         data = yield from self._move(WantCells(challenge, target))
         with _blaming("prover"):
             nodes = digests_of(data)

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from assay.core.encoding import MICRO
 from assay.core.errors import EncodingError
+from assay.core.request import SamplerSettings
 from assay.engines.exact.dispute.shape import ENDS, Norm, Product, Shape, Vector
 from assay.engines.exact.parameters import SEGMENT
 
@@ -31,7 +33,8 @@ BEST: Final = 8
 Kind: TypeAlias = Literal[
     "embedded", "product", "peak", "square", "inverse", "top", "scale", "normed", "added", "query", "key", "value",
     "score", "best", "weight", "low", "mix", "quotient", "join_low", "join_peak", "join_scale", "joined", "gated",
-    "gated_peak", "gated_scale", "activated", "kept", "number", "logit", "likeliest",
+    "gated_peak", "gated_scale", "activated", "kept", "number", "logit", "likeliest", "deficit", "count", "share",
+    "total", "mass", "race",
 ]  # fmt: skip
 """What a cell is; `steps.py` says how each is computed."""
 Use: TypeAlias = Literal["", "norm", "head", Norm, Product]
@@ -53,6 +56,27 @@ class TokenTarget(NamedTuple):
 
 Target: TypeAlias = NumberTarget | TokenTarget
 """What a dispute's cells end with."""
+
+
+class Rules(NamedTuple):
+    """How the tokens of an answer are drawn; no grammar restricts them."""
+
+    settings: SamplerSettings
+    seed: bytes
+    """32 bytes."""
+    prompt: int
+    """Tokens of the prompt: output positions count from there."""
+
+
+GREEDY: Final = Rules(SamplerSettings(temperature=0), bytes(32), 1)
+"""The likeliest token is drawn."""
+
+
+class Filters(NamedTuple):
+    """Which filters leave anything out."""
+
+    top_k: bool
+    top_p: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +149,7 @@ class _Row(NamedTuple):
 class Plan:
     """The cells that lead to a target, in order."""
 
-    def __init__(self, shape: Shape, target: Target) -> None:
+    def __init__(self, shape: Shape, target: Target, rules: Rules = GREEDY) -> None:
         """Lay them out.
 
         Raises:
@@ -133,6 +157,11 @@ class Plan:
         """
         self.shape: Final = shape
         self.target: Final = target
+        self.rules: Final = rules
+        vocabulary, settings = shape.head.rows, rules.settings
+        self.filters: Final = Filters(0 < settings.top_k < vocabulary, settings.top_p < MICRO)
+        self.key_bits: Final = 32 + (vocabulary - 1).bit_length()
+        """Of the numbers by which candidates are ordered."""
         self.keys: Final = max(1, min(MOST_KEYS, BLOCK // shape.head_width))
         """Positions that a step of attention looks at."""
         self.sections: Final[list[Section]] = []
@@ -259,7 +288,17 @@ class Plan:
         vocabulary = self.shape.head.rows
         yield self._product(ENDS, "head")
         yield _Row("logit", ENDS, "", 1, vocabulary, SEGMENT, 0, 4)
-        yield _Row("likeliest", ENDS, "", 1, 2 * -(-vocabulary // GROUP), 2, 0, 8)
+        groups = -(-vocabulary // GROUP)
+        yield _Row("likeliest", ENDS, "", 1, 2 * groups, 2, 0, 8)
+        if self.rules.settings.temperature:
+            yield _Row("deficit", ENDS, "", 1, vocabulary, SEGMENT, 0, 8)
+            if self.filters.top_k:
+                yield _Row("count", ENDS, "", self.key_bits, 2 * groups, 2, 0, 8)
+            if self.filters.top_p:
+                yield _Row("share", ENDS, "", 1, vocabulary, SEGMENT, 0, 8)
+                yield _Row("total", ENDS, "", 1, groups, 1, 0, 8)
+                yield _Row("mass", ENDS, "", self.key_bits, 2 * groups, 2, 0, 8)
+            yield _Row("race", ENDS, "", 1, 2 * -(-vocabulary // SEGMENT), 2, 0, 8)
         yield _Row("number", ENDS, "", 1, 1, 1, 0, 4)
 
 

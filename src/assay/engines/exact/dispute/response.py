@@ -13,7 +13,7 @@ from assay.core.hashing import Digest
 from assay.engines.exact.dispute import trees
 from assay.engines.exact.dispute.catalogue import Opened, Table
 from assay.engines.exact.dispute.evidence import Evidence, evidence_of
-from assay.engines.exact.dispute.plan import GROUP, Plan, Section, input_of
+from assay.engines.exact.dispute.plan import GREEDY, GROUP, Plan, Rules, Section, input_of
 from assay.engines.exact.dispute.reading import Reader
 from assay.engines.exact.dispute.shape import ENDS, PRODUCTS, Shape
 from assay.engines.exact.dispute.steps import step
@@ -26,7 +26,13 @@ class Response:
     """All passes of a response."""
 
     def __init__(
-        self, model: Model, parameters: Parameters, tokens: Sequence[int], prompt: int, records: np.ndarray
+        self,
+        model: Model,
+        parameters: Parameters,
+        tokens: Sequence[int],
+        prompt: int,
+        records: np.ndarray,
+        rules: Rules = GREEDY,
     ) -> None:
         """`records`: int16 [passes, 256 * chunks], of all tokens but the last one, as `runner.Runner` gives them."""
         self.model: Final = model
@@ -37,6 +43,7 @@ class Response:
         self.prompt: Final = prompt
         """How many of them are the prompt's."""
         self.records: Final = records
+        self.rules: Final = rules
         self._levels: Final[dict[int, tuple[list[list[Digest]], list[list[Digest]]]]] = {}
 
     def chunk(self, position: int, index: int) -> bytes:

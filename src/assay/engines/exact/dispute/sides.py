@@ -54,7 +54,7 @@ class _Holder:
     def expanded(self, target: Target) -> tuple[Plan, list[bytes], list[list[Digest]]]:
         """The cells that lead to a target, and all levels of the tree over them."""
         if target not in self._cells:
-            plan = Plan(self.own.shape, target)
+            plan = Plan(self.own.shape, target, self.own.rules)
             cells = self.cells(plan)
             self._cells[target] = plan, cells, trees.levels_of([cell_digest(cell) for cell in cells])
         return self._cells[target]
@@ -142,7 +142,7 @@ def find_fault(own: Response, leaves: Sequence[Digest]) -> Challenge | None:
 
 def drawn(own: Response, position: int) -> int:
     """The token that is to be drawn behind a pass."""
-    plan = Plan(own.shape, TokenTarget(position))
+    plan = Plan(own.shape, TokenTarget(position), own.rules)
     return plan.sections[-1].decode(expand(plan, own)[-1])[0]
 
 
