@@ -5,19 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
-from assay.engines.exact.dispute.commitment import CHUNK, Evidence, chunk_count
-from assay.engines.exact.dispute.parameters import Catalogue
 from typing_extensions import override
 
-from assay.engines.exact.dispute import trees
+from assay.core.request import SamplerSettings
+from assay.engines.exact.dispute import sampling, trees
+from assay.engines.exact.dispute.catalogue import Catalogue, Table, Weights
+from assay.engines.exact.dispute.draws import hash32
+from assay.engines.exact.dispute.evidence import Evidence
 from assay.engines.exact.dispute.game import most_exchanges
-from assay.engines.exact.dispute.plan import FractionTarget, Kind, Plan, RowTarget, Section, Target, TokenTarget
-from assay.engines.exact.dispute.reading import Reader, Weights
-from assay.engines.exact.dispute.shape import LayerShape, MatrixShape, Shape
+from assay.engines.exact.dispute.plan import GROUP, Kind, NumberTarget, Plan, Rules, Section, Target, TokenTarget
+from assay.engines.exact.dispute.reading import Reader
+from assay.engines.exact.dispute.shape import ENDS, VECTORS, LayerShape, MatrixShape, Shape, Vector
 from assay.engines.exact.dispute.steps import step
+from assay.engines.exact.parameters import SEGMENT
+from assay.engines.exact.record import CHUNK, CHUNK_BYTES
 
 
 class Counted(int):
@@ -46,7 +51,7 @@ def _counting(name: str) -> Callable[..., Any]:
 
 
 _BOTH = ("add", "sub", "rshift", "lshift")
-for _name in (*_BOTH, *(f"r{name}" for name in _BOTH), "and", "mod", "floordiv", "neg", "abs", "lt", "gt"):
+for _name in (*_BOTH, *(f"r{name}" for name in _BOTH), "and", "or", "xor", "mod", "floordiv", "neg", "abs", "lt", "gt"):
     setattr(Counted, f"__{_name}__", _counting(f"__{_name}__"))
 
 
@@ -73,9 +78,9 @@ def longest_path(leaves: int, count: int) -> int:
 class Meter(Reader):
     """Reads ones, and counts what an opening has at most, wherever in the trees its leaves stand."""
 
-    def __init__(self, plan: Plan, catalogue: Catalogue, evidence: Evidence, width: int) -> None:
+    def __init__(self, plan: Plan, catalogue: Catalogue, evidence: Evidence) -> None:
         super().__init__(plan, catalogue, [0] * (evidence.passes + 1))
-        self._evidence, self._position, self._width = evidence, evidence.passes - 1, width
+        self._path = max(evidence.path_length(at) for at in {0, evidence.prompt - 1, evidence.passes - 1})
         self.size = 0
 
     @override
@@ -85,64 +90,75 @@ class Meter(Reader):
         return [(Counted(1),) * size for size in sizes]
 
     @override
-    def accumulators(self, start: int, stop: int, *, position: int | None = None, head: bool = False) -> list[int]:
-        first, last = start // CHUNK, (stop - 1) // CHUNK
-        count, shape = last - first + 1, self.plan.shape
-        size = count * (1 + CHUNK * self._width) + 32
-        self._count(chunk_count(shape.head.rows if head else shape.body), first, count, size)
-        if position is not None and position != self._position:
-            self.size += 32 * self._evidence.path_length(position)
+    def numbers(self, layer: int, name: Vector, start: int, stop: int, position: int | None = None) -> list[int]:
+        layout = self.plan.shape.layout
+        kept = name in ("keys", "values")
+        chunks = layout.kept_chunks if kept else layout.chunks - layout.kept_chunks
+        count = min(chunks, (stop - start + CHUNK - 2) // CHUNK + 1)  # wherever it begins
+        self._count(chunks, 0, count, count * CHUNK_BYTES)
+        if position is not None and position != self.plan.target.position:
+            self.size += 32 + 32 * self._path
         return [Counted(1)] * (stop - start)
 
     @override
-    def fractions(self, position: int) -> tuple[int, ...]:
-        layers = len(self.plan.shape.layers)
-        self._count(self._position, position, 1, 2 * layers)
-        return (Counted(1),) * layers
+    def weights(self, table: Table, row: int, group: int, matrix: MatrixShape) -> Weights:
+        leaves = self._parameters(table, group * (GROUP // SEGMENT), GROUP // SEGMENT)
+        ones = (Counted(1),) * (leaves * SEGMENT // matrix.block)
+        return Weights((Counted(1),) * (leaves * SEGMENT), ones, ones, matrix.block)
 
     @override
-    def weights(self, table: tuple[int, str], row: int, part: int, matrix: MatrixShape) -> Weights:
-        index, length = self._catalogue.leaf(table, row, part)
-        self._count(self._catalogue.count, index, 1, length)
-        size = min(1024, matrix.columns - 1024 * part)
-        ones = (Counted(1),) * (size // matrix.block)
-        return Weights((Counted(1),) * size, ones, ones, matrix.block)
+    def vector(self, table: Table, start: int, stop: int) -> list[int]:
+        first = start // SEGMENT
+        self._parameters(table, first, (stop - 1) // SEGMENT - first + 1)
+        return [Counted(1)] * (stop - start)
 
-    @override
-    def numbers(self, table: tuple[int, str], row: int, part: int, width: int) -> Sequence[int]:
-        index, length = self._catalogue.leaf(table, row, part)
-        self._count(self._catalogue.count, index, 1, length)
-        return (Counted(1),) * (length // width)
+    def _parameters(self, table: Table, part: int, count: int) -> int:
+        placed = self.catalogue.tables[table]
+        count = min(count, placed.parts - part)
+        self._count(self.catalogue.count, placed.start + part, count, count * placed.size)
+        return count
 
     def _count(self, leaves: int, start: int, count: int, content: int) -> None:
         assert 0 <= start < start + count <= leaves
         self.size += content + 32 * longest_path(leaves, count)
 
-    raw_cells = raw_chunks = raw_fractions = raw_parameter = None  # type: ignore[assignment]
+    raw_cells = raw_chunks = raw_parameters = None  # type: ignore[assignment]
 
 
 Meter.__abstractmethods__ = frozenset()
 
+SETTINGS = SamplerSettings(temperature=700_000, top_k=40, top_p=900_000, min_p=50_000)
 
-def costs(shape: Shape, prompt: int, output: int, *, width: int = 8) -> dict[Kind, Cost]:
-    """Of each kind, the most over samples of its cells. `width`: bytes of an accumulator."""
-    evidence = Evidence(bytes(32), bytes(32), prompt, output)
-    catalogue, position = Catalogue(shape), evidence.passes - 1
+
+def aims(shape: Shape, prompt: int, output: int) -> list[Plan]:
+    """Plans that together have steps of every kind, the costly ones among them."""
+    position, last = prompt + output - 2, len(shape.layers) - 1
+    rules = Rules(SETTINGS, bytes(32), prompt)
+    ends: list[tuple[int, Vector]] = [(last, name) for name in VECTORS[:-1]]
+    ends.append((ENDS, "head input"))
+    found: list[Target] = [NumberTarget(position, shape.vector(*end)[0]) for end in ends]
+    return [Plan(shape, target, rules) for target in (*found, TokenTarget(position))]
+
+
+def _counted_hash(key: int, token: int) -> int:
+    return hash32(Counted(key), Counted(token))
+
+
+def costs(shape: Shape, prompt: int, output: int) -> dict[Kind, Cost]:
+    """Of each kind, the most over samples of its cells."""
+    evidence, catalogue = Evidence(bytes(32), bytes(32), prompt, output), Catalogue(shape)
     last = len(shape.layers) - 1
-    start = shape.offset(last, "down")
-    aims: list[Target] = [RowTarget(position, False, start), RowTarget(position, True, shape.head.rows // 2)]
-    aims += [FractionTarget(position - 1, last), TokenTarget(position, shape.head.rows // 3)]
     found: dict[Kind, Cost] = {}
-    for target in aims:
-        plan = Plan(shape, target)
+    for plan in aims(shape, prompt, output):
         for section in plan.sections:
-            if section.layer not in (0, last, -1):
+            if section.layer not in (0, last, ENDS):
                 continue
             size = section.stop - section.start
             for i in {*range(min(size, 18)), *range(0, size, max(1, size // 7)), *range(max(0, size - 17), size)}:
                 Counted.products = Counted.operations = 0
-                meter = Meter(plan, catalogue, evidence, width)
-                step(meter, section.start + i)
+                meter = Meter(plan, catalogue, evidence)
+                with patch.object(sampling, "hash32", _counted_hash):
+                    step(meter, section.start + i)
                 cost = Cost(Counted.products, Counted.operations, meter.size + section.numbers(i) * section.width)
                 found[section.kind] = cost.most(found.get(section.kind, Cost()))
     return found
@@ -163,7 +179,7 @@ def shape_of(
     )
     table = MatrixShape(vocabulary, width, 32, 24, False)
     gate = more.get("gate", "silu")
-    return Shape(table, (layer,) * layers, 10, table, heads, kv_heads, head_width, 42950, 10**6, True, gate, 0)
+    return Shape(table, (layer,) * layers, 10, table, heads, kv_heads, head_width, 42950, 10**6, True, gate, 0, True)
 
 
 SMOLLM2 = shape_of(576, 30, 9, 3, 64, 1536, 49152)
@@ -173,8 +189,8 @@ GEMMA3_12B = shape_of(3840, 48, 16, 8, 256, 15360, 262144, head_norms=True, afte
 
 
 def largest(shape: Shape, prompt: int, output: int) -> int:
-    """Cells of the last token's pass."""
-    return Plan(shape, RowTarget(prompt + output - 2, True, 0)).count
+    """Cells of the largest dispute over the last token's pass."""
+    return max(plan.count for plan in aims(shape, prompt, output))
 
 
 SHAPES = {
@@ -189,10 +205,10 @@ SHAPES = {
 def sizes_row(name: str) -> list[str]:
     """A row of the documentation's table of models."""
     shape, prompt, output = SHAPES[name]
-    cells, chunks = largest(shape, prompt, output), chunk_count(shape.body)
-    exchanges = most_exchanges(max(chunks, prompt + output - 2), cells)
+    cells, layout = largest(shape, prompt, output), shape.layout
+    exchanges = most_exchanges(max(layout.kept_chunks, layout.chunks - layout.kept_chunks), cells)
     size = max(cost.size for cost in costs(shape, prompt, output).values())
-    return [name, str(prompt + output), f"{cells:,}", str(chunks), str(exchanges), f"{size:,}"]
+    return [name, str(prompt + output), f"{cells:,}", str(layout.chunks), str(exchanges), f"{size:,}"]
 
 
 def costs_rows() -> list[list[str]]:

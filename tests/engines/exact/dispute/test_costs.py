@@ -26,7 +26,7 @@ from assay.engines.exact.dispute.steps import STEPS
 PAGE = (Path(__file__).parents[4] / "docs" / "dispute.md").read_text(encoding="utf-8")
 WIDEST = {
     f"{width} {head_width}": shape_of(
-        width, 2, 16, 8, head_width, 32768, 262144, head_norms=True, after=True, biases=True, gate="gelu"
+        width, 64, 16, 8, head_width, 32768, 262144, head_norms=True, after=True, biases=True, gate="gelu"
     )
     for width, head_width in product((8192,), (256, 512))
 }
@@ -50,9 +50,9 @@ def test_longest_path(leaves: int, count: int, data: st.DataObject) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", WIDEST.values(), ids=list(WIDEST))
 def test_the_widest_models(shape: Shape) -> None:
-    """Every kind of step is within the bounds, for 2^22 cells."""
+    """Every kind of step is within the bounds, for 2^24 cells."""
     found = costs(shape, 120_000, 1000)
-    assert largest(shape, 120_000, 1000) > 1 << 22
+    assert largest(shape, 120_000, 1000) > 1 << 24
     assert set(found) == set(STEPS)
     for kind, cost in found.items():
         assert cost.size <= MOST_BYTES, kind

@@ -28,6 +28,16 @@ MIX: Final = 8
 """Fraction bits that the mean of values has over the values'."""
 
 
+def biased(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
+    """A head's accumulators with the bias added: `reference.multiply`."""
+    name, wide = section.use, reader.plan.shape.head_width
+    assert name in ("query", "key", "value")
+    head, shift = section.first + i, RESIDUAL - fraction_of(reader, section.layer, name)
+    y = product(reader, section.layer, name, i * wide, (i + 1) * wide)
+    bias = reader.vector((section.layer, f"{name}_bias"), head * wide, (head + 1) * wide)
+    return tuple(clip(x + round_shift(b, shift), SATURATED) for x, b in zip(y, bias, strict=True))
+
+
 def query(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     """Head `i` as activations: their fraction bits, then the numbers."""
     return _head(reader, section.layer, "query", i, 0)
@@ -157,12 +167,11 @@ def _head(reader: Reader, layer: int, name: Literal["query", "key", "value"], he
     """One head of a product whose cells begin with head `first`: `reference.attention_block`."""
     shape = reader.plan.shape
     wide, parts = shape.head_width, shape.layers[layer]
-    start = (head - first) * wide
     fraction = fraction_of(reader, layer, name)
-    y = product(reader, layer, name, start, start + wide)
-    if parts.biases[("query", "key", "value").index(name)]:
-        bias = reader.vector((layer, f"{name}_bias"), head * wide, (head + 1) * wide)
-        y = [clip(x + round_shift(b, RESIDUAL - fraction), SATURATED) for x, b in zip(y, bias, strict=True)]
+    if parts.biased(name):
+        y: Sequence[int] = reader.cells(reader.plan.section("biased", layer, name), head - first)[0]
+    else:
+        y = product(reader, layer, name, (head - first) * wide, (head - first + 1) * wide)
     if name != "value":
         gain = parts.norm("query_norm" if name == "query" else "key_norm")
         if gain is not None:
@@ -201,6 +210,7 @@ def _lows(reader: Reader, layer: int, head: int, count: int) -> list[int]:
 
 
 STEPS: Final[dict[Kind, Callable[[Reader, Section, int], tuple[int, ...]]]] = {
+    "biased": biased,
     "query": query,
     "kept": kept,
     "key": key,

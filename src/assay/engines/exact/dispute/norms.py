@@ -14,7 +14,7 @@ from assay.engines.exact.dispute.integers import (
     norm_shift,
     round_shift,
 )
-from assay.engines.exact.dispute.plan import GROUP, SPAN, Kind, Plan, Section, input_of
+from assay.engines.exact.dispute.plan import FEW, GROUP, SPAN, Kind, Plan, Section, input_of
 from assay.engines.exact.dispute.reading import Reader
 from assay.engines.exact.dispute.shape import ENDS, Product
 from assay.engines.exact.reference import RESIDUAL
@@ -69,10 +69,10 @@ def inverse(reader: Reader, section: Section, _: int) -> tuple[int, ...]:
 
 
 def top(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
-    """The largest magnitude of a shifted number times its weight, so far."""
+    """The largest magnitude of a shifted number times its weight, up to FEW numbers further than the last cell."""
     _, second, _, _ = reader.cell(reader.plan.section("inverse", section.layer, section.use))
-    numbers = _source(reader, section, i)
-    weight = reader.vector((section.layer, section.use), i * GROUP, i * GROUP + len(numbers))
+    numbers = _stream_numbers(reader, section, i, FEW)
+    weight = reader.vector((section.layer, section.use), i * FEW, i * FEW + len(numbers))
     products = (round_shift(n, second) * w for n, w in zip(numbers, weight, strict=True))
     return (max(before(reader, section, i), highest(products)),)
 
@@ -99,9 +99,14 @@ def _source(reader: Reader, section: Section, i: int) -> list[int]:
     if section.use in ("attention_after", "feed_after"):
         stop = min((i + 1) * GROUP, reader.plan.shape.width)
         return product(reader, section.layer, _product(section), i * GROUP, stop)
+    return _stream_numbers(reader, section, i, GROUP)
+
+
+def _stream_numbers(reader: Reader, section: Section, i: int, size: int) -> list[int]:
+    """So many numbers of the residual stream."""
     stream = _stream(reader.plan, section)
-    first = i * GROUP // SPAN
-    cells = reader.cells(stream, first, min(GROUP // SPAN, stream.row - first))
+    first = i * size // SPAN
+    cells = reader.cells(stream, first, min(size // SPAN, stream.row - first))
     return [n for cell in cells for n in cell]
 
 

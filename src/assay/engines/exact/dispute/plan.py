@@ -24,6 +24,8 @@ GROUP: Final = 1024
 """Numbers of a vector that one step looks through, or multiplies: a row of weights is cut into runs of so many."""
 LEAVES: Final = GROUP // SEGMENT
 """Leaves of parameters that those are."""
+FEW: Final = GROUP // 2
+"""Numbers that one step looks through where it reads something else for each of them."""
 MOST_KEYS: Final = 32
 """Positions that one step of attention looks at, at most, and as many as make BLOCK products."""
 BLOCK: Final = 2048
@@ -31,10 +33,10 @@ BEST: Final = 8
 """Cells of scores that one step looks through."""
 
 Kind: TypeAlias = Literal[
-    "embedded", "product", "peak", "square", "inverse", "top", "scale", "normed", "added", "query", "key", "value",
-    "score", "best", "weight", "low", "mix", "quotient", "join_low", "join_peak", "join_scale", "joined", "gated",
-    "gated_peak", "gated_scale", "activated", "kept", "number", "logit", "likeliest", "deficit", "count", "share",
-    "total", "mass", "race",
+    "embedded", "product", "peak", "square", "inverse", "top", "scale", "normed", "added", "biased", "kept", "query",
+    "key", "value", "score", "best", "weight", "low", "mix", "quotient", "join_low", "join_peak", "join_scale",
+    "joined", "gated", "gated_peak", "gated_scale", "activated", "logit", "likeliest", "deficit", "count", "share",
+    "total", "mass", "race", "number",
 ]  # fmt: skip
 """What a cell is; `steps.py` says how each is computed."""
 Use: TypeAlias = Literal["", "norm", "head", Norm, Product]
@@ -99,7 +101,7 @@ class Section:
     width: int
     """Bytes of a number."""
     first: int = 0
-    """Of a product: the row of the matrix with which its cells begin; of `kept`, the head."""
+    """Of a product: the row of the matrix with which its cells begin; of `biased` and `kept`, the head."""
 
     @property
     def row(self) -> int:
@@ -245,7 +247,7 @@ class Plan:
         yield _Row("square", layer, use, 1, groups, 1, 0, 8)
         yield _Row("inverse", layer, use, 1, 4, 4, 0, 8)
         if use not in ("attention_after", "feed_after"):
-            yield _Row("top", layer, use, 1, groups, 1, 0, 8)
+            yield _Row("top", layer, use, 1, -(-self.shape.width // FEW), 1, 0, 8)
             yield _Row("scale", layer, use, 1, 2, 2, 0, 8)
             yield _Row("normed", layer, use, 1, self.shape.width, SPAN, 0, 2)
 
@@ -254,6 +256,8 @@ class Plan:
         wide, heads = self.shape.head_width, self.shape.kv_heads
         head = at // wide if at < heads * wide else at - heads * wide
         yield self._product(layer, product, head * wide, wide)
+        if self.shape.layers[layer].biased(product):
+            yield _Row("biased", layer, product, 1, wide, wide, 0, 8, head)
         yield _Row("kept", layer, product, 1, wide, wide, 1, 2, head)
 
     def _attention(self, layer: int) -> Iterator[_Row]:
@@ -261,6 +265,8 @@ class Plan:
         _, seen = self.seen(layer)
         blocks = -(-seen // keys)
         yield self._product(layer, "query")
+        if shape.layers[layer].biased("query"):
+            yield _Row("biased", layer, "query", shape.heads, wide, wide, 0, 8)
         yield _Row("query", layer, "", shape.heads, wide, wide, 1, 2)
         yield _Row("key", layer, "", shape.kv_heads * seen, wide, wide, 1, 2)
         yield _Row("value", layer, "", shape.kv_heads * seen, wide, wide, 1, 2)
@@ -297,7 +303,7 @@ class Plan:
             if self.filters.top_p:
                 yield _Row("share", ENDS, "", 1, vocabulary, SEGMENT, 0, 8)
                 yield _Row("total", ENDS, "", 1, groups, 1, 0, 8)
-                yield _Row("mass", ENDS, "", self.key_bits, 2 * groups, 2, 0, 8)
+                yield _Row("mass", ENDS, "", self.key_bits, 2 * -(-vocabulary // FEW), 2, 0, 8)
             yield _Row("race", ENDS, "", 1, 2 * -(-vocabulary // SEGMENT), 2, 0, 8)
         yield _Row("number", ENDS, "", 1, 1, 1, 0, 4)
 

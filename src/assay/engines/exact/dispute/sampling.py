@@ -1,8 +1,8 @@
 """The steps of the sampler: from the head's accumulators to the token that is drawn, see `exact/sampling.py`.
 
 Candidates are ordered by their *key*, which is larger for a larger logit and, among equals, for a lower token. So what
-a filter keeps are the keys from a *floor* on. Floors are found bit by bit: how many tokens (`top_k`), or how much weight
-(`top_p`), have keys from there on is counted with the next bit set, and the bit stays if that is enough.
+a filter keeps are the keys from a *floor* on. Floors are found bit by bit: how many tokens (`top_k`), or how much
+weight (`top_p`), have keys from there on is counted with the next bit set, and the bit stays if that is enough.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from assay.core.sampler import position_key
 from assay.engines.exact.dispute import norms
 from assay.engines.exact.dispute.draws import hash32, noise, weight
 from assay.engines.exact.dispute.integers import MOST, clip, round_shift
-from assay.engines.exact.dispute.plan import GROUP, Kind, Plan, Section
+from assay.engines.exact.dispute.plan import FEW, GROUP, Kind, Plan, Section
 from assay.engines.exact.dispute.reading import Reader
 from assay.engines.exact.dispute.shape import ENDS
 from assay.engines.exact.parameters import SEGMENT
@@ -84,11 +84,12 @@ def total(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
 
 
 def mass(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
-    """A key, and the weight of the tokens up to GROUP (k + 1) that have that one or a larger."""
+    """A key, and the weight of the tokens up to FEW (k + 1) that have that one or a larger."""
     group = i % section.row
     floor, before = _tried(reader, section, i, _needed(reader))
-    keys = _keys(reader.plan, _group(reader, "logit", group), group * GROUP)
-    return floor, before + sum(x for key, x in zip(keys, _group(reader, "share", group), strict=True) if key >= floor)
+    keys = _keys(reader.plan, _group(reader, "logit", group, FEW), group * FEW)
+    shares = _group(reader, "share", group, FEW)
+    return floor, before + sum(x for key, x in zip(keys, shares, strict=True) if key >= floor)
 
 
 def race(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
@@ -126,9 +127,9 @@ def _last(reader: Reader, kind: Kind) -> tuple[int, ...]:
     return reader.cells(section, section.stop - section.start - 1)[0]
 
 
-def _group(reader: Reader, kind: Kind, group: int) -> list[int]:
-    """GROUP numbers of cells of SEGMENT."""
-    section, size = reader.plan.section(kind, ENDS), GROUP // SEGMENT
+def _group(reader: Reader, kind: Kind, group: int, tokens: int = GROUP) -> list[int]:
+    """So many numbers of cells of SEGMENT."""
+    section, size = reader.plan.section(kind, ENDS), tokens // SEGMENT
     cells = reader.cells(section, group * size, min(size, section.row - group * size))
     return [number for cell in cells for number in cell]
 

@@ -77,6 +77,10 @@ class LayerShape:
         """One of the matrices."""
         return self.products[PRODUCTS.index(name)]
 
+    def biased(self, name: Product) -> bool:
+        """Whether a product has a bias."""
+        return name in ("query", "key", "value") and self.biases[PRODUCTS.index(name)]
+
     def norm(self, name: str) -> int | None:
         """The fraction bits of one of NORMS, if the layer has it."""
         return next(bits for norm, bits in zip(NORMS, self.norms, strict=True) if norm == name)
