@@ -11,33 +11,21 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from benchmarks._dispute import Watched, bent, guide
 from gguf import GGMLQuantizationType as Kind
 from tests.engines.exact.models import write_model
 
 from assay.core.request import SamplerSettings
 from assay.engines.exact.convert import convert
-from assay.engines.exact.dispute import trees
 from assay.engines.exact.dispute.game import Terms, dispute
-from assay.engines.exact.dispute.moves import (
-    Branch,
-    Challenge,
-    Outcome,
-    Timeout,
-    Turn,
-    WantBranch,
-    WantChallenge,
-    WantEntry,
-    WantNames,
-    encode_indices,
-)
-from assay.engines.exact.dispute.plan import GREEDY, NumberTarget, Plan, Rules, Target
+from assay.engines.exact.dispute.moves import Outcome
+from assay.engines.exact.dispute.plan import GREEDY, Plan, Rules
 from assay.engines.exact.dispute.response import OwnReader, Response
 from assay.engines.exact.dispute.shape import Shape
 from assay.engines.exact.dispute.sides import Player, Prover, play
 from assay.engines.exact.dispute.steps import step
 from assay.engines.exact.parameters import Parameters
 from assay.engines.exact.program import program_of
-from assay.engines.exact.record import CHUNK
 from assay.engines.exact.reference import Model
 from assay.engines.exact.runner import Runner
 from assay.engines.exact.sampling import draw
@@ -59,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 SETTINGS = SamplerSettings(temperature=2_000_000, top_k=600, top_p=900_000, min_p=20_000)
 """Of "drawn", which has a large vocabulary, too."""
 NONCE = bytes(range(32))
+__all__ = ["bent", "guide"]
 
 
 class Answer:
@@ -161,76 +150,6 @@ class LyingProver(Prover):
 
     def cells(self, plan: Plan) -> list[bytes]:
         return rerun(plan, self.own, self._change(plan), onwards=self._onwards)
-
-
-def bent(plan: Plan, index: int, cell: bytes, dice: Random) -> bytes:
-    """A cell with one of its numbers changed by a little or a lot."""
-    section, _ = plan.at(index)
-    numbers = list(section.decode(cell))
-    at, most = dice.randrange(len(numbers)), (1 << (8 * section.width - 1)) - 1
-    new = numbers[at] + dice.choice([-1, 1, dice.randrange(-1000, 1000) or 5])
-    numbers[at] = new if abs(new) <= most and new != numbers[at] else numbers[at] ^ 1
-    return section.encode(numbers)
-
-
-class Guide:
-    """A challenger that leads to a number and a cell of its choice, whatever is shown."""
-
-    def __init__(self, challenge: Challenge, branch: Branch | None, entry: int, leaves: dict[str, int | None]) -> None:
-        self._challenge, self._branch, self._entry, self._leaves = challenge, branch, entry, leaves
-
-    def move(self, turn: Turn) -> bytes:
-        match turn:
-            case WantChallenge():
-                return self._challenge.encode()
-            case WantBranch():
-                assert self._branch
-                return self._branch.encode()
-            case WantEntry():
-                return encode_indices(self._entry)
-            case WantNames(_, _, shown):
-                names: list[int] = []
-                for tree, level, start, nodes in shown:
-                    leaf, last = self._leaves[tree], start + len(nodes) - 1
-                    names.append(last if leaf is None else min(max(start, leaf // 16**level), last))
-                return encode_indices(*names)
-            case _:
-                raise AssertionError(turn)
-
-
-def guide(shape: Shape, target: Target, cell: int | None, *, both: int | None = None) -> Guide:
-    """One that leads to a cell of a target (None: the last one). `both`: a chunk of the record's other part, beside."""
-    if not isinstance(target, NumberTarget):
-        return Guide(Challenge(target.position, token=True), None, 0, {"cells": cell})
-    layout = shape.layout
-    sizes = {"kept": layout.kept_chunks, "inputs": layout.chunks - layout.kept_chunks}
-    leaf = target.index // CHUNK
-    tree, other = ("kept", "inputs") if leaf < layout.kept_chunks else ("inputs", "kept")
-    leaf -= 0 if tree == "kept" else layout.kept_chunks
-    leaves: dict[str, int | None] = {"cells": cell, tree: leaf}
-    if both is not None:
-        leaves[other] = both % sizes[other]
-    nodes: dict[str, int | None] = {"kept": None, "inputs": None}
-    for name, size in sizes.items():
-        chosen = leaves.get(name)
-        if chosen is not None:
-            nodes[name] = chosen // 16 ** trees.first_level(size)
-    branch = Branch(nodes["kept"], nodes["inputs"])
-    return Guide(Challenge(target.position), branch, target.index, leaves)
-
-
-class Watched:
-    """A player whose moves are measured."""
-
-    def __init__(self, player: Player) -> None:
-        self._player = player
-        self.most = 0
-
-    def move(self, turn: Turn) -> bytes | Timeout:
-        move = self._player.move(turn)
-        if isinstance(move, bytes):
-            self.most = max(self.most, len(move))
-        return move
 
 
 def settle(terms: Terms, prover: Player, challenger: Player) -> Outcome:
