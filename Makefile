@@ -21,7 +21,7 @@ help:  ## list the targets
 setup: $(STAMPS)/project  ## virtual environment, pinned dependencies, the model (digest-checked, cached outside this tree)
 	@$(BIN)/assay models pull $(MODEL)
 
-demo: setup  ## a small network on loopback answers questions; one provider cheats and is caught
+demo: setup  ## a small network on loopback answers questions; two providers cheat and are caught
 	@$(BIN)/assay demo
 
 test: setup $(STAMPS)/dev  ## the tests, without the slow ones

@@ -78,7 +78,9 @@ def _pinned(say: Say, check: Check, shop: Workshop) -> Iterator[Figure]:
     alarms = sum(not verdict.holds for verdict in verdicts)
     yield Figure("pinned.false_alarms", alarms, "answers", 0, alarms == 0, len(verdicts))
     for name, cheat in CHEATS.items():
-        if cheat.caught_by != "check":  # not for a check of the receipt alone to find, see apps/cheats/catalogue.py
+        if (
+            cheat.caught_by != "check" or shop.kind not in cheat.engines
+        ):  # not for a check of the receipt alone to find, see apps/cheats/catalogue.py
             continue
         runs = PINNED_RUNS * (2 if name in SAMPLERS else 1)
         # Every cheat gets something to lie about: sampler cheats need a temperature, a replay the same question twice.

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.tiny import PROFILE, TinyEngine, TinyModel, TinyReplayer, tiny_key, tiny_request
+from tests.tiny import PROFILE, TinyEngine, TinyModel, TinyReplayer, profile_at, tiny_key, tiny_request
 
 from assay.apps.auditing import StoreDesk
 from assay.apps.serving import LocalAnswer, LocalAnswers
@@ -88,7 +88,7 @@ async def read(answer: Answer, into: list[int]) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 async def test_an_answer_comes_with_a_receipt_that_is_kept(world: World, level: Level) -> None:
     """At every level: tokens stream, the receipt covers just them, names price and provider, and is stored."""
-    world.provider(1, TinyEngine())
+    world.provider(1, TinyEngine(levels=(level,), profile=profile_at(level)))
     request = tiny_request(level=level)
     market = world.market()
     answer = await market.answer(request, wish(request))

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
 import numpy as np
+from typing_extensions import override
 
 from assay.core.bundle import Bundle
-from assay.core.completion import Completion, Prompt, Step
-from assay.core.errors import Busy, EngineError, InvalidRequest
+from assay.core.completion import Completion, Prompt, Step, TopLogprobs
+from assay.core.errors import AuditMismatch, Busy, EngineError, InvalidRequest, ReplayMismatch, TraceMismatch
+from assay.core.evidence import evidence_root, logits_leaf
 from assay.core.hashing import Digest
 from assay.core.keys import Key
 from assay.core.ports import Constraint
 from assay.core.profile import Profile
 from assay.core.receipt import attest
-from assay.core.request import LEVELS, Level, Message, Request, SamplerSettings
-from assay.engines.answering import Answering
+from assay.core.request import Level, Message, Request, SamplerSettings
+from assay.core.sampler import draw
+from assay.engines.answering import Answering, Picked
 
 EOG: Final = 256
 """Ends generation."""
@@ -36,6 +39,8 @@ N_VOCAB: Final = 262
 REACH: Final = 4
 """How many tokens decide the next one."""
 MODEL: Final = "tiny"
+LEVELS: Final[tuple[Level, ...]] = ("signed", "statistical", "pinned")
+"""What it can honour."""
 PROFILE: Final = Profile(
     engine="tiny",
     build="1",
@@ -50,6 +55,14 @@ PROFILE: Final = Profile(
     template="tiny/1",
     grammar="none",
 )
+
+EXACT_PROFILE: Final = replace(PROFILE, regime="exact/1", sampler="gumbel/2", build="00" * 32)
+"""What its receipts at level `exact` name: it plays that level by its pinned numbers."""
+
+
+def profile_at(level: Level) -> Profile:
+    """The profile of its receipts at a level."""
+    return EXACT_PROFILE if level == "exact" else PROFILE
 
 
 @dataclass(frozen=True)
@@ -132,6 +145,15 @@ class TinyModel:
         return row
 
 
+class TinyAnswering(Answering):
+    """Commits to logits at level `exact` too."""
+
+    @override
+    def observe(self, row: np.ndarray, picked: Picked) -> tuple[bytes, TopLogprobs | None]:
+        leaf, top = super().observe(row, picked)
+        return (logits_leaf(row) if self.request.level == "exact" else leaf), top
+
+
 class TinyEngine:
     """Implements `Engine`. `delay` seconds pass before every token; at step `breaks_at` the engine fails."""
 
@@ -166,7 +188,7 @@ class TinyEngine:
         """Token by token; see `Engine.generate`."""
         if self.active >= self.parallel:
             raise Busy("the tiny engine is full")
-        answering = Answering(request, prompt, self.reader, context=self.profile.context, logprobs=top_logprobs)
+        answering = TinyAnswering(request, prompt, self.reader, context=self.profile.context, logprobs=top_logprobs)
         self.active += 1
         try:
             while True:
@@ -198,6 +220,41 @@ class TinyReplayer:
         for position in range(first, len(tokens)):
             row = self.numbers.logits(tokens[:position])
             yield row + self._random.normal(0, self._noise, N_VOCAB).astype(np.float32) if self._noise else row
+
+
+class TinyAuditor:
+    """Implements `Auditor`; a trace is `TRACE` and the positions that it has, or is of another answer."""
+
+    TRACE: Final = b"trace"
+
+    def __init__(self, seed: int = 0, *, profile: Profile = EXACT_PROFILE) -> None:
+        self.numbers: Final = TinyModel(seed)
+        self.model_digest: Final = self.numbers.digest
+        self.profile: Final = profile
+        self.reader: Final = TinyReader()
+
+    def audit(
+        self,
+        bundle: Bundle,
+        prompt: Prompt,
+        trace: Iterable[bytes] | None = None,
+        *,
+        positions: Collection[int] | None = None,
+        whole: bool = False,
+    ) -> int:
+        """See `Auditor.audit`."""
+        if trace is not None and b"".join(trace) != self.TRACE:
+            raise TraceMismatch("the trace is of another response or model")
+        request, tokens, first = bundle.request, (*prompt.tokens, *bundle.tokens), len(prompt.tokens)
+        rows = [self.numbers.logits(tokens[:place]) for place in range(first, len(tokens))]
+        for step, row in enumerate(rows):
+            if draw(row, request.sampler, request.seed, step) != bundle.tokens[step]:
+                raise ReplayMismatch(f"token {step} is another", step=step)
+        if evidence_root(list(map(logits_leaf, rows)), request.nonce) != bundle.receipt.evidence:
+            if trace is not None:
+                raise AuditMismatch("the up product is wrong", position=first, layer=3, operation="up")
+            raise ReplayMismatch("the accumulators are not those that the receipt commits to")
+        return len(tokens) - 1 if positions is None else len(positions)
 
 
 def tiny_request(
@@ -232,7 +289,7 @@ def tiny_completion(request: Request, seed: int = 0) -> Completion:
     """What TinyEngine(seed) answers."""
     numbers, reader = TinyModel(seed), TinyReader()
     prompt = reader.render(request)
-    answering = Answering(request, prompt, reader, context=PROFILE.context)
+    answering = TinyAnswering(request, prompt, reader, context=PROFILE.context)
     steps: list[Step] = []
     while not steps or steps[-1].stop is None:
         steps.append(answering.step(numbers.logits([*prompt.tokens, *answering.tokens])))
@@ -252,14 +309,14 @@ def tiny_bundle(request: Request, key: Key, sequence: int, *, seed: int = 0, amo
         request,
         completion,
         model=TinyModel(seed).digest,
-        profile=PROFILE,
+        profile=profile_at(request.level),
         key=key,
         sequence=sequence,
         issued=1_790_000_001,
         amount=amount,
     )
     opening = b"".join(completion.leaves) if request.level == "statistical" else b""
-    return Bundle(receipt, request, PROFILE, completion.tokens, opening)
+    return Bundle(receipt, request, profile_at(request.level), completion.tokens, opening)
 
 
 def tiny_key(number: int = 1) -> Key:

@@ -202,6 +202,21 @@ def test_the_wrong_model_file(cli: Cli, tmp_path: Path, bundle: Bundle) -> None:
     assert cli("verify", path, "--model", str(tmp_path / "missing.gguf")).code == 2
 
 
+def test_traces_that_make_no_sense(cli: Cli, tmp_path: Path, bundle: Bundle) -> None:
+    """A share needs a trace, a trace belongs to one receipt, and a file must be there."""
+    path = tmp_path / "receipt.json"
+    path.write_bytes(bundle.encode())
+    said = cli("verify", str(path), "--tokens", "0.1", "--json")
+    assert (said.code, "leave --tokens out" in said.err) == (2, True)
+    said = cli("verify", str(path), "--trace", str(tmp_path / "missing"))
+    assert (said.code, "neither a file nor an address" in said.err) == (2, True)
+    said = cli("trace", str(path), "--provider", "http://127.0.0.1:9", "-o", str(tmp_path / "out"))
+    assert (said.code, "has no trace" in said.err) == (2, True)
+    path.write_bytes(bundle.encode() * 2)
+    said = cli("verify", str(path), "--trace", str(path))
+    assert (said.code, "a trace is of one" in said.err) == (2, True)
+
+
 @pytest.fixture(scope="module")
 def real(model_path: Path) -> dict[str, Bundle]:
     """An honest answer of the real model at each level."""

@@ -64,7 +64,7 @@ def test_named_files(tmp_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("port = 1\n", r"unknown setting port"),
         ("[provider]\nport = 70000\n", r"\[provider\] port cannot be '70000'"),
         ('[provider]\nport = "x"\n', r"\[provider\] port cannot be 'x'"),
-        ('[provider]\nlevels = ["exact"]\n', r"\[provider\] levels.0 cannot be 'exact'"),
+        ('[provider]\nlevels = ["sworn"]\n', r"\[provider\] levels.0 cannot be 'sworn'"),
         ("[provider]\nprompt_price_wei = -1\n", r"prompt_price_wei cannot be '-1'"),
         ("[provider]\nprompt_price_wei = 0.5\n", r"prompt_price_wei cannot be '0.5'"),
         ("[validator]\naudit_share = 2\n", r"audit_share cannot be '2'"),
@@ -89,7 +89,7 @@ def test_bad_settings(tmp_home: Path, text: str, message: str) -> None:
     [
         ("ASSAY_PROVIDER_PROT", "1", r"ASSAY_PROVIDER_PROT: unknown setting \[provider\] prot: did you mean port"),
         ("ASSAY_NODE_PORT", "many", r"ASSAY_NODE_PORT: \[node\] port cannot be 'many'"),
-        ("ASSAY_PROVIDER_LEVELS", "signed,exact", r"ASSAY_PROVIDER_LEVELS: \[provider\] levels.1 cannot be 'exact'"),
+        ("ASSAY_PROVIDER_LEVELS", "signed,sworn", r"ASSAY_PROVIDER_LEVELS: \[provider\] levels.1 cannot be 'sworn'"),
     ],
 )
 def test_bad_environment(

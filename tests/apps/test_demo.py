@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -65,11 +65,11 @@ def client() -> Client:
 
 
 def test_the_questions() -> None:
-    """About a dozen short questions in several languages, code among them; two levels and several temperatures."""
+    """About a dozen short questions in several languages, code among them; three levels, several temperatures."""
     questions = load_questions()
     assert 10 <= len(questions) <= 16
     assert {"English", "French", "Arabic", "code"} <= {question.language for question in questions}
-    assert {question.level for question in questions} == {"pinned", "statistical"}
+    assert {question.level for question in questions} == {"pinned", "statistical", "exact"}
     assert len({question.temperature for question in questions}) >= 4
     assert all(48 <= question.max_tokens <= 64 and question.text for question in questions)
 
@@ -127,7 +127,7 @@ def test_the_summary_counts(tmp_path: Path, client: Client) -> None:
         talk.rows.append(
             Row(number, QUESTION, name, outcome=outcome, reason="r" * (outcome == "fails"), path=tmp_path / f"{number}")  # type: ignore[arg-type]
         )
-    result = summary(talk, "lies", 1.25)
+    result = summary(talk, 1.25)
     json.dumps(result)
     assert [result[name] for name in ("requests", "verified", "false_alarms", "inconclusive")] == [5, 2, 1, 1]
     assert result["receipts"] == [str(tmp_path / "1"), str(tmp_path / "3")]
@@ -135,7 +135,7 @@ def test_the_summary_counts(tmp_path: Path, client: Client) -> None:
     assert result["cheats"] == [
         {
             "kind": "other-model",
-            "does": "lies",
+            "does": CHEAT.does,
             "provider": CHEAT.address,
             "name": "mallory",
             "caught": True,
@@ -149,16 +149,16 @@ def test_the_summary_counts(tmp_path: Path, client: Client) -> None:
 
 def test_a_cheat_that_cannot_be_checked_here_is_not_called_caught(tmp_path: Path, client: Client) -> None:
     """Three answers at one level without a verdict either way: the story is that it is asked last, and why."""
-    talk = conversation(tmp_path, client)
-    talk.caught_by = "ranking"
+    cheat = replace(CHEAT, cheat="other-isa")
+    talk = conversation(tmp_path, client, HONEST, cheat)
     for number in (1, 2, 3):
-        assert not talk.demoted()
+        assert not talk.demoted(cheat)
         talk.rows.append(
             Row(number, QUESTION, "mallory", outcome="inconclusive", reason="isa differs", level="pinned", receipt="r")
         )
-    assert talk.demoted()
-    (cheat,) = summary(talk, "lies", 1.0)["cheats"]  # type: ignore[misc]
-    assert (cheat["caught"], cheat["asked_last"], cheat["reason"]) == (False, True, "isa differs")
+    assert talk.demoted(cheat)
+    (told,) = summary(talk, 1.0)["cheats"]  # type: ignore[misc]
+    assert (told["caught"], told["asked_last"], told["reason"]) == (False, True, "isa differs")
 
 
 def test_old_demonstrations_go(tmp_home: Path) -> None:
@@ -186,5 +186,7 @@ def test_the_ways_to_cheat_are_listed(cli: Cli) -> None:
     assert all(cheat.does in cli("demo", "--cheats").out for cheat in CHEATS.values())
     said = cli("demo", "--cheat", "kindness")
     assert (said.code, "--cheats" in said.err) == (2, True)
+    said = cli("demo", "--cheat", "accumulator")
+    assert (said.code, "by another provider" in said.err) == (2, True)
     said = cli("demo", "--cheat", "swap:/nowhere.gguf")
     assert (said.code, "swap:FILE" in said.err) == (2, True)

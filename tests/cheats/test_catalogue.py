@@ -18,13 +18,17 @@ from tests.engines.exact.models import write_model
 from assay.apps.admission import offers_of
 from assay.apps.cheats import CHEATS, Dishonest, Workshop, make_cheat
 from assay.apps.checking import load_calibration
+from assay.apps.exact import open_auditor
 from assay.core.bundle import Bundle
 from assay.core.completion import Step
 from assay.core.errors import BindingMismatch, ConfigError, ProviderFailed
-from assay.core.request import Message, Request, SamplerSettings
+from assay.core.request import Level, Message, Request, SamplerSettings
 from assay.core.verdict import Verdict
+from assay.engines.exact.auditor import ExactAuditor
 from assay.engines.llama_model import LlamaModel
+from assay.engines.llama_reader import LlamaReader
 from assay.engines.llama_replay import LlamaReplayer
+from assay.engines.models import ModelFile
 from assay.journey import check_promise
 from assay.network.wire import decode_event, step_event
 from assay.verify.calibration import Calibration
@@ -47,8 +51,14 @@ PAIRS = ("replayed", "equivocation")
 SINGLE = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
     for name, cheat in CHEATS.items()
-    if cheat.caught_by == "check" and name not in PAIRS
+    if cheat.caught_by == "check" and name not in PAIRS and "llama.cpp" in cheat.engines
 ]
+EXACT = [
+    pytest.param(name, marks=() if name == "accumulator" else pytest.mark.slow)
+    for name, cheat in CHEATS.items()
+    if cheat.caught_by == "check" and name not in PAIRS and "exact" in cheat.engines
+]
+EXACT_NUMBERS = {"products", "sampler"}
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +79,25 @@ def replayer(shop: Workshop) -> Iterator[LlamaReplayer]:
         replayer.close()
 
 
-def ask(provider: Dishonest, *nonces: int, tokens: int = 24) -> list[Bundle]:
+@pytest.fixture(scope="module")
+def exact_shop(shop: Workshop) -> Workshop:
+    """The same on the exact engine."""
+    return replace(shop, kind="exact")
+
+
+@pytest.fixture(scope="module")
+def auditor(shop: Workshop) -> Iterator[ExactAuditor]:
+    """The verifier of level `exact`."""
+    with LlamaModel(shop.path) as model:
+        found = ModelFile(shop.name, shop.path, shop.digest, 0)
+        yield open_auditor(found, LlamaReader(model, limit=256), context=256, threads=1, stopped=lambda: False)
+
+
+def ask(provider: Dishonest, *nonces: int, tokens: int = 24, level: Level = "pinned") -> list[Bundle]:
     """The same question once with each nonce."""
     request = Request(
         "smollm2-135m", "chat", (Message("user", "Tell me what a lighthouse keeper does in a storm."),), "",
-        SamplerSettings(900_000, top_p=600_000), tokens, (), "", "auto", "", "pinned", bytes(32), 1_700_000_000,
+        SamplerSettings(900_000, top_p=600_000), tokens, (), "", "auto", "", level, bytes(32), 1_700_000_000,
     )  # fmt: skip
     asked = iter([replace(request, nonce=bytes([nonce]) * 32) for nonce in nonces])
 
@@ -95,6 +119,13 @@ def failures(bundle: Bundle, replayer: LlamaReplayer) -> set[str]:
     return {finding.check for finding in verdict.findings if finding.outcome == "fails"}
 
 
+def exact_failures(bundle: Bundle, auditor: ExactAuditor) -> set[str]:
+    """The same at level `exact`."""
+    verdict = verify_bundle(bundle, None, calibration=UNCALIBRATED, clock=time.perf_counter, auditor=lambda: auditor)
+    assert verdict.outcome in ("holds", "fails")
+    return {finding.check for finding in verdict.findings if finding.outcome == "fails"}
+
+
 @pytest.mark.model
 def test_an_honest_answer_holds(shop: Workshop, replayer: LlamaReplayer) -> None:
     """Without a cheat nothing fails: what the other tests find is the cheat."""
@@ -111,6 +142,34 @@ def test_a_cheat_is_caught(name: str, shop: Workshop, replayer: LlamaReplayer) -
             found = failures(bundle, replayer)
             assert found
             assert found <= GIVEN_AWAY_BY.get(name, NUMBERS)
+
+
+@pytest.mark.model
+def test_an_honest_exact_answer_holds(exact_shop: Workshop, auditor: ExactAuditor) -> None:
+    """Also on the exact engine what the other tests find is the cheat."""
+    with built(lambda shop: Dishonest(shop.engine()), exact_shop) as provider:
+        for bundle in ask(provider, 1, 2, level="exact"):
+            assert exact_failures(bundle, auditor) == set()
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", EXACT)
+def test_a_cheat_on_the_exact_engine_is_caught(name: str, exact_shop: Workshop, auditor: ExactAuditor) -> None:
+    """At the point where it lies, without tolerance."""
+    with built(CHEATS[name].build, exact_shop) as provider:
+        for bundle in ask(provider, 3, 4, level="exact"):
+            found = exact_failures(bundle, auditor)
+            assert found
+            assert found <= GIVEN_AWAY_BY.get(name, EXACT_NUMBERS)
+
+
+@pytest.mark.model
+def test_cheats_of_another_engine(shop: Workshop, exact_shop: Workshop) -> None:
+    """They are refused with a list of those that there are."""
+    with pytest.raises(ConfigError, match=r"accumulator is no cheat of the engine llama\.cpp"):
+        make_cheat("accumulator", shop)
+    with pytest.raises(ConfigError, match="temperature"):
+        make_cheat("kv-q8_0", exact_shop)
 
 
 @pytest.mark.model

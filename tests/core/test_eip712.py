@@ -79,7 +79,7 @@ def typed(receipt: Receipt) -> dict[str, Any]:
     """The receipt's members under the names and numbers of the struct, spelled out."""
     return {
         "version": 1,
-        "level": {"signed": 0, "statistical": 1, "pinned": 2}[receipt.level],
+        "level": {"signed": 0, "statistical": 1, "pinned": 2, "exact": 3}[receipt.level],
         "stop": {"stop": 0, "length": 1, "cancelled": 2, "failed": 3}[receipt.stop],
         "request": receipt.request,
         "model": receipt.model,

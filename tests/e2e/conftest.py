@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import pytest
-from tests.e2e.kit import TOOLS_MODEL, TOOLS_TEMPLATE, Place, Program, all_running, with_template
+from tests.e2e.kit import MODEL, TOOLS_MODEL, TOOLS_TEMPLATE, Place, Program, all_running, with_template
 
 from assay.apps.checking import open_checker
 from assay.core.bundle import Bundle
@@ -31,10 +32,12 @@ class Network:
     node: Program
     tools_node: Program
     providers: list[Program]
+    exact_nodes: Mapping[str, Program] = field(default_factory=dict)
+    """Nodes of the exact engine by model: see the fixture of that name."""
 
     def programs(self) -> list[Program]:
         """All of them."""
-        return [self.gateway, self.node, self.tools_node, *self.providers]
+        return [self.gateway, self.node, self.tools_node, *self.providers, *self.exact_nodes.values()]
 
     def file(self, model: str) -> Path:
         """The model file that is served under a name."""
@@ -42,6 +45,8 @@ class Network:
 
     def surface(self, name: str, model: str) -> Program:
         """Who answers for a model: the gateway for both, one node for each."""
+        if name == "exact":
+            return self.exact_nodes[model]
         if name == "gateway":
             return self.gateway
         return self.tools_node if model == TOOLS_MODEL else self.node
@@ -68,13 +73,16 @@ def check(
     root = tmp_path_factory.mktemp("checks")
     with ExitStack() as stack:
         checks: dict[Digest, Callable[[Bundle], Verdict]] = {}
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
 
         def checked(bundle: Bundle) -> Verdict:
             for path in (model_path, tools_path):
                 found = resolve(str(path), root)
                 if found.sha256 == bundle.receipt.model and found.sha256 not in checks:
                     checks[found.sha256] = stack.enter_context(open_checker(found))
-            return checks[bundle.receipt.model](bundle)
+            with patch.context() as here:
+                here.setenv("ASSAY_HOME", str(root))  # where converted models go
+                return checks[bundle.receipt.model](bundle)
 
         yield checked
 
@@ -96,3 +104,33 @@ def network(model_path: Path, tools_path: Path, tmp_path_factory: pytest.TempPat
             yield found
             for program in found.programs():
                 assert "Traceback" not in program.log, program.log
+
+
+@pytest.fixture(scope="session")
+def exact_nodes(network: Network) -> Iterator[Mapping[str, Program]]:
+    """The network's nodes of the exact engine, started when the first test wants them."""
+    models = {MODEL: network.model, TOOLS_MODEL: network.tools_model}
+    starts = [
+        network.place.running(
+            f"exact-{name}", "up", "--engine", "exact", "--model", str(path), *SIZE, ASSAY_NODE_KEY=f"exact-{name}"
+        )
+        for name, path in models.items()
+    ]
+    with ExitStack() as stack:  # one after the other: only the first one compiles
+        nodes = {name: stack.enter_context(start) for name, start in zip(models, starts, strict=True)}
+        network.exact_nodes = nodes
+        yield nodes
+        for program in nodes.values():
+            assert "Traceback" not in program.log, program.log
+        network.exact_nodes = {}
+
+
+def surface_of(request: pytest.FixtureRequest) -> str:
+    """The surface that a test is parametrised with; starts what it needs."""
+    if request.param == "exact":
+        request.getfixturevalue("exact_nodes")
+    return request.param
+
+
+EXACT: Final = pytest.param("exact", marks=pytest.mark.slow)
+"""A node of the exact engine, as a parameter."""

@@ -58,21 +58,22 @@ def children(parent: int) -> list[int]:
 def test_the_cheat_is_caught_and_every_receipt_verifies(
     model_path: Path, tmp_path: Path, offline: dict[str, str]
 ) -> None:
-    """One object with every key; honest answers hold, the cheat is named with a reason, and each receipt file verifies
-    in another process that has no network, while those of the cheat do not."""
+    """One object with every key; honest answers hold, the cheats are named with a reason, and each receipt file
+    verifies in another process that has no network, while those of the cheat do not."""
     said = demo("--json", "--out", str(tmp_path / "out"))
     result = said.json
     assert said.code == 0, said.err
     assert result["requests"] >= 12
     assert result["false_alarms"] == 0
     assert result["inconclusive"] == 0
-    (cheat,) = result["cheats"]
-    assert cheat["caught"] is True
-    assert cheat["kind"] == "other-model"
-    assert cheat["reason"]
-    assert cheat["provider"] in {provider["address"] for provider in result["providers"] if provider["cheat"]}
+    assert [cheat["kind"] for cheat in result["cheats"]] == ["other-model", "accumulator"]
+    for cheat in result["cheats"]:
+        assert cheat["caught"] is True
+        assert cheat["reason"]
+        assert cheat["provider"] in {provider["address"] for provider in result["providers"] if provider["cheat"]}
+    assert result["cheats"][1]["reason"].startswith("the up product is wrong at position 16 in layer 18")
     assert result["verified"] == len(result["receipts"]) >= 8
-    assert {row["level"] for row in result["answers"]} >= {"pinned", "statistical"}
+    assert {row["level"] for row in result["answers"]} >= {"pinned", "statistical", "exact"}
     files = [(path, 0) for path in result["receipts"]] + [(path, 1) for path in result["exhibits"]]
     assert any(code for _, code in files)
     for path, code in files:
@@ -110,9 +111,9 @@ def test_no_process_is_left(model_path: Path, tmp_path: Path, number: signal.Sig
         env=environment(),
     )
     until = time.monotonic() + 60
-    while len(started := children(running.pid)) < 3 and time.monotonic() < until:
+    while len(started := children(running.pid)) < 5 and time.monotonic() < until:
         time.sleep(0.1)
-    assert len(started) >= 3
+    assert len(started) >= 5
     running.send_signal(number)
     assert running.wait(30) in (130, -signal.SIGKILL)
     until = time.monotonic() + 10

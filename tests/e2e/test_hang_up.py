@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.e2e.conftest import Network
+from tests.e2e.conftest import EXACT, Network, surface_of
 from tests.e2e.kit import MODEL, Program, bundles, events, until
 
 from assay.core.bundle import Bundle
@@ -24,6 +24,12 @@ STORY = [{"role": "user", "content": "Write a very long story about a fox. Do no
 ASK = {"model": MODEL, "messages": STORY, "temperature": 0}
 SECOND = 1.0
 Check = Callable[[Bundle], Verdict]
+
+
+@pytest.fixture
+def surface(request: pytest.FixtureRequest) -> str:
+    """Against whom a test runs."""
+    return surface_of(request)
 
 
 def idle(program: Program) -> bool:
@@ -50,7 +56,7 @@ def _found(program: Program, name: str) -> list[Bundle]:
         return bundles(program.url, name) if http.get(f"/receipts/{name}").status_code == 200 else []
 
 
-@pytest.mark.parametrize("surface", ["gateway", "node", "provider"])
+@pytest.mark.parametrize("surface", ["gateway", "node", "provider", EXACT], indirect=True)
 def test_hanging_up_on_a_stream(network: Network, check: Check, tokenizer: LlamaTokenizer, surface: str) -> None:
     """Generation stops within one second; the receipt covers what came, little more, and holds."""
     provider = network.providers[0]
@@ -73,7 +79,7 @@ def test_hanging_up_on_a_stream(network: Network, check: Check, tokenizer: Llama
         assert receipt(provider, name) == bundle
 
 
-@pytest.mark.parametrize("surface", ["gateway", "node"])
+@pytest.mark.parametrize("surface", ["gateway", "node", EXACT], indirect=True)
 def test_hanging_up_on_an_answer_in_one_piece(network: Network, surface: str) -> None:
     """A consumer that does not wait for the whole answer stops it too."""
     program = network.surface(surface, MODEL)
@@ -82,7 +88,7 @@ def test_hanging_up_on_an_answer_in_one_piece(network: Network, surface: str) ->
     stops([program, *network.providers] if surface == "gateway" else [program])
 
 
-@pytest.mark.parametrize("surface", ["gateway", "node"])
+@pytest.mark.parametrize("surface", ["gateway", "node", EXACT], indirect=True)
 def test_hanging_up_on_several_answers(network: Network, surface: str) -> None:
     """All answers of a call stop, and each one that had begun has its receipt."""
     program = network.surface(surface, MODEL)

@@ -49,9 +49,10 @@ def alive(place: Place) -> list[int]:
 
 
 @contextmanager
-def serving(place: Place, model: Path, port: int = 0) -> Iterator[Program]:
+def serving(place: Place, model: Path, port: int = 0, engine: str = "llama.cpp") -> Iterator[Program]:
     """A provider."""
     args = ("serve", "--port", str(port), "--json", "--threads", "1", "--context", "512", "--model", str(model))
+    args += ("--engine", engine)
     with place.running("provider", *args) as program:
         yield program
 
@@ -83,11 +84,12 @@ def stored(place: Place, program: str) -> list[Receipt]:
     return [bundle.receipt for bundle in found]
 
 
-def test_kill_a_provider_in_mid_stream(place: Place, model_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["llama.cpp", pytest.param("exact", marks=SLOW)])
+def test_kill_a_provider_in_mid_stream(place: Place, model_path: Path, engine: str) -> None:
     """The consumer gets an error event at once; the restarted provider still has every receipt that it issued, goes
     on with fresh numbers, and is asked again."""
     port = free_port()
-    with serving(place, model_path, port) as provider, gateway(place, provider.url) as front:
+    with serving(place, model_path, port, engine) as provider, gateway(place, provider.url) as front:
         replies = [ask(front.url) for _ in range(3)]
         seen = {reply["id"]: Receipt.from_json(reply["assay"]["receipts"][0]) for reply in replies}
         with front.http as http, http.stream("POST", "/v1/chat/completions", json=LONG) as reply:
@@ -109,7 +111,7 @@ def test_kill_a_provider_in_mid_stream(place: Place, model_path: Path) -> None:
             assert refused.status_code == 424
             assert refused.json()["error"]["code"] in ("provider_failed", "no_provider")
             assert provider.url in refused.json()["error"]["message"]
-        with serving(place, model_path, port) as again:
+        with serving(place, model_path, port, engine) as again:
             for name, receipt in seen.items():
                 (bundle,) = bundles(again.url, name)
                 assert bundle.receipt == receipt

@@ -11,7 +11,7 @@ import jsonschema
 import openai as official
 import pytest
 from openai import OpenAI
-from tests.e2e.conftest import Network
+from tests.e2e.conftest import EXACT, Network, surface_of
 from tests.e2e.kit import MODEL, SAY, TOOLS_MODEL, Place, bundles, openai, with_template
 from tests.engines.chat_templates import LLAMA3, QWEN
 
@@ -46,10 +46,18 @@ WEATHER = {
 CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
 
 
-@pytest.fixture(params=["gateway", "node"])
+LEVELS: Mapping[str, tuple[str, ...]] = {
+    "gateway": ("signed", "statistical", "pinned"),
+    "node": ("signed", "statistical", "pinned"),
+    "exact": ("signed", "exact"),
+}
+"""What each surface offers, weakest first."""
+
+
+@pytest.fixture(params=["gateway", "node", EXACT])
 def surface(request: pytest.FixtureRequest) -> str:
     """Against whom a test runs."""
-    return request.param
+    return surface_of(request)
 
 
 @pytest.fixture
@@ -83,7 +91,7 @@ def text_of(tokens: tuple[int, ...], tokenizer: LlamaTokenizer) -> str:
     return b"".join(map(tokenizer.piece, tokens)).decode("utf-8", "replace")
 
 
-def test_chat(client: OpenAI, network: Network, tokenizer: LlamaTokenizer) -> None:
+def test_chat(client: OpenAI, network: Network, tokenizer: LlamaTokenizer, surface: str) -> None:
     """A chat is answered with text, usage and a receipt, which `assay verify` recomputes in another process."""
     reply = client.chat.completions.create(model=MODEL, messages=SAY, max_tokens=12, temperature=0.7, top_p=0.9)
     (choice,) = reply.choices
@@ -95,12 +103,12 @@ def test_chat(client: OpenAI, network: Network, tokenizer: LlamaTokenizer) -> No
     assert reply.usage.completion_tokens == len(bundle.tokens) == 12
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + 12
     assert reply.usage.prompt_tokens == bundle.receipt.prompt_count
-    assert proof(reply)["level"] == "pinned"
+    assert proof(reply)["level"] == LEVELS[surface][-1]
     assert bundle.request.sampler.temperature == 700_000
     assert bundle.request.sampler.top_p == 900_000
     verdict = network.place.verify(bundle.encode(), network.model)
     assert verdict["holds"]
-    assert verdict["level"] == "pinned"
+    assert verdict["level"] == LEVELS[surface][-1]
     assert verdict["tokens_checked"] == 12
 
 
@@ -388,18 +396,21 @@ def test_models(client: OpenAI, network: Network, surface: str) -> None:
     listed = [model.id for model in client.models.list()]
     assert listed == ([MODEL, TOOLS_MODEL] if surface == "gateway" else [MODEL])
     offers = client.models.retrieve(MODEL).model_extra["assay"]["offers"]
-    assert {offer["level"] for offer in offers} == {"signed", "statistical", "pinned"}
+    assert {offer["level"] for offer in offers} == set(LEVELS[surface])
     with pytest.raises(official.NotFoundError) as error:
         client.models.retrieve("no-such-model")
     assert error.value.code == "model_not_found"
 
 
-@pytest.mark.parametrize("level", ["signed", "statistical", "pinned"])
-def test_levels(client: OpenAI, check: Check, level: str) -> None:
-    """The buyer's wishes go in `assay`; the receipt is at the level asked for."""
-    reply = client.chat.completions.create(
-        model=MODEL, messages=SAY, max_tokens=4, extra_body={"assay": {"level": level, "max_price": {"prompt": 0}}}
-    )
+@pytest.mark.parametrize("level", ["signed", "statistical", "pinned", "exact"])
+def test_levels(client: OpenAI, check: Check, level: str, surface: str) -> None:
+    """The buyer's wishes go in `assay`; the receipt is at the level asked for, or the refusal names it."""
+    more = {"assay": {"level": level, "max_price": {"prompt": 0}}}
+    if level not in LEVELS[surface]:
+        with pytest.raises(official.APIStatusError, match=f"at level '{level}'"):
+            client.chat.completions.create(model=MODEL, messages=SAY, max_tokens=4, extra_body=more)
+        return
+    reply = client.chat.completions.create(model=MODEL, messages=SAY, max_tokens=4, extra_body=more)
     assert proof(reply)["level"] == level
     (bundle,) = kept(client, reply)
     assert bundle.receipt.level == level

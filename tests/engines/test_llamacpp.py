@@ -1,10 +1,11 @@
-"""The llama.cpp engine behind its port: streams, neighbours, hanging up, closing."""
+"""The engines of this machine behind their port: streams, neighbours, hanging up, closing."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,19 @@ from pathlib import Path
 import pytest
 from tests.tiny import tiny_request
 
+from assay.apps.exact import program_for
 from assay.core.completion import Step
 from assay.core.errors import Busy, EngineError, InvalidRequest
+from assay.core.ports import Engine
 from assay.core.request import Request
+from assay.engines.exact.engine import ExactEngine
 from assay.engines.llama_model import LlamaModel
+from assay.engines.llama_reader import LlamaReader
 from assay.engines.llamacpp import LlamaEngine
+from assay.engines.models import ModelFile
 
 pytestmark = [pytest.mark.model, pytest.mark.anyio]
+Opened = Callable[[str, int], LlamaEngine | ExactEngine]
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +36,41 @@ def model(model_path: Path) -> Iterator[LlamaModel]:
 
 
 @pytest.fixture(scope="module")
-def engine(model: LlamaModel) -> Iterator[LlamaEngine]:
-    """Three places, in the pinned regime."""
-    opened = LlamaEngine(model, name="model", digest=bytes(32), parallel=3, context=256)
-    yield opened
-    opened.close()
+def opened(model: LlamaModel, model_path: Path) -> Opened:
+    """Opens an engine of one kind: llama.cpp's is in the pinned regime."""
+
+    def open_engine(kind: str, parallel: int) -> LlamaEngine | ExactEngine:
+        if kind == "llama.cpp":
+            return LlamaEngine(model, name="model", digest=bytes(32), parallel=parallel, context=256)
+        file = ModelFile("model", model_path, hashlib.sha256(model_path.read_bytes()).digest(), 0)
+        reader = LlamaReader(model, limit=256)
+        return ExactEngine(program_for(file), reader, name="model", digest=bytes(32), parallel=parallel, context=256)
+
+    return open_engine
 
 
-async def steps_of(engine: LlamaEngine, request: Request) -> list[Step]:
+@pytest.fixture(scope="module", params=["llama.cpp", "exact"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which engine."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def engine(opened: Opened, kind: str) -> Iterator[LlamaEngine | ExactEngine]:
+    """Three places."""
+    found = opened(kind, 3)
+    yield found
+    found.close()
+
+
+async def steps_of(engine: Engine, request: Request) -> list[Step]:
     """A whole answer."""
     return [step async for step in engine.generate(request, engine.reader.render(request))]
 
 
-async def test_neighbours_change_nothing(engine: LlamaEngine) -> None:
+async def test_neighbours_change_nothing(engine: LlamaEngine | ExactEngine) -> None:
     """Tokens and evidence of an answer are the same alone, beside others, and from a reused prefix."""
-    asked = [tiny_request(f"Tell me about {what}.", max_tokens=12, nonce=bytes([n] * 32))
+    asked = [tiny_request(f"Tell me about {what}.", max_tokens=12, nonce=bytes([n] * 32), level=engine.levels[-1])
              for n, what in enumerate(("rivers", "rivers and boats", "bread"))]  # fmt: skip
     alone = [await steps_of(engine, request) for request in asked]
     together = await asyncio.gather(*(steps_of(engine, request) for request in reversed(asked)))
@@ -51,7 +78,7 @@ async def test_neighbours_change_nothing(engine: LlamaEngine) -> None:
     assert len({step.leaf for steps in alone for step in steps}) == sum(map(len, alone))
 
 
-async def test_hanging_up_frees_the_place(engine: LlamaEngine) -> None:
+async def test_hanging_up_frees_the_place(engine: LlamaEngine | ExactEngine) -> None:
     """Whoever closes the stream stops generation within a token; a full engine says that it is full."""
     long = tiny_request("Tell a very long story.", max_tokens=200, temperature=0)
     prompt = engine.reader.render(long)
@@ -69,7 +96,7 @@ async def test_hanging_up_frees_the_place(engine: LlamaEngine) -> None:
     assert time.monotonic() - started < 1
 
 
-async def test_an_empty_prompt_is_refused(engine: LlamaEngine) -> None:
+async def test_an_empty_prompt_is_refused(engine: LlamaEngine | ExactEngine) -> None:
     """It is the asker's mistake, and costs nobody else an answer."""
     empty = replace(tiny_request(max_tokens=4), kind="completion", messages=(), prompt="")
     other = asyncio.create_task(steps_of(engine, tiny_request("Say something.", max_tokens=30)))
@@ -79,9 +106,9 @@ async def test_an_empty_prompt_is_refused(engine: LlamaEngine) -> None:
     assert (await other)[-1].stop
 
 
-def test_a_loop_that_ends_first(model: LlamaModel, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_loop_that_ends_first(opened: Opened, kind: str, capfd: pytest.CaptureFixture[str]) -> None:
     """A program that ends in mid-answer closes its engine after its loop, without a word."""
-    engine = LlamaEngine(model, name="model", digest=bytes(32), parallel=1, context=256)
+    engine = opened(kind, 1)
     loop = asyncio.new_event_loop()
 
     async def begin() -> None:
@@ -97,9 +124,9 @@ def test_a_loop_that_ends_first(model: LlamaModel, capfd: pytest.CaptureFixture[
     assert capfd.readouterr().err == ""
 
 
-async def test_closing_in_mid_answer(model: LlamaModel) -> None:
+async def test_closing_in_mid_answer(opened: Opened, kind: str) -> None:
     """Answers under way end with an error that says why."""
-    engine = LlamaEngine(model, name="model", digest=bytes(32), parallel=1, context=256)
+    engine = opened(kind, 1)
     request = tiny_request("Tell a very long story.", max_tokens=200)
     async with aclosing(engine.generate(request, engine.reader.render(request))) as stream:
         await anext(stream)
@@ -110,9 +137,12 @@ async def test_closing_in_mid_answer(model: LlamaModel) -> None:
         await closing
 
 
-def test_levels_of_each_regime(engine: LlamaEngine, model: LlamaModel) -> None:
-    """Only the pinned regime offers `pinned`."""
-    assert engine.levels == ("signed", "statistical", "pinned")
+def test_levels_of_each_regime(opened: Opened, model: LlamaModel) -> None:
+    """Only the pinned regime offers `pinned`, and only the exact engine `exact`."""
+    for kind, levels in (("llama.cpp", ("signed", "statistical", "pinned")), ("exact", ("signed", "exact"))):
+        engine = opened(kind, 1)
+        assert engine.levels == levels
+        engine.close()
     free = LlamaEngine(model, name="model", digest=bytes(32), regime="free", parallel=1, context=256)
     assert free.levels == ("signed", "statistical")
     assert free.profile.regime == "free"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from tests.vectors import exact_vectors
 
 from assay.core import eip712, encoding, merkle, sampler, tree16
 from assay.core.bundle import Bundle
@@ -23,7 +24,9 @@ from assay.core.receipt import DOMAIN, FIELDS, TYPE_NAME, Receipt, attest
 from assay.core.request import LEVELS, Level, Message, Request, SamplerSettings, seeded_nonce
 from assay.engines.exact import sampling
 from assay.engines.exact.chunks import accumulators_root, encode_vector
-from assay.engines.exact.record import RecordLayout, evidence_leaves, record_root
+from assay.engines.exact.convert import convert
+from assay.engines.exact.program import program_of
+from assay.engines.exact.record import RecordLayout, chunk_digests, evidence_leaves, record_root, root_of
 from assay.engines.exact.tables import exp2_table, log2_table, tail_table
 from assay.engines.exact.trace_header import TraceHeader
 from assay.engines.exact.trace_stream import Computed, write_trace
@@ -45,6 +48,7 @@ PROFILE = Profile(
     template="none/1",
     grammar="none",
 )
+EXACT_PROFILE = replace(PROFILE, build="ab" * 32, regime="exact/1", isa="any", sampler="gumbel/2")
 
 
 def build() -> dict[str, str]:
@@ -64,6 +68,7 @@ def build() -> dict[str, str]:
         _tree16,
         _trace,
         _integer_sampler,
+        _exact,
     ):
         for name, value in format_().items():
             files[f"{format_.__name__[1:]}/{name}.json"] = _dump(value)
@@ -129,19 +134,25 @@ def completion(asked: Request, count: int = 12, stop: StopReason = "length") -> 
         leaves = tuple(map(logits_leaf, rows))
     elif asked.level == "statistical":
         leaves = tuple(top_leaf(log_softmax(row, token, TOP_K)) for row, token in zip(rows, tokens, strict=True))
+    elif asked.level == "exact":  # four passes over the prompt, then one over each token but the last
+        passes = [*(logits(f"prompt {i}", 64) for i in range(4)), *rows[1:]]
+        records = [(row * 2048).astype(np.int16).repeat(4)[None] for row in passes]
+        leaves = tuple(evidence_leaves([root_of(chunk_digests(record)) for record in records], 4))
     return Completion(Prompt(b"<user>vectors", (1, 2, 3, 2**17)), tokens, "", stop, leaves)
 
 
 def _attest(asked: Request, done: Completion, **changes: Any) -> Receipt:
-    given = {"sequence": 7, "issued": 1_790_000_060, "amount": 123_456_789_012_345_678_901} | changes
-    return attest(asked, done, model=hashlib.sha256(b"a model file").digest(), profile=PROFILE, key=KEY, **given)
+    given = {"sequence": 7, "issued": 1_790_000_060, "amount": 123_456_789_012_345_678_901}
+    given |= {"profile": PROFILE} | changes
+    return attest(asked, done, model=hashlib.sha256(b"a model file").digest(), key=KEY, **given)
 
 
 def _bundle(level: Level) -> Bundle:
     asked = request(level)
     done = completion(asked)
     opening = b"".join(done.leaves) if level == "statistical" else b""
-    return Bundle(_attest(asked, done), asked, PROFILE, done.tokens, opening)
+    profile = EXACT_PROFILE if level == "exact" else PROFILE
+    return Bundle(_attest(asked, done, profile=profile), asked, profile, done.tokens, opening)
 
 
 def _encoding() -> dict[str, Any]:
@@ -596,6 +607,15 @@ def _integer_sampler() -> dict[str, Any]:
     }
 
 
+def _exact() -> dict[str, Any]:
+    return exact_vectors.build()
+
+
+def build_real(model: Path) -> str:
+    """The file that needs SmolLM2-135M's GGUF, `exact_vectors.REAL`."""
+    return _dump(exact_vectors.real(program_of(convert(model))))
+
+
 def _integer_draws(
     name: str, row: np.ndarray, item: SamplerSettings, seed: bytes, allowed: Sequence[int] | None
 ) -> dict[str, Any]:
@@ -605,6 +625,11 @@ def _integer_draws(
 
 
 if __name__ == "__main__":
+    from assay.apps.config import home
+    from assay.engines.models import pull
+
     for path, content in build().items():
         (HERE / path).parent.mkdir(exist_ok=True)
         (HERE / path).write_text(content, encoding="utf-8", newline="\n")
+    real = build_real(pull("smollm2-135m", home()).path)
+    (HERE / exact_vectors.REAL).write_text(real, encoding="utf-8", newline="\n")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.core import sampler_reference as reference
+from tests.engines.exact import plain_reference as plain
 from tests.engines.exact import sampler_reference as integers
+from tests.engines.exact.models import Dice, write_model
+from tests.engines.exact.running import kernel_passes, running
 from tests.ethereum import Account, encode_typed_data, keccak
-from tests.vectors import generate
+from tests.vectors import exact_vectors, generate
 
 from assay.core import encoding, merkle, tree16
 from assay.core.bundle import Bundle
@@ -24,6 +29,7 @@ from assay.core.profile import Profile
 from assay.core.receipt import Receipt, verify_signature
 from assay.core.request import LEVELS, Request, SamplerSettings
 from assay.engines.exact.chunks import decode_vector, encode_vector
+from assay.engines.exact.convert import convert
 from assay.engines.exact.kernels import sampling as compiled
 from assay.engines.exact.record import record_root
 from assay.engines.exact.trace_header import Planned, TraceHeader
@@ -47,8 +53,9 @@ def test_the_code_reproduces_the_vectors(path: str) -> None:
 
 def test_every_file_is_generated_described_and_small() -> None:
     """No stray vectors; each format's README names each of its files; all together stay under 200 KB."""
+    expected = {*BUILT, exact_vectors.REAL}
     files = {path.relative_to(HERE).as_posix() for path in HERE.rglob("*.json")}
-    assert files == set(BUILT)
+    assert files == expected
     for path in files:
         folder, name = path.split("/")
         assert f"`{name}`" in (HERE / folder / "README.md").read_text(encoding="utf-8"), path
@@ -228,7 +235,7 @@ def test_trace_stream() -> None:
         if isinstance(item, WholePass):
             assert item.head is not None
             assert decode_vector(item.body, 768).tolist() == generate.accumulators(f"body {i}", 768, 30).tolist()
-            assert item.head.tolist() == generate.accumulators(f"head {i}", 16, 38).tolist()
+            assert decode_vector(item.head, 16).tolist() == generate.accumulators(f"head {i}", 16, 38).tolist()
         else:
             assert item.kept.tolist() == record[: item.kept.size].tolist()
 
@@ -260,3 +267,73 @@ def test_integer_sampler_draws() -> None:
         assert [integers.draw(row, settings, seed, i, allowed) for i in range(16)] == case["tokens"]
         mask = None if allowed is None else np.array(allowed)
         assert [compiled.draw(np.array(row), settings, seed, i, mask) for i in range(16)] == case["tokens"]
+
+
+def test_exact_kernels() -> None:
+    """The compiled engine has the logits, roots and evidence that the vectors of small models say."""
+    with tempfile.TemporaryDirectory() as folder:
+        for case in load("exact/models.json"):
+            path = write_model(
+                Path(folder) / case["name"], **exact_vectors.MODELS[case["name"]], dice=Dice(case["name"])
+            )
+            with running(convert(path), threads=2) as runner:
+                passes = kernel_passes(runner, exact_vectors.TOKENS, [3, 16])
+                kept = runner.program.layout.kept_chunks
+            found = exact_vectors.passes_of(passes, exact_vectors.PROMPT, kept)
+            assert found == {name: case[name] for name in ("passes", "evidence")}, case["name"]
+
+
+@pytest.mark.model
+def test_the_real_model(model_path: Path) -> None:
+    """SmolLM2-135M commits to the digests listed, here as on every machine."""
+    assert (HERE / exact_vectors.REAL).read_text(encoding="utf-8") == generate.build_real(model_path)
+
+
+def words(values: Sequence[int]) -> str:
+    """SHA-256 of numbers as 8 bytes each."""
+    return hashlib.sha256(b"".join(x.to_bytes(8, "little", signed=True) for x in values)).hexdigest()
+
+
+def test_exact_functions() -> None:
+    """Plain Python that was written from the page has the same tables and functions."""
+    case = load("exact/functions.json")
+    for name, table in (("exp2", plain.EXP2), ("sigmoid", plain.SIGMOID), ("sine", plain.SINE)):
+        assert case["tables"][name] == {"entries": len(table), "sha256": words(table)}
+    for name in ("round_shift", "divide", "exp2_negative", "sigmoid", "silu", "gelu"):
+        for *arguments, result in case[name]:
+            assert getattr(plain, name)(*arguments) == result, (name, arguments)
+    for turn, sine, cosine in case["sine"]:
+        assert (plain.sine(int(turn)), plain.cosine(int(turn))) == (sine, cosine)
+    for item in case["narrow"]:
+        assert plain.narrow(item["x"], item["fraction"]) == (item["activations"], item["fraction_after"])
+
+
+def test_exact_operations() -> None:
+    """It normalises, turns and attends alike."""
+
+    def numbers(label: str, count: int, bits: int) -> list[int]:
+        data = hashlib.shake_256(label.encode()).digest(8 * count)
+        return [int.from_bytes(data[8 * i : 8 * i + 8], "big", signed=True) >> (64 - bits) for i in range(count)]
+
+    def activations(label: str, count: int) -> list[int]:
+        return [plain.clip(x, 32767) for x in numbers(label, count, 16)]
+
+    vectors = load("exact/operations.json")
+    for case in vectors["normalise"]:
+        x = numbers("norm", 64, case["bits"])
+        y, f = plain.norm(x, case["fraction"], activations("gain", 64), 12, case["epsilon"])
+        assert (y[:4], words(y), f) == (case["first"], case["sha256"], case["fraction_after"])
+    for case in vectors["turn"]:
+        turns = [t % 2**64 for t in numbers("turn", 8, 64)]
+        assert plain.turned(numbers("head", 16, 31), turns, halves=case["halves"]) == case["y"]
+    for case in vectors["attend"]:
+        count, step = case["positions"], case["spread"] + 1
+        keys, values = activations("keys", 16 * count), activations("values", 16 * count)
+        mixed = plain.attend(
+            activations("query", 16),
+            13,
+            [(keys[16 * i : 16 * i + 16], 14 + i % step) for i in range(count)],
+            [(values[16 * i : 16 * i + 16], 9 + 7 * i % step) for i in range(count)],
+            6051102,
+        )
+        assert mixed == (case["mixed"], case["fraction_after"])

@@ -12,6 +12,7 @@ from tests.tiny import (
     TinyModel,
     TinyReader,
     TinyReplayer,
+    profile_at,
     tiny_completion,
     tiny_key,
 )
@@ -83,8 +84,9 @@ def leaf_of(request: Request, row: np.ndarray, token: int) -> bytes:
     return top_leaf(top_logprobs(row, token, 8)) if request.level == "statistical" else logits_leaf(row)
 
 
-def bundled(request: Request, completion: Completion, *, profile: Profile = PROFILE, seed: int = 0) -> Bundle:
+def bundled(request: Request, completion: Completion, *, profile: Profile | None = None, seed: int = 0) -> Bundle:
     """A signed receipt of `completion`, with all that travels with it."""
+    profile = profile or profile_at(request.level)
     receipt = attest(
         request,
         completion,

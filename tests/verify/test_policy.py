@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tiny import PROFILE, TinyReplayer, tiny_completion, tiny_key, tiny_request
+from tests.tiny import PROFILE, TinyAuditor, TinyReplayer, profile_at, tiny_completion, tiny_key, tiny_request
 from tests.verify.kit import CALIBRATION, FREE, KEY, NoisyReplayer, bundled, completed, lie, reader
 
 from assay.core.bundle import Bundle
@@ -30,7 +30,7 @@ def clock() -> Callable[[], float]:
 
 def verdict(bundle: Bundle, replayer: Replayer | None = None, control: Replayer | None = None) -> Verdict:
     """The verdict on a bundle."""
-    return verify_bundle(bundle, replayer, control=control, calibration=CALIBRATION, clock=clock())
+    return verify_bundle(bundle, replayer, control=control, calibration=CALIBRATION, clock=clock(), auditor=TinyAuditor)
 
 
 def honest(level: Level = "pinned", number: int = 1) -> Bundle:
@@ -287,7 +287,7 @@ def test_an_answer_cut_by_a_context_smaller_than_the_models_is_not_vouched_for(l
     """The context is the provider's own word: that the answer had to end there cannot be told from the receipt."""
     request = tiny_request(level=level, max_tokens=limit)
     made = completed(request, lambda tokens: tokens[:3])
-    small = replace(PROFILE, context=len(made.prompt.tokens) + 3)
+    small = replace(profile_at(level), context=len(made.prompt.tokens) + 3)
     found = verdict(bundled(request, replace(made, stop="length"), profile=small), TinyReplayer())
     assert (found.outcome, found.findings[3].check) == ("inconclusive", "context")
     assert "trained on 2048" in only_reason(found)

@@ -124,6 +124,32 @@ def check_speed(home: Path, model: str) -> Iterator[Symptom]:
         yield Symptom("speed", "well", detail)
 
 
+def check_exact(home: Path, model: str) -> Iterator[Symptom]:
+    """The exact engine: one pass and many agree in every bit, and how fast they are. Nothing is converted for this."""
+    from assay.apps.speed import measure_exact
+    from assay.engines.exact.cache import is_kept, open_program
+    from assay.engines.exact.warm import is_compiled
+    from assay.engines.models import resolve
+
+    try:
+        found = resolve(model, home)
+    except ModelNotFound as error:
+        yield Symptom("exact", "note", f"not tried: {model} is not here", error.remedy)
+        return
+    if not is_compiled() or not is_kept(found.sha256, home / "exact"):
+        said = f"not used with {found.name} yet: `assay serve --engine exact` converts and compiles, once, in a minute"
+        yield Symptom("exact", "well", said)
+        return
+    alike, rate = measure_exact(open_program(found.path, found.sha256, home / "exact"))
+    detail = f"{rate:.0f} tokens/s with 1 thread"
+    if not alike:
+        yield Symptom("exact", "bad", "one pass and many give different numbers", "please report it, and use llama.cpp")
+    elif rate < _SLOW:
+        yield Symptom("exact", "note", detail, "close other programs, or take a smaller model")
+    else:
+        yield Symptom("exact", "well", f"{detail}; one pass and many agree in every bit")
+
+
 def check_disk(home: Path) -> Iterator[Symptom]:
     """Room, and whether files can be written under ASSAY_HOME."""
     where = home

@@ -41,6 +41,9 @@ class Metrics:
             "assay_refusals", "Requests that got no answer, by kind of error", ["kind"], registry=self.registry
         )
         self.receipts: Final = Counter("assay_receipts", "Receipts handed over", ["level"], registry=self.registry)
+        self.traces: Final = Counter(
+            "assay_traces", "Traces that were asked for, by what became of them", ["outcome"], registry=self.registry
+        )
         self.active: Final = Gauge("assay_answers_active", "Answers under way", registry=self.registry)
         self.first_token: Final = Histogram(
             "assay_first_token_seconds", "From the request to the first token", buckets=_FIRST, registry=self.registry

@@ -166,7 +166,8 @@ def _strongest(ask: Ask, offers: Sequence[Offer]) -> Level:
         with suppress(NoProvider):
             choose(replace(ask, level=level), offers)
             return level
-    return LEVELS[-1]  # whoever answers will say which wish it is that nobody fits
+    # Whoever answers will say which wish it is that nobody fits.
+    return max((offer.level for offer in offers if offer.model == ask.model), key=LEVELS.index)
 
 
 def _models(offers: Sequence[Offer]) -> list[dict[str, object]]:

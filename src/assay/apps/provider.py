@@ -91,7 +91,7 @@ def provider_app(
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
     bundles = LocalBundles(local, store)
-    native = _Native(answers, local, bundles, address, pace or Pace(), traces or Traces(None))
+    native = _Native(answers, local, bundles, address, pace or Pace(), traces or Traces(None), metrics)
 
     def health() -> Mapping[str, object]:
         return {"provider": address, "active": local.active}
@@ -129,6 +129,7 @@ class _Native:
         address: Address,
         pace: Pace,
         traces: Traces,
+        metrics: Metrics,
     ) -> None:
         self._answers: Final = answers
         self._local: Final = local
@@ -136,6 +137,7 @@ class _Native:
         self._address: Final = address
         self._pace: Final = pace
         self._traces: Final = traces
+        self._metrics: Final = metrics
 
     async def offers(self, _request: Request) -> Response:
         return Response(encode_offers(self._address, await self._answers.models()), media_type="application/json")
@@ -153,7 +155,8 @@ class _Native:
         return Response((await self._find(request)).encode(), media_type="application/json")
 
     async def trace(self, request: Request) -> ASGIApp:
-        return await self._traces.serve(request, await self._find(request))
+        bundle = await self._find(request)
+        return await self._traces.serve(request, bundle, lambda outcome: self._metrics.traces.labels(outcome).inc())
 
     async def _find(self, request: Request) -> Bundle:
         name = _name(request)

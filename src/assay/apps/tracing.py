@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,6 +21,8 @@ from assay.core.errors import AssayError, Busy, EncodingError, InvalidRequest, N
 from assay.core.ports import Engine, Tracer
 from assay.network.positions import parse_positions
 
+Outcome: TypeAlias = Literal["served", "cut", "busy"]
+"""`cut`: it failed on the way, or who had asked hung up."""
 _HEADERS: Final = [(b"content-type", b"application/octet-stream"), (b"cache-control", b"no-store")]
 
 
@@ -34,8 +36,8 @@ class Traces:
         self._ending = False
         self._taken = False
 
-    async def serve(self, request: Request, bundle: Bundle) -> ASGIApp:
-        """The reply to a request for a bundle's trace.
+    async def serve(self, request: Request, bundle: Bundle, count: Callable[[Outcome], None]) -> ASGIApp:
+        """The reply to a request for a bundle's trace; `count` is told what became of it.
 
         Raises:
             NotFound: no trace belongs to it.
@@ -46,6 +48,7 @@ class Traces:
             raise NotFound("no traces are served here", "ask a provider that runs the exact engine")
         positions = parse_positions(request.query_params.get("positions", ""))
         if self._taken or self._ending:
+            count("busy")
             raise Busy("another trace is being computed here", retry_after=10)
         self._taken = True
         try:
@@ -59,7 +62,7 @@ class Traces:
         except BaseException:
             self._taken = False
             raise
-        return _Stream(self, blocks, stop, self._stall)
+        return _Stream(self, blocks, stop, self._stall, count)
 
     def release(self) -> None:
         """The one under way has ended."""
@@ -73,7 +76,16 @@ class Traces:
 class _Stream:
     """One trace as an ASGI application. Who hangs up ends it within a few passes."""
 
-    def __init__(self, owner: Traces, blocks: Iterator[bytes], stop: threading.Event, stall: float) -> None:
+    def __init__(
+        self,
+        owner: Traces,
+        blocks: Iterator[bytes],
+        stop: threading.Event,
+        stall: float,
+        count: Callable[[Outcome], None],
+    ) -> None:
+        self._count: Final = count
+        self._outcome: Outcome = "cut"
         self._owner: Final = owner
         self._blocks: Final = blocks
         self._stop: Final = stop
@@ -87,6 +99,7 @@ class _Stream:
                 async with asyncio.timeout(self._stall):
                     await send({"type": "http.response.body", "body": block, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+            self._outcome = "served"
         except OSError:  # TimeoutError is one: nobody reads
             self._stop.set()
         except AssayError as error:  # the reader sees that the trace is cut short
@@ -94,6 +107,7 @@ class _Stream:
         finally:
             self._stop.set()
             watching.cancel()
+            self._count(self._outcome)
             await asyncio.shield(self._finish())
 
     async def _finish(self) -> None:

@@ -42,8 +42,8 @@ def check_exact(bundle: Bundle, prompt: Prompt, auditor: Auditor, trace: ServedT
         raise BindingMismatch(
             "profile", f"the profile names the integer model {theirs[:16]!r}…, and this model file gives {mine[:16]}…"
         )
+    findings: list[Finding] = []
     try:
-        findings: list[Finding] = []
         if trace is not None:
             try:
                 return _with_trace(bundle, prompt, auditor, trace)
@@ -55,7 +55,7 @@ def check_exact(bundle: Bundle, prompt: Prompt, auditor: Auditor, trace: ServedT
         every = f"all {passes} passes were computed again: every accumulator is the one that the receipt commits to"
         return [*findings, Finding("products", "holds", every), _draws(len(bundle.tokens))], len(bundle.tokens)
     except (AuditMismatch, ReplayMismatch) as error:
-        return [_failure(error, bundle)], len(bundle.tokens)
+        return [*findings, _failure(error, bundle)], len(bundle.tokens)
 
 
 def _with_trace(bundle: Bundle, prompt: Prompt, auditor: Auditor, trace: ServedTrace) -> _Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -12,6 +13,25 @@ from gguf import GGMLQuantizationType as Kind
 EPSILON = 1e-5
 VOCABULARY = 288
 """Three control tokens, 256 bytes, and letters."""
+
+
+class Dice:
+    """Numbers out of SHAKE-256 and a few additions: on every machine and in every version of numpy the same."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._turn = 0
+
+    def standard_t(self, _freedom: float, shape: tuple[int, int]) -> np.ndarray:
+        """float64 multiples of 2^-15 around 0: sums of four words of 16 bits with sign."""
+        self._turn += 1
+        count = shape[0] * shape[1]
+        data = hashlib.shake_256(f"{self._label} {self._turn}".encode()).digest(8 * count)
+        return np.frombuffer(data, ">i2").astype(np.int64).reshape(*shape, 4).sum(-1) / 2.0**15
+
+    def normal(self, middle: float, spread: float, size: int) -> np.ndarray:
+        """float64 [size]."""
+        return middle + spread * self.standard_t(0, (1, size))[0]
 
 
 def write_model(
@@ -31,11 +51,19 @@ def write_model(
     factors: bool = False,
     window: int = 8,
     loud: float = 1.0,
+    head_rows: int = VOCABULARY,
+    positions: int = 0,
+    epsilon: float = EPSILON,
     seed: int = 0,
+    dice: Dice | np.random.Generator | None = None,
 ) -> Path:
-    """Write a model whose activations have realistic sizes. `head_kind`: of embedding and head (None: as the rest).
-    `loud`: by which what Gemma 3 adds to its residual stream is larger."""
-    dice = np.random.default_rng(seed)
+    """Write a model whose activations have realistic sizes.
+
+    `head_kind`: of embedding and head (None: as the rest). `loud`: by which what Gemma 3 adds to its residual stream is
+    larger. `positions`: dimensions of a head that have some (0: all). `dice`: where numbers come from, if not from
+    numpy's generator with `seed`.
+    """
+    dice = dice or np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(layers)
     writer.add_context_length(512)
@@ -45,9 +73,9 @@ def write_model(
     writer.add_head_count_kv(kv_heads)
     writer.add_key_length(head_width)
     writer.add_value_length(head_width)
-    writer.add_rope_dimension_count(head_width)
+    writer.add_rope_dimension_count(positions or head_width)
     writer.add_rope_freq_base(1000.0)
-    writer.add_layer_norm_rms_eps(EPSILON)
+    writer.add_layer_norm_rms_eps(epsilon)
     writer.add_vocab_size(VOCABULARY)
     writer.add_tokenizer_model("llama")
     words = [
@@ -99,7 +127,7 @@ def write_model(
     if factors:
         writer.add_tensor("rope_freqs.weight", np.geomspace(1, 8, head_width // 2).astype(np.float32))
     if not tied:
-        matrix("output.weight", VOCABULARY, width, head_kind or kind)
+        matrix("output.weight", head_rows, width, head_kind or kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

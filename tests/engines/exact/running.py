@@ -21,6 +21,7 @@ class Pass(NamedTuple):
     logits: np.ndarray
     body: np.ndarray
     head: np.ndarray
+    record: np.ndarray
 
 
 def reference_passes(model: Model, tokens: Iterable[int]) -> list[Pass]:
@@ -29,20 +30,36 @@ def reference_passes(model: Model, tokens: Iterable[int]) -> list[Pass]:
     cache = Cache.of(model)
     plain = reference.multiply
     heard: list[np.ndarray] = []
+    inputs: list[list[int]] = []
 
     def listen(matrix: Matrix, x: np.ndarray, fraction: int, bias: np.ndarray | None = None) -> tuple[np.ndarray, int]:
         heard.append(plain(matrix, x, fraction)[0])
+        inputs.append([*x.tolist(), max(-32767, min(fraction, 32767))])
         return plain(matrix, x, fraction, bias)
 
     reference.multiply = listen
     try:
         for token in tokens:
             heard.clear()
+            inputs.clear()
             logits = reference.forward(model, token, cache)
-            done.append(Pass(logits, np.concatenate(heard[:-1]), heard[-1]))
+            record = _record([kept for layer in zip(cache.keys, cache.values, strict=True) for kept in layer], inputs)
+            done.append(Pass(logits, np.concatenate(heard[:-1]), heard[-1], record))
     finally:
         reference.multiply = plain
     return done
+
+
+def _record(kept: Sequence[list[tuple[np.ndarray, np.ndarray]]], inputs: Sequence[list[int]]) -> np.ndarray:
+    """The record of the last pass, as `record.py` says it, spelled out."""
+    first: list[int] = []
+    for numbers, fractions in (each[-1] for each in kept):
+        first += [*numbers.reshape(-1).tolist(), *np.clip(fractions, -32767, 32767).tolist()]
+    second: list[int] = []
+    for number, each in enumerate(inputs):
+        if number == len(inputs) - 1 or number % 7 in (0, 3, 4, 6):
+            second += each
+    return np.array([*first, *[0] * (-len(first) % 256), *second, *[0] * (-len(second) % 256)])
 
 
 @contextmanager
@@ -58,6 +75,12 @@ def running(
         runner.close()
 
 
+def body_of(runner: Runner, index: int) -> np.ndarray:
+    """All layers' accumulators of the last pass's token `index`, without what fills chunks up."""
+    program = runner.program
+    return runner.body(index).reshape(program.shape.layers, -1)[:, : program.plan.layer_size].flatten()
+
+
 def kernel_passes(runner: Runner, tokens: Sequence[int], splits: Sequence[int], sequence: int = 0) -> list[Pass]:
     """The passes of a sequence, by the kernels, in batches of the sizes given (the last one again and again)."""
     done: list[Pass] = []
@@ -66,13 +89,8 @@ def kernel_passes(runner: Runner, tokens: Sequence[int], splits: Sequence[int], 
         start = len(done)
         part = tokens[start : start + splits[min(turn, len(splits) - 1)]]
         runner.decode(part, range(start, start + len(part)), sequence, True)
-        layers, size = runner.program.shape.layers, runner.program.plan.layer_size
         done += [
-            Pass(
-                runner.logits(n).copy(),
-                runner.body(n).reshape(layers, -1)[:, :size].flatten(),
-                runner.head(n).copy(),
-            )
+            Pass(runner.logits(n).copy(), body_of(runner, n), runner.head(n).copy(), runner.record(n).copy())
             for n in range(len(part))
         ]
         turn += 1

@@ -14,6 +14,7 @@ from tests.engines.exact.models import VOCABULARY, write_model
 from tests.engines.exact.running import check_equal
 
 from assay.core.errors import ModelFileError
+from assay.engines.exact.affine import Matrix, read_matrix
 from assay.engines.exact.convert import convert
 from assay.engines.gguf_file import inspect
 
@@ -81,3 +82,38 @@ def test_extreme_numbers_in_a_file(folder: Path, base: str, seed: int, changes: 
     except ModelFileError:
         return
     check_equal(model, TOKENS, batch=4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions": 8}, "only a part of each head has positions"),
+        ({"epsilon": 0.75}, "layer_norm_rms_epsilon is '0.75'"),
+        ({"epsilon": float("nan")}, "layer_norm_rms_epsilon is 'nan'"),
+        ({"epsilon": -1e-5}, "layer_norm_rms_epsilon is '-"),
+        ({"head_width": 24, "width": 96}, "4 heads of 24"),
+    ],
+)
+def test_numbers_that_cannot_be(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    """They are refused with their name."""
+    with pytest.raises(ModelFileError, match=message):
+        convert(write_model(tmp_path / "m.gguf", **changes))
+
+
+@pytest.mark.parametrize("size", [2.0**38, 2.0**54, 2.0**100, 3e38])
+def test_scales_beyond_62_bits(size: float) -> None:
+    """Whole numbers of 2^-24 that 62 bits do not hold are refused, not wrapped."""
+    data = np.full((1, 32), size, np.float32).view(np.uint8)
+    with pytest.raises(ModelFileError, match=r"could overflow|scales of 2\^38"):
+        read_matrix(data, Kind.F32, 32, "w")
+
+
+def test_sums_beyond_63_bits() -> None:
+    """The bound of a row of very many blocks is exact, however large; the largest negative offset counts."""
+    blocks = 1 << 13
+    q = np.full((1, 32 * blocks), 65535, np.uint16)
+    scale = np.full((1, blocks), 2**31 - 1, np.int32)
+    offset = np.full((1, blocks), -(2**31), np.int32)
+    expected = blocks * 32 * ((2**31 - 1) * 65535 + 2**31) * 32767
+    assert Matrix(q, scale, offset, 32, 24).bound() == expected
+    assert Matrix(q[:, :32] * 0, scale[:, :1], offset[:, :1], 32, 24).bound() == 32 * 2**31 * 32767

@@ -39,14 +39,15 @@ def demo(
         raise ConfigError(f"nobody knows how to cheat by {cheat[:80]!r}", "choose one of `assay demo --cheats`")
     if cheat.startswith("swap:") and not Path(cheat[5:]).is_file():
         raise ConfigError(f"{cheat[5:]} is not a file", "name a GGUF file: --cheat swap:FILE")
-    caught_by = CHEATS[cheat].caught_by if cheat in CHEATS else "check"
-    does = CHEATS[cheat].does if cheat in CHEATS else f"serves {cheat[5:]} under the model's name"
+    if cheat in CHEATS and "llama.cpp" not in CHEATS[cheat].engines:
+        raise ConfigError(f"{cheat} is played here anyway, by another provider", "choose another of --cheats")
 
     from assay.apps.client import Client
     from assay.apps.demo.conversation import Conversation, summary
     from assay.apps.demo.network import running
     from assay.apps.demo.questions import load_questions
     from assay.apps.demo.screen import Notes, Screen, report
+    from assay.apps.exact import program_for
     from assay.apps.wiring import find_model
 
     started = time.monotonic()
@@ -55,21 +56,23 @@ def demo(
     place = _folder(folder)
     console = err if as_json else out
     watcher = Notes(console, len(asked)) if as_json else Screen(console, len(asked))
-    console.print(f"[bold]Assay demo[/]: {found.name}, three providers on this machine, one of them cheats.")
+    console.print(f"[bold]Assay demo[/]: {found.name}, five providers on this machine, two of them cheat.")
+    program_for(found)  # once, where it is seen, rather than in each process
     with (
         running(found, cheat, place, lambda line: console.print(f"[dim]{line}…[/]")) as network,
         Client(network.gateway) as client,
     ):
-        talk = Conversation(network, client, watcher, place / "receipts", client.models()[0], caught_by)
+        talk = Conversation(network, client, watcher, place / "receipts", client.models()[0])
         talk.ask_all(asked)
     seconds = time.monotonic() - started
-    result = summary(talk, does, seconds)
+    result = summary(talk, seconds)
     if as_json:
         print_json(result)
     else:
-        report(console, talk, does)
+        report(console, talk)
         console.print(f"\n[dim]{seconds:.0f} s; receipts and logs in {place}[/]", soft_wrap=True)
-    good = (talk.caught() is not None or talk.demoted()) and not result["false_alarms"]
+    found_out = all(talk.caught(cheat) is not None or talk.demoted(cheat) for cheat in network.dishonest)
+    good = found_out and not result["false_alarms"]
     raise typer.Exit(ExitCode.DONE if good else ExitCode.FAILED_CHECK)
 
 

@@ -55,6 +55,7 @@ def _checks() -> Sequence[tuple[str, Check]]:
         ("engine", look.check_engine),
         ("models", lambda: look.check_models(root, models)),
         ("speed", lambda: look.check_speed(root, config.node.model)),
+        ("exact", lambda: look.check_exact(root, config.node.model)),
         ("disk", lambda: look.check_disk(root)),
         ("ports", lambda: look.check_ports(ports)),
         ("key", lambda: look.check_key(key_path(root, config.provider.key))),

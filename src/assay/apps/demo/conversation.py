@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from assay.apps.cheats import CaughtBy
 from assay.apps.client import Answered, Client, Wish
-from assay.apps.demo.network import Network
+from assay.apps.demo.network import Network, Provider
 from assay.apps.demo.questions import Question
 from assay.core.errors import AssayError, EngineError, NoProvider
 from assay.core.request import LEVELS
@@ -113,12 +112,10 @@ class Conversation:
     folder: Path
     """For the receipts."""
     model: str
-    caught_by: CaughtBy = "check"
-    """What stands against the cheat."""
     rows: list[Row] = field(default_factory=list)
 
     def ask_all(self, questions: Sequence[Question]) -> None:
-        """Ask everything, wait for the checks; if nothing stands against the cheat so far, ask it more.
+        """Ask everything, wait for the checks; if nothing stands against a cheat so far, ask it more.
 
         Raises:
             EngineError: a process of the network has died.
@@ -126,25 +123,23 @@ class Conversation:
         for question in questions:
             self._ask(question)
         self._wait()
-        cheat = self.network.dishonest
-        again = [row.question for row in self.rows if row.provider == cheat.name] or list(questions)
-        again = [question for question in again if question.level == "pinned"] or again
-        for turn in range(_AGAIN):
-            if self.caught() or self.demoted():
-                break
-            self._ask(again[turn % len(again)], only=[cheat.address])
-            self._wait()
+        for cheat in self.network.dishonest:
+            strict = "exact" if cheat.engine == "exact" else "pinned"
+            again = [question for question in questions if question.level == strict] or list(questions)
+            for turn in range(_AGAIN):
+                if self.caught(cheat) or self.demoted(cheat):
+                    break
+                self._ask(again[turn % len(again)], only=[cheat.address])
+                self._wait()
 
-    def caught(self) -> Row | None:
-        """The first answer of the cheat that did not hold."""
-        cheat = self.network.dishonest.name
-        return next((row for row in self.rows if row.provider == cheat and row.outcome == "fails"), None)
+    def caught(self, cheat: Provider) -> Row | None:
+        """The first answer of a cheat that did not hold."""
+        return next((row for row in self.rows if row.provider == cheat.name and row.outcome == "fails"), None)
 
-    def demoted(self) -> bool:
-        """The cheat claims what cannot be recomputed here, and the gateway asks it last for that."""
-        cheat = self.network.dishonest.name
-        found = Counter((row.level, row.outcome) for row in self.rows if row.provider == cheat and row.receipt)
-        return self.caught_by == "ranking" and any(
+    def demoted(self, cheat: Provider) -> bool:
+        """A cheat claims what cannot be recomputed here, and the gateway asks it last for that."""
+        found = Counter((row.level, row.outcome) for row in self.rows if row.provider == cheat.name and row.receipt)
+        return cheat.caught_by == "ranking" and any(
             Record(held={level: found[level, "holds"]}, inconclusive={level: found[level, "inconclusive"]}).uncheckable(
                 level
             )
@@ -229,35 +224,37 @@ class Conversation:
         self.watcher.judged(row)
 
 
-def summary(talk: Conversation, does: str, seconds: float) -> dict[str, object]:
-    """The whole demonstration as one JSON object; `does` says what the cheat does."""
-    cheat, caught, rows = talk.network.dishonest, talk.caught(), talk.rows
-    theirs = [row for row in rows if row.provider == cheat.name]
-    unclear = next((row for row in theirs if row.outcome == "inconclusive"), None)
-    ours = [row for row in rows if row.provider != cheat.name]
+def summary(talk: Conversation, seconds: float) -> dict[str, object]:
+    """The whole demonstration as one JSON object."""
+    rows, cheats = talk.rows, talk.network.dishonest
+    ours = [row for row in rows if row.provider not in {cheat.name for cheat in cheats}]
     return {
         "requests": len(rows),
         "verified": sum(row.outcome == "holds" for row in rows),
         "false_alarms": sum(row.outcome == "fails" for row in ours),
         "inconclusive": sum(row.outcome not in ("holds", "fails") for row in rows),
-        "cheats": [
-            {
-                "kind": cheat.cheat,
-                "does": does,
-                "provider": cheat.address,
-                "name": cheat.name,
-                "caught": caught is not None,
-                "caught_by": talk.caught_by,
-                "asked_last": talk.demoted(),
-                "reason": caught.reason if caught else unclear.reason if unclear else "",
-                "answers": len(theirs),
-            }
-        ],
+        "cheats": [_told(talk, cheat) for cheat in cheats],
         "providers": [{"name": it.name, "address": it.address, "cheat": it.cheat} for it in talk.network.providers],
         "receipts": _files(rows, "holds"),
         "exhibits": _files(rows, "fails"),
         "answers": [row.to_json() for row in rows],
         "seconds": round(seconds, 1),
+    }
+
+
+def _told(talk: Conversation, cheat: Provider) -> dict[str, object]:
+    caught, theirs = talk.caught(cheat), [row for row in talk.rows if row.provider == cheat.name]
+    unclear = next((row for row in theirs if row.outcome == "inconclusive"), None)
+    return {
+        "kind": cheat.cheat,
+        "does": cheat.does,
+        "provider": cheat.address,
+        "name": cheat.name,
+        "caught": caught is not None,
+        "caught_by": cheat.caught_by,
+        "asked_last": talk.demoted(cheat),
+        "reason": caught.reason if caught else unclear.reason if unclear else "",
+        "answers": len(theirs),
     }
 
 

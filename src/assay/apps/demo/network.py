@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from assay.apps.config import home
+from assay.apps.cheats import CHEATS, CaughtBy
+from assay.apps.config import EngineName, home
 from assay.apps.lifeline import start, stop, tail
 from assay.core.errors import EngineError
 from assay.core.keys import Address
@@ -23,8 +24,11 @@ from assay.engines.models import ModelFile
 
 _READY_SECONDS: Final = 120.0
 """Longest wait for a process to answer: a slow disk loads a model slowly."""
-_HONEST: Final = ("ada", "boole")
+_HONEST: Final[Mapping[str, EngineName]] = {"ada": "llama.cpp", "boole": "llama.cpp", "church": "exact"}
 _DISHONEST: Final = "mallory"
+"""Cheats as it is told to."""
+_ALTERING: Final = "eve"
+"""Cheats on the exact engine, by one number."""
 _COMMAND: Final = (sys.executable, "-P", "-m", "assay.apps.cli")
 
 Lines: TypeAlias = "queue.Queue[bytes | None]"
@@ -40,6 +44,19 @@ class Provider:
     url: str
     cheat: str
     """Empty for an honest one."""
+    engine: EngineName = "llama.cpp"
+
+    @property
+    def does(self) -> str:
+        """What it does when it cheats, as a sentence about it."""
+        known = CHEATS.get(self.cheat)
+        return known.does if known else f"serves {self.cheat.removeprefix('swap:')} under the model's name"
+
+    @property
+    def caught_by(self) -> CaughtBy:
+        """What stands against its cheat."""
+        known = CHEATS.get(self.cheat)
+        return known.caught_by if known else "check"
 
 
 @dataclass(slots=True)
@@ -59,9 +76,9 @@ class Network:
         return next((provider.name for provider in self.providers if provider.address == address), address[:10])
 
     @property
-    def dishonest(self) -> Provider:
-        """The provider that cheats."""
-        return next(provider for provider in self.providers if provider.cheat)
+    def dishonest(self) -> Sequence[Provider]:
+        """The providers that cheat."""
+        return [provider for provider in self.providers if provider.cheat]
 
     def check_alive(self) -> None:
         """Raise `EngineError` if a process has ended."""
@@ -74,27 +91,31 @@ class Network:
 def running(model: ModelFile, cheat: str, folder: Path, say: Callable[[str], None]) -> Iterator[Network]:
     """Start everything, with its files under `folder`, and end it on the way out.
 
-    Two providers are honest, one cheats; `say` is told what is being started.
+    Three providers are honest, one cheats in this way and one by a single number; `say` is told what is started.
 
     Raises:
         EngineError: a process does not start.
     """
     network = Network()
     try:
-        say(f"starting providers {', '.join(_HONEST)} and {_DISHONEST}")
-        sellers = [(name, "") for name in _HONEST] + [(_DISHONEST, cheat)]
-        lines = [_serve(network, folder, name, model, how) for name, how in sellers]
-        facts = [_ready(network, name, line) for (name, _), line in zip(sellers, lines, strict=True)]
+        sellers: list[tuple[str, str, EngineName]] = [
+            *((name, "", engine) for name, engine in _HONEST.items()),
+            (_DISHONEST, cheat, "llama.cpp"),
+            (_ALTERING, "accumulator", "exact"),
+        ]
+        say(f"starting providers {', '.join(name for name, *_ in sellers)}")
+        lines = [_serve(network, folder, model, *seller) for seller in sellers]
+        facts = [_ready(network, seller[0], line) for seller, line in zip(sellers, lines, strict=True)]
         network.providers = [
-            Provider(name, str(fact["address"]), str(fact["url"]), how)
-            for (name, how), fact in zip(sellers, facts, strict=True)
+            Provider(name, str(fact["address"]), str(fact["url"]), how, engine)
+            for (name, how, engine), fact in zip(sellers, facts, strict=True)
         ]
         say("starting gateway and validator")
         named = [part for provider in network.providers for part in ("--provider", provider.url)]
         gateway = _spawn(network, folder, "gateway", ["gateway", "--port", "0", "--json", *named])
         network.gateway = str(_ready(network, "gateway", gateway)["url"])
         check = ["validate", "--share", "1", "--model", str(model.path), "--port", "0", "--threads", "1"]
-        validator = _spawn(network, folder, "validator", [*check, "--interval", "1", "--json"])
+        validator = _spawn(network, folder, "validator", [*check, "--interval", "1", "--json", *named])
         _ready(network, "validator", validator)
         threading.Thread(target=_collect, args=(network, validator), daemon=True).start()
         yield network
@@ -102,9 +123,9 @@ def running(model: ModelFile, cheat: str, folder: Path, say: Callable[[str], Non
         stop([process for _, process, _ in network.processes])
 
 
-def _serve(network: Network, folder: Path, name: str, model: ModelFile, cheat: str) -> Lines:
+def _serve(network: Network, folder: Path, model: ModelFile, name: str, cheat: str, engine: EngineName) -> Lines:
     command = ["serve", "--port", "0", "--json", "--model", str(model.path), "--key", f"demo-{name}", "--threads", "1"]
-    command += ["--parallel", "2", "--context", "1024"]
+    command += ["--parallel", "2", "--context", "1024", "--engine", engine]
     if cheat:
         command += ["--cheat", cheat, "--i-am-testing-dishonesty"]
     return _spawn(network, folder, name, command)

@@ -16,7 +16,11 @@ from rich.text import Text
 from assay.apps.cli.console import plain
 from assay.apps.cli.verdicts import STYLES, WORDS
 from assay.apps.demo.conversation import Conversation, Row
+from assay.apps.demo.network import Provider
 from assay.apps.demo.questions import Question
+
+_TELLING: Final = 16
+"""Tokens of an answer from which on the share of its check tells something."""
 
 
 class Screen:
@@ -87,21 +91,29 @@ class Notes:
         """See `Watcher`."""
 
 
-def report(console: Console, talk: Conversation, does: str) -> None:
-    """The rows, the cheat, and what to try next. `does`: what the cheat does."""
+def report(console: Console, talk: Conversation) -> None:
+    """The rows, the cheats, and what to try next."""
     console.print()
     console.print(_table(talk.rows))
-    cheat, caught = talk.network.dishonest, talk.caught()
-    honest = [row for row in talk.rows if row.provider != cheat.name]
+    cheats = talk.network.dishonest
+    honest = [row for row in talk.rows if row.provider not in {cheat.name for cheat in cheats}]
     alarms = sum(row.outcome == "fails" for row in honest)
     hold = sum(row.outcome == "holds" for row in honest)
     console.print(f"\nHonest providers: {hold} of {len(honest)} answers hold, {alarms} false alarms.")
-    what = f"[bold]{escape(cheat.name)}[/] cheated ({escape(cheat.cheat)}): it {escape(does)}."
+    for cheat in cheats:
+        _expose(console, talk, cheat)
+    _next_steps(console, talk)
+
+
+def _expose(console: Console, talk: Conversation, cheat: Provider) -> None:
+    """What a cheat did, and what became of it."""
+    caught = talk.caught(cheat)
+    what = f"[bold]{escape(cheat.name)}[/] cheated ({escape(cheat.cheat)}): it {escape(cheat.does)}."
     if caught is not None:
-        how = " by the gateway, which took no receipt for it" if talk.caught_by == "promise" else ""
+        how = " by the gateway, which took no receipt for it" if cheat.caught_by == "promise" else ""
         console.print(f"{what} [bold green]Caught[/] at answer {caught.number}{how}:")
         console.print(Text(f"  {plain(caught.reason)}"))
-    elif talk.demoted():
+    elif talk.demoted(cheat):
         unclear = [row for row in talk.rows if row.provider == cheat.name and row.outcome == "inconclusive"]
         console.print(
             f"{what} [bold yellow]Cannot be checked here[/] ({len(unclear)} answers), so nobody is blamed; but "
@@ -111,7 +123,6 @@ def report(console: Console, talk: Conversation, does: str) -> None:
     else:
         count = sum(row.provider == cheat.name for row in talk.rows)
         console.print(f"{what} [bold red]Not caught[/] in {count} answers.")
-    _next_steps(console, talk)
 
 
 def _table(rows: Sequence[Row]) -> Table:
@@ -130,7 +141,7 @@ def _table(rows: Sequence[Row]) -> Table:
             str(row.tokens) if row.tokens else "",
             f"{row.rate:.0f}" if row.rate else "",
             f"{row.check_seconds:.2f}s" if checked else "",
-            f"{row.share:.0%}" if checked and row.seconds else "",
+            f"{row.share:.0%}" if checked and row.seconds and row.tokens >= _TELLING else "",
             _word(row),
             Text(plain(row.reason)),
         )
@@ -148,14 +159,15 @@ def _verdict_line(row: Row) -> Text:
     outcome = row.outcome or "inconclusive"
     line = Text.assemble("  ", (f"answer {row.number} of {row.provider} {WORDS[outcome]}", STYLES[outcome]))
     if row.check_seconds:
-        line.append(f" (checked in {row.check_seconds:.2f} s, {row.share:.0%} of generating it)", style="dim")
+        share = f", {row.share:.0%} of generating it" if row.tokens >= _TELLING else ""
+        line.append(f" (checked in {row.check_seconds:.2f} s{share})", style="dim")
     if row.reason:
         line.append(f": {plain(row.reason)}")
     return line
 
 
 def _next_steps(console: Console, talk: Conversation) -> None:
-    cheat = talk.network.dishonest
+    cheat = talk.network.dishonest[0]
     good = next((row.path for row in talk.rows if row.outcome == "holds" and row.path), None)
     bad = next((row.path for row in talk.rows if row.outcome == "fails" and row.path), None)
     other = "temperature" if cheat.cheat != "temperature" else "other-model"

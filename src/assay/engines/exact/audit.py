@@ -98,7 +98,7 @@ def audit(
     header = header_of(program, response)
     plan = header.plan(range(response.passes) if positions is None or whole else positions)
     checker = _Checker(program, response, threads=threads)
-    reader = TraceReader(header, plan, response.nonce, room=checker.room)
+    reader = TraceReader(header, plan, response.nonce)
     try:
         for block in blocks:
             for each in reader.feed(block):
@@ -204,10 +204,6 @@ class _Checker:
         self._runner: Final = Runner(program, sequences=1, positions=len(response.tokens), batch=BATCH, threads=threads)
         self._waiting: Final[list[Pass]] = []
 
-    def room(self) -> np.ndarray:
-        """Where the next head's accumulators go, so that they need not be copied."""
-        return self._runner.room(sum(isinstance(each, WholePass) and each.head is not None for each in self._waiting))
-
     def take(self, found: Pass) -> None:
         """One more pass; positions rise."""
         if self._waiting and type(found) is not type(self._waiting[0]):
@@ -264,7 +260,8 @@ class _Checker:
         record = self._runner.record(n)
         for place, packed in enumerate(groups_of(self._program)[group]):
             if layer == layers:
-                start, given, operation = plan.inputs[QUERY] + layers * plan.inputs_step, found.head, "head"
+                start, operation = plan.inputs[QUERY] + layers * plan.inputs_step, "head"
+                given = None if found.head is None else decode_chunks(found.head)
             else:
                 kind = _FIRST[number] + place
                 start, operation = plan.inputs[kind] + layer * plan.inputs_step, MATRICES[kind]

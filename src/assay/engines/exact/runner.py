@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from assay.core.errors import EngineError
-from assay.engines.exact.chunks import CHUNK, Chunks, chunk_count
+from assay.engines.exact.chunks import CHUNK, Chunks, chunk_count, decode_vector
 from assay.engines.exact.kernels.layers import remember, run
 from assay.engines.exact.kernels.state import Cache, Desk, Shape, Test
 from assay.engines.exact.kernels.tile import SLOT
@@ -92,13 +92,16 @@ class Runner:
         tokens: Sequence[int],
         positions: Sequence[int],
         bodies: Sequence[Chunks],
-        heads: Mapping[int, np.ndarray],
+        heads: Mapping[int, Chunks],
         test: Test,
     ) -> np.ndarray:
         """Test passes of sequence 0 instead of computing them: the first product of each that is wrong, or -1.
 
-        `bodies`: the accumulators of all layers for each token; `heads` int64 [vocabulary] for those that have one,
-        whose `logits` are there afterwards. So are the records. Not for a runner that is `traced`.
+        `bodies`: the accumulators of all layers for each token; `heads`: of the head for those that have one, whose
+        `logits` are there afterwards. So are the records. Not for a runner that is `traced`.
+
+        Raises:
+            EncodingError: another number of chunks than the head has.
         """
         wanted = np.array(sorted(heads), np.int64)
         self._reserve(wanted.size)
@@ -109,8 +112,7 @@ class Runner:
             test.places[n, 0] = body.data.ctypes.data
             test.places[n, 1:] = body.data.ctypes.data + ends[:-1]
         for m, n in enumerate(wanted):
-            if not np.may_share_memory(self._heads[m], head := heads[int(n)]):
-                self._heads[m, : head.size] = head
+            decode_vector(heads[int(n)], self.program.vocabulary, self._heads[m])
         test.failed[:] = -1
         self._run(tokens, np.zeros(len(tokens), np.int64), positions, wanted, test)
         return test.failed[: len(tokens)]
@@ -138,11 +140,6 @@ class Runner:
     def body(self, index: int) -> np.ndarray:
         """int64: the accumulators of all layers of the last pass's token `index`; for a runner that is `traced`."""
         return self._bodies[index, : self.program.body]
-
-    def room(self, index: int) -> np.ndarray:
-        """Where `test` looks for its head number `index`: int64, whole chunks. What is put there need not be copied."""
-        self._reserve(index + 1)
-        return self._heads[index]
 
     def close(self) -> None:
         """End the threads."""

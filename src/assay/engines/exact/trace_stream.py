@@ -28,7 +28,6 @@ from assay.engines.exact.chunks import (
     Chunks,
     accumulators_root,
     chunk_count,
-    decode_vector,
     encode_vector,
     packed_size,
 )
@@ -71,8 +70,8 @@ class WholePass:
     """Of the record's chunks, uint8 [chunks, 32]: what the receipt commits to."""
     body: Chunks
     """The accumulators of all layers, yet to be tested."""
-    head: np.ndarray | None
-    """int64 [vocabulary]; None: logits were not wanted."""
+    head: Chunks | None
+    """Those of the head; None: logits were not wanted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,24 +121,15 @@ def write_trace(
             yield root_of(digests[kept:])
 
 
-Room: TypeAlias = Callable[[], np.ndarray | None]
-"""Asked once for each head, in the order of the stream."""
-
-
 class TraceReader:
     """Reads a stream in blocks of any size; holds at most one pass's bytes, or the leaves, beside a block."""
 
-    def __init__(
-        self, header: TraceHeader, plan: Sequence[Planned], nonce: bytes, *, room: Room = lambda: None
-    ) -> None:
+    def __init__(self, header: TraceHeader, plan: Sequence[Planned], nonce: bytes) -> None:
         """Expect this trace: `header` and `plan` as the auditor has them from receipt and model;
         the provider decides whether it is public.
-
-        `room`: where the accumulators of the next head go, int64 [256 * chunks]; None: into a new array.
         """
         self.accumulators: tuple[Digest, ...] | None = None
         """Of a public trace, once they were read: the roots of the accumulators of whole passes."""
-        self._room: Final = room
         self._expected: Final = header
         self._plan: Final = plan
         self._nonce: Final = nonce
@@ -245,11 +235,10 @@ class TraceReader:
         expected, count = self._expected, self._expected.layout.chunks
         digests = np.frombuffer(bytes((yield 32 * count)), dtype=np.uint8).reshape(count, 32)
         body = yield from self._chunks(chunk_count(expected.body))
-        head, packed = None, None
+        head = None
         if expected.has_head(position):
-            packed = yield from self._chunks(chunk_count(expected.head))
-            head = decode_vector(packed, expected.head, self._room())
-        if accumulators is not None and accumulators_root(body, packed) != accumulators:
+            head = yield from self._chunks(chunk_count(expected.head))
+        if accumulators is not None and accumulators_root(body, head) != accumulators:
             raise TraceMismatch(
                 f"the accumulators at position {position} are not those that were announced", position=position
             )

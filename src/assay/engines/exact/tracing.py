@@ -88,7 +88,7 @@ class _Passes:
                 for n, want in enumerate(wanted):
                     yield Computed(
                         alter.record(program, start + n, runner.record(n)),
-                        alter.body(program, start + n, runner.body(n)),
+                        alter.body(program, start + n, runner.body(n)) if traced else runner.body(n),
                         runner.head(n) if want else None,
                     )
         finally:

@@ -1,0 +1,121 @@
+"""What a pass does with accumulators that are given to it: it tests them, or remembers their keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from tests.engines.exact.models import write_model
+from tests.engines.exact.running import Pass, running
+
+from assay.engines.exact.challenge import challenge
+from assay.engines.exact.chunks import Chunks, encode_vector
+from assay.engines.exact.convert import convert
+from assay.engines.exact.kernels.state import GROUPS, PRODUCTS
+from assay.engines.exact.program import Program, program_of
+from assay.engines.exact.runner import Runner
+
+TOKENS = [5, 9, 100, 101, 7, 280, 30, 12]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """A small Gemma 3, with biases."""
+    path = write_model(tmp_path_factory.mktemp("m") / "m.gguf", "gemma3", layers=2, biases=True, window=4)
+    return program_of(convert(path))
+
+
+@pytest.fixture(scope="module")
+def passes(program: Program) -> list[Pass]:
+    """What it computes, accumulators with the zeros behind each layer's."""
+    with running(program) as runner:
+        runner.decode(TOKENS, range(8), 0, True)
+        return [
+            Pass(runner.logits(n).copy(), runner.body(n).copy(), runner.head(n).copy(), runner.record(n).copy())
+            for n in range(8)
+        ]
+
+
+def runner_of(program: Program, threads: int = 1) -> Runner:
+    """One that tests."""
+    return Runner(program, sequences=1, positions=20, batch=16, threads=threads)
+
+
+def packed(vectors: Iterable[np.ndarray]) -> list[Chunks]:
+    """As they travel."""
+    return [encode_vector(each) for each in vectors]
+
+
+def wrong_groups(
+    program: Program, bodies: list[np.ndarray], heads: dict[int, np.ndarray], threads: int = 1
+) -> list[int]:
+    """The first group of each pass in which something is wrong."""
+    test = challenge(program, bytes(32), batch=16, repetitions=1)
+    runner = runner_of(program, threads)
+    try:
+        found = runner.test(
+            TOKENS, range(8), packed(bodies), {n: encode_vector(head) for n, head in heads.items()}, test
+        )
+        return found.tolist()
+    finally:
+        runner.close()
+
+
+def test_keys_and_values_from_commitments(program: Program, passes: list[Pass]) -> None:
+    """A cache that was filled from what passes committed to goes on as one that was computed."""
+    kept = program.layout.kept_chunks * 256
+    with running(program) as runner:
+        runner.remember(range(5), [each.record[:kept] for each in passes[:5]])
+        runner.decode(TOKENS[5:], range(5, 8), 0, True)
+        for n in range(3):
+            assert np.array_equal(runner.record(n), passes[5 + n].record)
+            assert np.array_equal(runner.logits(n), passes[5 + n].logits)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_right_passes_pass(program: Program, passes: list[Pass], threads: int) -> None:
+    """Nothing is found; logits and records follow from the accumulators."""
+    test = challenge(program, bytes(32), batch=16, repetitions=2)
+    heads = {n: encode_vector(passes[n].head) for n in (1, 4, 7)}
+    runner = runner_of(program, threads)
+    found = runner.test(TOKENS, range(8), packed(each.body for each in passes), heads, test)
+    assert found.tolist() == [-1] * 8
+    for n, each in enumerate(passes):
+        assert np.array_equal(runner.record(n), each.record)
+        if n in heads:
+            assert np.array_equal(runner.logits(n), each.logits)
+    runner.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_product_is_tested(program: Program, passes: list[Pass], threads: int) -> None:
+    """One accumulator, of any product, that is wrong by any power of two is found, and named first."""
+    plan, dice = program.plan, np.random.default_rng(1)
+    groups = (0, 0, 0, 1, 2, 2, 3)
+    heads = {n: each.head for n, each in enumerate(passes)}
+    for layer in range(program.shape.layers):
+        for kind in range(PRODUCTS):
+            token, bit = int(dice.integers(8)), int(dice.integers(62))
+            row = int(plan.offsets[kind]) + int(dice.integers(plan.sizes[kind]))
+            bodies = [each.body.copy() for each in passes]
+            bodies[token].reshape(program.shape.layers, -1)[layer, row] ^= 1 << bit
+            found = wrong_groups(program, bodies, heads, threads)
+            assert found[token] == GROUPS * layer + groups[kind]
+            assert found[:token] == [-1] * token
+    heads[3] = heads[3].copy()
+    heads[3][17] += 1 << 46  # modulo 2^64 this would be missed once in 2^18 times
+    found = wrong_groups(program, [each.body for each in passes], heads, threads)
+    assert found == [-1] * 3 + [GROUPS * program.shape.layers] + [-1] * 4
+
+
+def test_absurd_accumulators(program: Program) -> None:
+    """Of any size, they are tested without a crash."""
+    dice = np.random.default_rng(2)
+    for edge in (2**63 - 1, -(2**63), 2**62, 0):
+        bodies = [
+            np.where(dice.random(program.body) < 0.5, edge, dice.integers(-(2**62), 2**62, program.body))
+            for _ in TOKENS
+        ]
+        heads = {n: np.full(program.vocabulary, edge) for n in range(8)}
+        assert min(wrong_groups(program, bodies, heads)) >= 0

@@ -1,0 +1,150 @@
+"""The model root covers everything that decides a number, and opens to single rows."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.engines.exact.models import write_model
+from tests.engines.exact.test_reference import VARIANTS
+
+from assay.core import tree16
+from assay.core.encoding import parse_canonical
+from assay.core.hashing import Digest, digest
+from assay.engines.exact import tables
+from assay.engines.exact.affine import Matrix
+from assay.engines.exact.convert import convert
+from assay.engines.exact.parameters import MATRICES, VECTORS, Parameters, model_root
+from assay.engines.exact.reference import Gain, Layer, Model
+
+
+@pytest.fixture(params=[*VARIANTS, "wide"])
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> Model:
+    """A small model of every variant, and one whose rows have several leaves."""
+    wide = {"width": 288, "feed": 544, "layers": 1, "head_width": 16}
+    return convert(write_model(tmp_path / "m.gguf", **VARIANTS.get(request.param, wide)))
+
+
+def leaf_of(content: bytes) -> Digest:
+    """The digest of a leaf."""
+    return digest("assay/exact-parameter/1", content)
+
+
+def vector_leaves(numbers: Any) -> Iterator[bytes]:
+    """As docs/exact.md says."""
+    for start in range(0, len(numbers), 256):
+        yield b"".join(struct.pack("<Q", int(x) % 2**64) for x in numbers[start : start + 256]).ljust(2048, b"\0")
+
+
+def matrix_leaves(matrix: Matrix) -> Iterator[bytes]:
+    """As docs/exact.md says."""
+    kind, per_leaf = ("<H" if matrix.q.itemsize == 2 else "<B"), 256 // matrix.block
+    for row in range(matrix.shape[0]):
+        for segment in range(-(-matrix.shape[1] // 256)):
+            blocks = slice(segment * per_leaf, (segment + 1) * per_leaf)
+            q = matrix.q[row, 256 * segment : 256 * segment + 256]
+            content = b"".join(struct.pack(kind, int(x)) for x in q).ljust(256 * matrix.q.itemsize, b"\0")
+            for part in (matrix.scale, matrix.offset):
+                content += b"".join(struct.pack("<i", int(x)) for x in part[row, blocks]).ljust(4 * per_leaf, b"\0")
+            yield content.ljust(-(-len(content) // 64) * 64, b"\0")
+
+
+def contents(model: Model) -> Iterator[bytes]:
+    """All leaves but the first, as docs/exact.md says."""
+    for name in ("exp2", "sigmoid", "sine", "log2", "tail"):
+        yield from vector_leaves(getattr(tables, f"{name}_table")())
+    for layer in model.layers:
+        for name in VECTORS:
+            vector = getattr(layer, name)
+            if vector is not None:
+                yield from vector_leaves(vector.weight if isinstance(vector, Gain) else vector)
+        yield from vector_leaves(layer.turns)
+        for name in MATRICES:
+            yield from matrix_leaves(getattr(layer, name))
+    yield from vector_leaves(model.norm.weight)
+    yield from matrix_leaves(model.head)
+    if model.head is not model.embedding:
+        yield from matrix_leaves(model.embedding)
+
+
+def test_the_specification(model: Model) -> None:
+    """Every leaf has the content that the page says, and the root is theirs."""
+    parameters = Parameters(model)
+    header = parse_canonical(parameters._header, what="the numbers")
+    assert header["semantics"] == "exact/1"
+    assert len(header["layers"]) == len(model.layers)
+    leaves = [leaf_of(parameters._header), *map(leaf_of, contents(model))]
+    assert [row.tobytes() for row in parameters.digests] == leaves
+    assert parameters.root == tree16.root(leaves) == model_root(model)
+
+
+def test_leaves_open(model: Model) -> None:
+    """A row of a matrix or a vector is proved to be the model's."""
+    parameters = Parameters(model)
+    for name, row, segment in [
+        ("sine", 0, 16), ("0.attention_norm", 0, 0), ("0.turns", 0, 0), ("0.down", model.width - 1, 0),
+        ("head", 5, 0), ("norm", 0, 0), ("0.gate", 3, (model.width - 1) // 256),
+    ]:  # fmt: skip
+        index, path = parameters.prove(name, row, segment)
+        item = leaf_of(parameters.leaf(name, row, segment))
+        tree16.verify(parameters.root, len(parameters.digests), index, item, path)
+
+
+def changed(model: Model) -> Iterator[tuple[str, Model]]:
+    """The model with one thing of each kind changed."""
+    layer = model.layers[-1]
+
+    def with_layer(**changes: Any) -> Model:
+        return replace(model, layers=[*model.layers[:-1], replace(layer, **changes)])
+
+    def bumped(values: np.ndarray) -> np.ndarray:
+        other = values.copy()
+        other.flat[-1] ^= 1
+        return other
+
+    for name in ("heads", "kv_heads", "head_width", "epsilon", "score_scale", "embedding_scale"):
+        yield name, replace(model, **{name: getattr(model, name) + 1})
+    yield "halves", replace(model, halves=not model.halves)
+    yield "gate", replace(model, gate="gelu" if model.gate == "silu" else "silu")
+    yield "norm", replace(model, norm=replace(model.norm, weight=bumped(model.norm.weight)))
+    yield "norm fraction", replace(model, norm=replace(model.norm, fraction=model.norm.fraction + 1))
+    yield "window", with_layer(window=layer.window + 1)
+    yield "turns", with_layer(turns=bumped(layer.turns))
+    yield "a layer", replace(model, layers=[*model.layers, layer])
+    for name in VECTORS:
+        vector = getattr(layer, name)
+        if isinstance(vector, Gain):
+            yield name, with_layer(**{name: replace(vector, weight=bumped(vector.weight))})
+            yield f"{name} fraction", with_layer(**{name: replace(vector, fraction=vector.fraction - 1)})
+        elif vector is not None:
+            yield name, with_layer(**{name: bumped(vector)})
+    for name in MATRICES:
+        matrix = getattr(layer, name)
+        for part in ("q", "scale", "offset"):
+            yield f"{name} {part}", with_layer(**{name: replace(matrix, **{part: bumped(getattr(matrix, part))})})
+        yield f"{name} fraction", with_layer(**{name: replace(matrix, fraction=matrix.fraction + 1)})
+    yield "head", replace(model, head=replace(model.head, q=bumped(model.head.q)))
+    yield "embedding", replace(model, embedding=replace(model.embedding, scale=bumped(model.embedding.scale)))
+
+
+@pytest.mark.parametrize("variant", ["llama-biased", "gemma3-local"])
+def test_everything_counts(tmp_path: Path, variant: str) -> None:
+    """No two models that differ in one number share a root."""
+    model = convert(write_model(tmp_path / "m.gguf", **VARIANTS[variant]))
+    roots = {"the model": model_root(model)} | {what: model_root(other) for what, other in changed(model)}
+    assert len(set(roots.values())) == len(roots)
+
+
+def test_layers_have_no_other_fields() -> None:
+    """A field that is added to a layer or a model must be added to the root."""
+    covered = {*VECTORS, *MATRICES, "window", "turns"}
+    assert set(Layer.__dataclass_fields__) == covered
+    assert set(Model.__dataclass_fields__) == {
+        "embedding", "layers", "norm", "head", "heads", "kv_heads", "head_width", "epsilon", "score_scale", "halves",
+        "gate", "embedding_scale",
+    }  # fmt: skip
