@@ -86,8 +86,13 @@ class _Tally:
 
 
 def dispute_figures(say: Say) -> Iterable[Figure]:
-    """The figures; some minutes for a small model."""
-    own = _answer(convert(find_model(MODEL).path))
+    """The figures of SmolLM2: about a minute."""
+    return model_figures(say, convert(find_model(MODEL).path))
+
+
+def model_figures(say: Say, model: Model, *, runs: int = RUNS, receipts: int = RECEIPTS) -> Iterator[Figure]:
+    """The figures of a model."""
+    own = _answer(model)
     tally = _Tally(_terms(own))
     dice = Random(1)
     say("disputes: expanding the cells of some numbers")
@@ -95,14 +100,14 @@ def dispute_figures(say: Say) -> Iterable[Figure]:
     plans = [honest.expanded(target)[0] for target in _targets(own.shape, len(own.records) - 1)]
     kinds = _kinds(plans)
     for sections in kinds.values():
-        for _ in range(RUNS):
+        for _ in range(runs):
             plan, section = dice.choice(sections)
             index = dice.randrange(section.start, section.stop)
             leader = guide(own.shape, plan.target, index)
             tally.play("honest", "prover", honest, leader)
             tally.play("bent", "challenger", Bent(honest, plan, index, dice), leader)
     say(f"disputes: {len(kinds)} kinds of steps, {tally.wrong['honest'] + tally.wrong['bent']} wrong verdicts")
-    _receipts(tally, own, dice)
+    _receipts(tally, own, dice, receipts)
     _silent(tally, own, plans, honest)
     yield from _figures(tally, max(plan.count for plan in plans), len(kinds))
 
@@ -159,9 +164,9 @@ def _kinds(plans: Sequence[Plan]) -> dict[str, list[tuple[Plan, Section]]]:
     return found
 
 
-def _receipts(tally: _Tally, own: Response, dice: Random) -> None:
+def _receipts(tally: _Tally, own: Response, dice: Random, count: int) -> None:
     """Receipts over wrong numbers, and over a token that was not to be drawn, against an honest challenger."""
-    for run in range(RECEIPTS):
+    for run in range(count):
         tokens, records = list(own.tokens), own.records
         if run % 4 == 0:
             at = dice.randrange(PROMPT, len(tokens))

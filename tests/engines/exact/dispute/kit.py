@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from benchmarks._dispute import Watched, bent, guide
+from benchmarks._dispute import Watched
 from gguf import GGMLQuantizationType as Kind
 from tests.engines.exact.models import write_model
 
@@ -47,7 +47,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 SETTINGS = SamplerSettings(temperature=2_000_000, top_k=600, top_p=900_000, min_p=20_000)
 """Of "drawn", which has a large vocabulary, too."""
 NONCE = bytes(range(32))
-__all__ = ["bent", "guide"]
 
 
 class Answer:

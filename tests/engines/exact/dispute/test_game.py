@@ -7,6 +7,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from benchmarks._dispute import bent, guide
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.engines.exact.dispute.kit import (
@@ -15,9 +16,7 @@ from tests.engines.exact.dispute.kit import (
     Answer,
     LyingProver,
     answer,
-    bent,
     changed,
-    guide,
     rerun,
     run,
     settle,
