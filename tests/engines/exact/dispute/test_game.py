@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from random import Random
 
 import numpy as np
 import pytest
-from benchmarks._dispute import bent, guide
+from benchmarks._dispute import Bent, bent, guide
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.engines.exact.dispute.kit import (
@@ -36,6 +37,12 @@ from assay.engines.exact.record import CHUNK
 NAMES = st.sampled_from(sorted(VARIANTS))
 DICE = st.integers(0, 2**32).map(Random)
 few = settings(deadline=None, max_examples=40)
+
+
+@cache
+def prover(one: Answer) -> Prover:
+    """The honest one, which keeps the cells that it has expanded."""
+    return Prover(one.own)
 
 
 def targets(one: Answer, dice: Random) -> Target:
@@ -214,16 +221,13 @@ def test_each_kind_of_step(kind: str, name: str, dice: Random) -> None:
     plan, section = dice.choice(sections)
     index = dice.choice([section.start, section.stop - 1, dice.randrange(section.start, section.stop)])
     leader = guide(one.shape, plan.target, index)
-    assert settle(one.terms(), Prover(one.own), leader).winner == "prover"
-
-    def change(plan: Plan) -> dict[int, bytes]:
-        return {index: bent(plan, index, rerun(plan, one.own, {}, onwards=False)[index], dice)}
-
-    outcome = settle(one.terms(), LyingProver(one.own, change), leader)
+    honest = prover(one)
+    assert settle(one.terms(), honest, leader).winner == "prover"
+    outcome = settle(one.terms(), Bent(honest, plan, index, dice), leader)
     assert outcome.winner == "challenger"
     assert "does not follow" in outcome.reason
     for spoil in (_flipped, _longer, _shorter):
-        outcome = settle(one.terms(), Spoiling(Prover(one.own), spoil, outcome.exchanges, dice), leader)
+        outcome = settle(one.terms(), Spoiling(honest, spoil, outcome.exchanges, dice), leader)
         assert outcome.winner == "challenger"
 
 
