@@ -29,6 +29,7 @@ Tag: TypeAlias = Literal[
     "assay/exact-token/1",
     "assay/exact-parameter/1",
     "assay/exact-challenge/1",
+    "assay/exact-cell/1",
 ]
 """Every domain in use; the number rises when what is hashed under it changes."""
 
