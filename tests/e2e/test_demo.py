@@ -71,7 +71,7 @@ def test_the_cheat_is_caught_and_every_receipt_verifies(
         assert cheat["caught"] is True
         assert cheat["reason"]
         assert cheat["provider"] in {provider["address"] for provider in result["providers"] if provider["cheat"]}
-    assert result["cheats"][1]["reason"].startswith("the up product is wrong at position 16 in layer 18")
+    assert result["cheats"][1]["reason"].startswith("row 768 of the up product is not what weights")
     assert result["verified"] == len(result["receipts"]) >= 8
     assert {row["level"] for row in result["answers"]} >= {"pinned", "statistical", "exact"}
     files = [(path, 0) for path in result["receipts"]] + [(path, 1) for path in result["exhibits"]]

@@ -85,10 +85,12 @@ def test_one_altered_sum(place: Place, programs: tuple[Program, Program, Program
     bundle = bought(gateway, cheat)
     code, verdict = verified(place, bundle, model_path)
     assert (code, verdict["outcome"]) == (1, "fails")
-    assert "accumulators" in verdict["reasons"][0]
+    assert "activations" in verdict["reasons"][0]
     code, verdict = verified(place, bundle, model_path, "--trace", cheat.url)
     assert (code, verdict["outcome"]) == (1, "fails")
-    assert verdict["reasons"][0].startswith("the up product is wrong at position 16 in layer 18")
+    assert verdict["reasons"][0].startswith(
+        "row 768 of the up product is not what weights and activations give at position 16 in layer 15"
+    )
 
 
 def test_who_gets_a_trace(programs: tuple[Program, Program, Program]) -> None:

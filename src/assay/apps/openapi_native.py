@@ -177,7 +177,7 @@ def _trace(name: str) -> Schema:
         "content": {"application/octet-stream": dict[str, object]()},
     }
     operation = _operation(
-        "trace", "The accumulators that an answer at level `exact` commits to.", stream, 400, 404, 429, named=name
+        "trace", "The accumulators of an answer at level `exact`.", stream, 400, 404, 429, named=name
     )
     positions = {
         "name": "positions",

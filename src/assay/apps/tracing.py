@@ -1,4 +1,4 @@
-"""`GET /assay/v1/bundles/{name}/trace`: the accumulators that a receipt at level `exact` commits to, computed again.
+"""`GET /assay/v1/bundles/{name}/trace`: the accumulators behind a receipt at level `exact`, computed again.
 
 One at a time, in a thread, block by block as the reader takes them: memory is bounded by a few passes.
 """

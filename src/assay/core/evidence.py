@@ -4,8 +4,8 @@ level        leaf for output token i                                            
 signed       none                                                                           no
 statistical  the log-probabilities of token i and of the TOP_K most probable tokens         yes
 pinned       digest of all logits (float32, little-endian) that token i was drawn from      no: recomputed
-exact        root over all accumulators of the pass that token i was drawn from; for        no: recomputed, or served
-             i = 0 over those of all passes of the prompt                                   on demand as a trace
+exact        root over the activations of the pass that token i was drawn from; for       no: recomputed; accumulators
+             i = 0 over those of all passes of the prompt                                   are served on demand
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class Replayer(Protocol):
 
 
 class Auditor(Protocol):
-    """Checks answers at level `exact`: with the accumulators that a receipt commits to, or by computing them again."""
+    """Checks answers at level `exact`: with the accumulators of its passes, or by computing them again."""
 
     @property
     def model_digest(self) -> Digest:
@@ -175,7 +175,7 @@ class Auditor(Protocol):
 
         Raises:
             ReplayMismatch: a token is not the one that model, settings and seed give, or (without a trace) the
-                accumulators are not those that the receipt commits to.
+                activations are not those that the receipt commits to.
             AuditMismatch: an operation of a pass is wrong; it is named.
             TraceMismatch, EncodingError: the trace is not the one that the receipt commits to, or none.
             AssayError: whatever `trace` raises.
@@ -185,7 +185,7 @@ class Auditor(Protocol):
 
 @runtime_checkable
 class Tracer(Protocol):
-    """Serves the accumulators that receipts at level `exact` commit to."""
+    """Serves the accumulators behind receipts at level `exact`."""
 
     def trace(
         self, bundle: Bundle, positions: Collection[int] | None = None, *, stopped: Callable[[], bool] = lambda: False

@@ -52,7 +52,7 @@ def check_exact(bundle: Bundle, prompt: Prompt, auditor: Auditor, trace: ServedT
             except AssayError as error:
                 findings.append(Finding("trace", "unchecked", f"no use was made of the trace: {error.message}"))
         passes = auditor.audit(bundle, prompt)
-        every = f"all {passes} passes were computed again: every accumulator is the one that the receipt commits to"
+        every = f"all {passes} passes were computed again: every activation is the one that the receipt commits to"
         return [*findings, Finding("products", "holds", every), _draws(len(bundle.tokens))], len(bundle.tokens)
     except (AuditMismatch, ReplayMismatch) as error:
         return [*findings, _failure(error, bundle)], len(bundle.tokens)
