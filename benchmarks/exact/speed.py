@@ -41,7 +41,11 @@ answer(engine, asked(8, 1), 8)
 first = time.perf_counter() - started
 answer(engine, asked(200, 256), 200)
 engine.close()
-print(first, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+status = Path("/proc/self/status")
+lines = status.read_text().splitlines() if status.is_file() else []
+peaks = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+# The kernel's ru_maxrss also counts what the process that started this one had.
+print(first, int(peaks[0]) if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
