@@ -223,9 +223,10 @@ class TinyReplayer:
 
 
 class TinyAuditor:
-    """Implements `Auditor`; a trace is `TRACE` and the positions that it has, or is of another answer."""
+    """Implements `Auditor`; a trace is `TRACE`, or `WRONG` with a wrong accumulator, or is of another answer."""
 
     TRACE: Final = b"trace"
+    WRONG: Final = b"wrong"
 
     def __init__(self, seed: int = 0, *, profile: Profile = EXACT_PROFILE) -> None:
         self.numbers: Final = TinyModel(seed)
@@ -243,15 +244,20 @@ class TinyAuditor:
         whole: bool = False,
     ) -> int:
         """See `Auditor.audit`."""
-        if trace is not None and b"".join(trace) != self.TRACE:
+        given = None if trace is None else b"".join(trace)
+        if given not in (None, self.TRACE, self.WRONG):
             raise TraceMismatch("the trace is of another response or model")
+        if given == self.WRONG:
+            raise AuditMismatch(
+                "row 7 of the up product is wrong", position=len(prompt.tokens), layer=3, operation="up"
+            )
         request, tokens, first = bundle.request, (*prompt.tokens, *bundle.tokens), len(prompt.tokens)
         rows = [self.numbers.logits(tokens[:place]) for place in range(first, len(tokens))]
         for step, row in enumerate(rows):
             if draw(row, request.sampler, request.seed, step) != bundle.tokens[step]:
                 raise ReplayMismatch(f"token {step} is another", step=step)
         if evidence_root(list(map(logits_leaf, rows)), request.nonce) != bundle.receipt.evidence:
-            if trace is not None:
+            if given is not None:
                 raise AuditMismatch("the up product is wrong", position=first, layer=3, operation="up")
             raise ReplayMismatch("the accumulators are not those that the receipt commits to")
         return len(tokens) - 1 if positions is None else len(positions)

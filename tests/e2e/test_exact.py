@@ -77,6 +77,12 @@ def test_an_honest_answer(place: Place, programs: tuple[Program, Program, Progra
         assert (code, verdict["outcome"]) == (0, "holds"), verdict
         assert ("trace" in {finding["check"] for finding in verdict["findings"]}) is bool(options)
     assert verdict["tokens_checked"] == 12
+    trace = bytearray(kept.read_bytes())
+    trace[len(trace) * 2 // 3] ^= 1  # by somebody on the way
+    kept.write_bytes(trace)
+    code, verdict = verified(place, bundle, model_path, "--trace", str(kept))
+    assert (code, verdict["outcome"]) == (0, "holds"), verdict
+    assert ("trace", "unchecked") in {(finding["check"], finding["outcome"]) for finding in verdict["findings"]}
 
 
 def test_one_altered_sum(place: Place, programs: tuple[Program, Program, Program], model_path: Path) -> None:

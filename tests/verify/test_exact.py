@@ -74,6 +74,23 @@ def test_a_bad_trace_changes_no_verdict(blocks: Iterable[bytes]) -> None:
         assert found.tokens_checked == len(bundle.tokens)
 
 
+def test_a_wrong_accumulator_alone_blames_nobody() -> None:
+    """Receipts do not commit to accumulators, so anybody can write a wrong one: it counts if the receipt fails too."""
+    wrong = [TinyAuditor.WRONG]
+    found = verdict(honest(), served(wrong))
+    assert found.holds
+    assert [(finding.check, finding.outcome) for finding in found.findings][-3:] == [
+        ("trace", "unchecked"),
+        ("products", "holds"),
+        ("sampler", "holds"),
+    ]
+    assert "row 7 of the up product" in found.findings[-3].reason
+    assert found.tokens_checked == len(honest().tokens)
+    found = verdict(altered(), served(wrong))
+    assert (found.outcome, found.findings[-1].check, found.findings[-1].step) == ("fails", "products", 1)
+    assert found.reasons[0].startswith("row 7 of the up product")
+
+
 def test_what_is_wrong_is_named() -> None:
     """With a trace position, layer and operation; without one, that the numbers are others; of a token, which."""
     bundle = altered()

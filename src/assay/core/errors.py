@@ -21,7 +21,7 @@ AssayError
     ├── ReplayMismatch        recomputing gives other numbers
     ├── TraceMismatch         a trace is not the one that the receipt commits to
     ├── StatisticalMismatch   the numbers are too far away to be honest noise
-    ├── AuditMismatch         an operation of an exact answer is wrong
+    ├── AuditMismatch         an operation of an exact answer is wrong in its trace
     └── Equivocation          one key signed two different receipts under one sequence number
 """
 

@@ -176,7 +176,8 @@ class Auditor(Protocol):
         Raises:
             ReplayMismatch: a token is not the one that model, settings and seed give, or (without a trace) the
                 activations are not those that the receipt commits to.
-            AuditMismatch: an operation of a pass is wrong; it is named.
+            AuditMismatch: an operation of a pass is wrong in the trace; it is named. An audit without the trace tells
+                whether the receipt is wrong too.
             TraceMismatch, EncodingError: the trace is not the one that the receipt commits to, or none.
             AssayError: whatever `trace` raises.
         """

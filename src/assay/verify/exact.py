@@ -30,8 +30,9 @@ class ServedTrace:
 def check_exact(bundle: Bundle, prompt: Prompt, auditor: Auditor, trace: ServedTrace | None) -> _Found:
     """Audit an answer with its trace; without one, or with one that is of no use, compute everything again.
 
-    `bundle` has passed `check_with_model`. A trace that is not what the receipt commits to says nothing of the answer:
-    anybody may have made it.
+    `bundle` has passed `check_with_model`. A bad trace says nothing of the answer, for anybody may have made it: not one
+    that differs from what the receipt commits to, nor one with a wrong accumulator, as receipts commit to activations.
+    So what looks wrong in a trace is computed again; where the receipt is wrong too, the trace tells the place.
 
     Raises:
         BindingMismatch: the profile is of another integer model than this model file gives.
@@ -43,19 +44,23 @@ def check_exact(bundle: Bundle, prompt: Prompt, auditor: Auditor, trace: ServedT
             "profile", f"the profile names the integer model {theirs[:16]!r}…, and this model file gives {mine[:16]}…"
         )
     findings: list[Finding] = []
+    named: AuditMismatch | None = None
     try:
         if trace is not None:
             try:
                 return _with_trace(bundle, prompt, auditor, trace)
-            except (AuditMismatch, ReplayMismatch):
+            except ReplayMismatch:
                 raise
+            except AuditMismatch as error:
+                named = error
+                findings.append(Finding("trace", "unchecked", f"something in the trace is wrong: {error}"))
             except AssayError as error:
                 findings.append(Finding("trace", "unchecked", f"no use was made of the trace: {error.message}"))
         passes = auditor.audit(bundle, prompt)
         every = f"all {passes} passes were computed again: every activation is the one that the receipt commits to"
         return [*findings, Finding("products", "holds", every), _draws(len(bundle.tokens))], len(bundle.tokens)
-    except (AuditMismatch, ReplayMismatch) as error:
-        return [*findings, _failure(error, bundle)], len(bundle.tokens)
+    except ReplayMismatch as error:
+        return [*findings, _failure(named or error, bundle)], len(bundle.tokens)
 
 
 def _with_trace(bundle: Bundle, prompt: Prompt, auditor: Auditor, trace: ServedTrace) -> _Found:
