@@ -30,7 +30,7 @@ class ServedTrace:
 def check_exact(bundle: Bundle, prompt: Prompt, auditor: Auditor, trace: ServedTrace | None) -> _Found:
     """Audit an answer with its trace; without one, or with one that is of no use, compute everything again.
 
-    `bundle` has passed `check_with_model`. A bad trace says nothing of the answer, for anybody may have made it: not one
+    `bundle` has passed `check_with_model`. A bad trace says nothing of the answer, for anybody can make one: not one
     that differs from what the receipt commits to, nor one with a wrong accumulator, as receipts commit to activations.
     So what looks wrong in a trace is computed again; where the receipt is wrong too, the trace tells the place.
 
