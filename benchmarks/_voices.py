@@ -14,12 +14,10 @@ from benchmarks._float_model import FloatModel
 from assay.engines.exact.convert import convert
 from assay.engines.exact.program import program_of
 from assay.engines.exact.reference import LOGIT_FRACTION
-from assay.engines.exact.runner import Runner
+from assay.engines.exact.runner import BATCH, Runner
 from assay.engines.llama_model import LlamaModel
 from assay.engines.llama_regime import N_BATCH, open_context
 
-_BATCH: Final = 16
-"""Tokens of one pass of the exact engine."""
 _THREADS: Final = os.cpu_count() or 1
 
 
@@ -70,9 +68,9 @@ def exact_voice(path: Path, positions: int) -> Iterator[Voice]:
     Raises:
         ModelFileError: the file is damaged, or of an architecture or format that is not understood.
     """
-    runner = Runner(program_of(convert(path)), sequences=1, positions=positions, batch=_BATCH, threads=_THREADS)
+    runner = Runner(program_of(convert(path)), sequences=1, positions=positions, batch=BATCH, threads=_THREADS)
     with closing(runner):
-        yield Voice(runner, _BATCH, 1 / (1 << LOGIT_FRACTION))
+        yield Voice(runner, BATCH, 1 / (1 << LOGIT_FRACTION))
 
 
 @contextmanager

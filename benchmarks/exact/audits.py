@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from statistics import median
 
 import numpy as np
@@ -13,11 +12,12 @@ from benchmarks.exact._kit import SMOL, answer, asked, engine_of, program_of, ti
 from assay.apps.figures import Figure, Say
 from assay.core.hashing import ZERO
 from assay.engines.exact import decoder
-from assay.engines.exact.audit import Response, audit, header_of, replay
+from assay.engines.exact.audit import Examiner, Response, header_of
 from assay.engines.exact.tracing import trace
 
 PROMPT, OUTPUT = 200, 256
 ROUNDS = 5
+_BARS = {"audit": 1 / 6, "first_audit": 1 / 6, "tenth": 1 / 40, "first_tenth": None}
 
 
 def measure(say: Say) -> Iterator[Figure]:
@@ -54,7 +54,8 @@ def _commitment(say: Say) -> Iterator[Figure]:
 
 
 def _audits(say: Say) -> Iterator[Figure]:
-    shares: dict[str, list[float]] = {"audit": [], "public_audit": [], "tenth": [], "replay": []}
+    """By a validator, who has audited answers of the model before; and by somebody for whom it is the first."""
+    shares: dict[str, list[float]] = {name: [] for name in (*_BARS, "public_audit", "replay")}
     generating: list[float] = []
     sizes: dict[str, int] = {}
     for number in range(-1, ROUNDS):
@@ -64,11 +65,14 @@ def _audits(say: Say) -> Iterator[Figure]:
         finally:
             engine.close()
         some = sorted(np.random.default_rng(number + 1).choice(response.passes, response.passes // 10, False).tolist())
+        every, first = range(response.passes), Examiner(program_of(SMOL))
         spent = {
-            "audit": _audited(response, range(response.passes), sizes, "trace"),
-            "public_audit": _audited(response, range(response.passes), sizes, "public_trace", public=True),
-            "tenth": _audited(response, some, sizes, "trace_of_a_tenth"),
-            "replay": timed(partial(replay, program_of(SMOL), response))[2],
+            "audit": _audited(_validator(), response, every, sizes, "trace"),
+            "tenth": _audited(_validator(), response, some, sizes, "trace_of_a_tenth"),
+            "first_audit": _audited(first, response, every, sizes, "trace"),
+            "first_tenth": _audited(Examiner(program_of(SMOL)), response, some, sizes, "trace_of_a_tenth"),
+            "public_audit": _audited(_validator(), response, every, sizes, "public_trace", public=True),
+            "replay": timed(partial(_validator().replay, response))[2],
         }
         if number < 0:
             continue
@@ -80,8 +84,8 @@ def _audits(say: Say) -> Iterator[Figure]:
             f"of a tenth of the tokens 1/{cost / spent['tenth']:.1f}"
         )
     yield Figure("generating_cpu", median(generating), "s", None, None, ROUNDS)
-    for name, limit in (("audit", 1 / 6), ("tenth", 1 / 40), ("public_audit", None), ("replay", None)):
-        share = median(shares[name])
+    for name, each in shares.items():
+        share, limit = median(each), _BARS.get(name)
         yield Figure(
             f"{name}_over_generating", share, "ratio", limit, None if limit is None else share <= limit, ROUNDS
         )
@@ -89,12 +93,22 @@ def _audits(say: Say) -> Iterator[Figure]:
         yield Figure(name, size / 1e6, "MB", None, None, 1)
 
 
+@cache
+def _validator() -> Examiner:
+    return Examiner(program_of(SMOL))
+
+
 def _audited(
-    response: Response, positions: Sequence[int], sizes: dict[str, int], name: str, *, public: bool = False
+    examiner: Examiner,
+    response: Response,
+    positions: Sequence[int],
+    sizes: dict[str, int],
+    name: str,
+    *,
+    public: bool = False,
 ) -> float:
     """Processor seconds of an audit of these positions; the trace's size is noted."""
     program = program_of(SMOL)
     blocks = list(trace(program, header_of(program, response, public=public), response.tokens, positions))
     sizes[name] = sum(map(len, blocks))
-    secret = secrets.token_bytes(32)
-    return timed(lambda: audit(program, response, blocks, secret=secret, positions=positions))[2]
+    return timed(lambda: examiner.audit(response, blocks, positions=positions))[2]

@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from assay.apps.figures import Figure, Say
 from assay.core.errors import AuditMismatch, EncodingError, ReplayMismatch, TraceMismatch, VerificationError
 from assay.core.evidence import evidence_root
 from assay.core.request import SamplerSettings
-from assay.engines.exact.audit import Response, audit, header_of
+from assay.engines.exact.audit import Examiner, Response, header_of
 from assay.engines.exact.challenge import challenge
 from assay.engines.exact.convert import convert
 from assay.engines.exact.kernels.sampling import draw
@@ -96,10 +97,16 @@ def answered(program: Program, seed: int) -> Said:
     return Said(program, response, tuple(passes)).recommitted()
 
 
+@cache
+def examiner_of(program: Program) -> Examiner:
+    """One auditor of each model, for all of its responses."""
+    return Examiner(program)
+
+
 def refusal(said: Said, stream: bytes) -> VerificationError | EncodingError | None:
     """How an audit refuses it; None if it holds."""
     try:
-        audit(said.program, said.response, [stream], secret=secrets.token_bytes(32))
+        examiner_of(said.program).audit(said.response, [stream])
     except (VerificationError, EncodingError) as error:
         return error
     return None

@@ -133,4 +133,6 @@ def surface_of(request: pytest.FixtureRequest) -> str:
 
 
 EXACT: Final = pytest.param("exact", marks=pytest.mark.slow)
-"""A node of the exact engine, as a parameter."""
+"""A node of the exact engine, or the engine itself, as a parameter."""
+ENGINES: Final = pytest.mark.parametrize("engine", ["llama.cpp", EXACT])
+"""For tests that start providers of their own."""

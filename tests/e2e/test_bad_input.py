@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.e2e.conftest import Network
+from tests.e2e.conftest import EXACT, Network, surface_of
 from tests.e2e.kit import MODEL, SAY, Place, Program, check_error
 
 pytestmark = [pytest.mark.e2e, pytest.mark.model]
@@ -21,10 +21,10 @@ JSON = {"content-type": "application/json"}
 CHAT, COMPLETION, NATIVE = "/v1/chat/completions", "/v1/completions", "/assay/v1/answers"
 
 
-@pytest.fixture(params=["gateway", "node", "provider"])
+@pytest.fixture(params=["gateway", "node", "provider", EXACT])
 def program(network: Network, request: pytest.FixtureRequest) -> Program:
     """To whom it is sent."""
-    return network.providers[0] if request.param == "provider" else network.surface(request.param, MODEL)
+    return network.providers[0] if request.param == "provider" else network.surface(surface_of(request), MODEL)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.e2e.conftest import ENGINES
 from tests.e2e.kit import MODEL, SAY, Place, all_running, check_error, until
 
 from assay.core.bundle import Bundle
@@ -20,15 +21,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.model, pytest.mark.slow]
 TOKEN = "a secret of gateway and validator"
 
 
-def test_two_receipts_under_one_number(tmp_path: Path, model_path: Path) -> None:
+@ENGINES
+def test_two_receipts_under_one_number(tmp_path: Path, model_path: Path, engine: str) -> None:
     """The buyer gets no second receipt, the cheat is asked no more, and the validator, which sees the gateway only
     through its desk, shows both receipts' contradiction within seconds."""
     place = Place(tmp_path)
     options = ("--port", "0", "--json", "--threads", "1", "--model", str(model_path))
+    offered = (*options, "--engine", engine, "--context", "256")
     cheat = ("--key", "mallory", "--cheat", "equivocation", "--i-am-testing-dishonesty")
     serve = [
-        place.running("mallory", "serve", *options, *cheat, wait=False),
-        place.running("ada", "serve", *options, "--key", "ada", ASSAY_PROVIDER_OUTPUT_PRICE_WEI="5", wait=False),
+        place.running("mallory", "serve", *offered, *cheat, wait=False),
+        place.running("ada", "serve", *offered, "--key", "ada", ASSAY_PROVIDER_OUTPUT_PRICE_WEI="5", wait=False),
     ]
     with all_running(serve) as (mallory, ada):
         named = ("--provider", mallory.url, "--provider", ada.url)

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.e2e.conftest import EXACT
 from tests.e2e.kit import MODEL, SAY, Place, Program, bundles, check_error, events, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.model]
@@ -59,10 +60,11 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-@pytest.fixture
-def provider(place: Place, disk: Path, model_path: Path) -> Iterator[Program]:
+@pytest.fixture(params=["llama.cpp", EXACT])
+def provider(place: Place, disk: Path, model_path: Path, request: pytest.FixtureRequest) -> Iterator[Program]:
     """A provider on a small disk."""
     args = ("serve", "--port", "0", "--json", "--threads", "1", "--context", "512", "--model", str(model_path))
+    args += ("--engine", request.param)
     with place.running("provider", *args, prefix=(*SMALL_DISK, str(disk)), data=disk / "data") as program:
         yield program
 

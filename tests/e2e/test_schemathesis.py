@@ -64,10 +64,12 @@ def _plainer(request: dict[str, object]) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-@pytest.mark.parametrize("program", ["gateway", "provider", "node"])
-def test_schemathesis(network: Network, program: str, mode: GenerationMode) -> None:
+@pytest.mark.parametrize("program", ["gateway", "provider", "node", "exact"])
+def test_schemathesis(network: Network, program: str, mode: GenerationMode, request: pytest.FixtureRequest) -> None:
     """Generated requests, valid and not, are answered as the document says."""
-    here = {"gateway": network.gateway, "provider": network.providers[1], "node": network.node}[program]
+    if program == "exact":
+        request.getfixturevalue("exact_nodes")
+    here = network.providers[1] if program == "provider" else network.surface(program, MODEL)
     loaded = schemathesis.openapi.from_url(f"{here.url}/openapi.json")
     loaded.hook("map_body")(_bounded)
     seen: dict[str, set[int]] = {}

@@ -146,16 +146,27 @@ def _models(folder: Path) -> Iterator[dict[str, Any]]:
         model = convert(path)
         parameters = Parameters(model)
         program = program_of(model)
-        test = challenge(program, NONCE, batch=1, repetitions=2)
         yield {
             "name": name,
             "file": hashlib.sha256(path.read_bytes()).hexdigest(),
             "leaves": len(parameters.digests),
             "first_leaf": parameters.digests[0].tobytes().hex(),
             "root": parameters.root.hex(),
-            "challenge": {"r": words(test.r), "first": test.r[:, :4].tolist(), "v": words(test.v)},
+            "challenge": _challenge(program),
             **passes_of(reference_passes(model, TOKENS), PROMPT, program.layout.kept_chunks),
         }
+
+
+def _challenge(program: Program) -> dict[str, Any]:
+    """Two repetitions: r in the order of the products, and W^T r for each number of a record's second part."""
+    test = challenge(program, NONCE, batch=1, repetitions=2)
+    body = test.r[:, : program.body].reshape(2, program.shape.layers, -1)[:, :, : program.plan.layer_size]
+    r = np.concatenate([body.reshape(2, -1), test.r[:, program.body : program.body + program.vocabulary]], axis=1)
+    inputs = (program.layout.chunks - program.layout.kept_chunks) * 256
+    v = sum(test.v[:, digit].astype(object) << 12 * digit for digit in range(test.v.shape[1]))
+    v[:, 2 * inputs - v.shape[1] : inputs] += v[:, inputs:]
+    numbers = b"".join(number.to_bytes(16, "little", signed=True) for number in v[:, :inputs].reshape(-1).tolist())
+    return {"r": words(r), "first": r[:, :4].tolist(), "v": hashlib.sha256(numbers).hexdigest()}
 
 
 def real(program: Program) -> dict[str, Any]:

@@ -15,6 +15,8 @@ SamplerKind: TypeAlias = Literal["gumbel/1", "gumbel/2", "foreign"]
 """`gumbel/1`: the seeded sampler of `core/sampler.py`. `gumbel/2`: the same in whole numbers, of whole-number logits
 (`engines/exact/sampling.py`). `foreign`: a server's own, which only its statistics check."""
 SAMPLERS: Final[tuple[SamplerKind, ...]] = get_args(SamplerKind)
+EXACT_REGIME: Final = "exact/1"
+"""The regime of profiles at level `exact`: the version of the integer semantics (docs/exact.md)."""
 
 
 @dataclass(frozen=True, slots=True)

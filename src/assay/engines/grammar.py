@@ -6,6 +6,7 @@ the request only, not on the tokenizer's merges, the machine or earlier answers,
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -30,6 +31,11 @@ Field = Literal["response_format", "tools"]
 _WHITESPACE: Final = r"[ \n\t]{1,40}"
 _REMEDY: Final = "use a smaller or simpler schema"
 _UNSATISFIABLE: Final = "no JSON text follows the schema, or none that can be found"
+
+
+def grammar_version() -> str:
+    """What a profile says of grammars: the library that masks tokens, and its version."""
+    return f"llguidance-{importlib.metadata.version('llguidance')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,13 @@ llama.cpp joins rows of neighbouring sequences into one pass over the weights.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 from assay.core.errors import EngineError
 from assay.core.profile import Profile
+from assay.engines.grammar import grammar_version
 from assay.engines.llama_abi import XLLAMACPP_VERSION, isa
 from assay.engines.llama_context import KvType, LlamaContext
 from assay.engines.llama_model import LlamaModel
@@ -134,7 +134,7 @@ def profile_of(model: LlamaModel, regime: Regime, *, context: int, threads: int,
         context=context,
         sampler="gumbel/1",
         template=TEMPLATE_VERSION,
-        grammar=f"llguidance-{importlib.metadata.version('llguidance')}",
+        grammar=grammar_version(),
     )
 
 

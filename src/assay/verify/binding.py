@@ -12,10 +12,9 @@ from assay.core.errors import BindingMismatch, EncodingError, InvalidRequest
 from assay.core.evidence import TOP_K, evidence_root, read_top_leaf, split_opening
 from assay.core.hashing import Digest
 from assay.core.ports import PromptReader, Tokenizer
+from assay.core.profile import EXACT_REGIME
 from assay.core.receipt import verify_signature
 
-EXACT_REGIME: Final = "exact/1"
-"""The regime of profiles at level `exact`: the version of the integer semantics."""
 MAX_STOPS: Final = 16
 """Most stop texts of one request."""
 MAX_STOP_CHARS: Final = 1024

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tests.engines.exact.models import write_model
 from assay.core.errors import AuditMismatch, EncodingError, ReplayMismatch, TraceMismatch
 from assay.core.evidence import evidence_root
 from assay.core.request import SamplerSettings
-from assay.engines.exact.audit import Response, audit, header_of, replay
+from assay.engines.exact.audit import Examiner, Response, header_of
 from assay.engines.exact.convert import convert
 from assay.engines.exact.decoder import ExactDecoder
 from assay.engines.exact.kernels.sampling import draw
@@ -25,7 +24,6 @@ from assay.engines.exact.tracing import HONEST, Alteration, trace
 PROMPT = [1, *range(40, 62)]
 OUTPUT = 20
 SEED = bytes(range(32))
-SECRET = secrets.token_bytes(32)
 
 
 @pytest.fixture(scope="module", params=["llama", "gemma3"])
@@ -34,12 +32,24 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return program_of(convert(write_model(tmp_path_factory.mktemp("m") / "m.gguf", request.param, tied=True)))
 
 
-def answered(program: Program, *, alter: Alteration = HONEST, seed: bytes = SEED, spoil: int = -1) -> Response:
+def audit(program: Program, response: Response, blocks: Iterable[bytes], positions: list[int] | None = None) -> int:
+    """By somebody who has never audited before."""
+    return Examiner(program).audit(response, blocks, positions=positions)
+
+
+def replay(program: Program, response: Response) -> int:
+    """Likewise, without a trace."""
+    return Examiner(program).replay(response)
+
+
+def answered(
+    program: Program, *, alter: Alteration = HONEST, seed: bytes = SEED, spoil: int = -1, count: int = OUTPUT
+) -> Response:
     """A response as a provider makes it; output token `spoil` is another one than was drawn."""
     runner = Runner(program, sequences=1, positions=len(PROMPT) + OUTPUT, batch=32, threads=1)
     decoder, tokens, leaves = ExactDecoder(runner, sequences=1, alter=alter), [*PROMPT], []
     fed = 0
-    while len(leaves) < OUTPUT:
+    while len(leaves) < count:
         part = tokens[fed:]
         decoder.decode(part, range(fed, len(tokens)), 0, [False] * (len(part) - 1) + [True])
         fed = len(tokens)
@@ -80,7 +90,7 @@ def test_an_honest_response_holds(program: Program, public: bool) -> None:
     response = answered(program)
     for size in (1000, 1 << 16, 1 << 26):
         blocks = traced(program, response, size=size, public=public)
-        assert audit(program, response, blocks, secret=SECRET) == response.passes
+        assert audit(program, response, blocks) == response.passes
     assert replay(program, response) == response.passes
 
 
@@ -88,8 +98,9 @@ def test_some_positions(program: Program) -> None:
     """Of the others, keys and values are taken from what was committed to."""
     response = answered(program)
     for positions in ([0], [response.passes - 1], [3, 22, 23, 40], list(range(20, 30))):
-        blocks = traced(program, response, positions=positions)
-        assert audit(program, response, blocks, secret=SECRET, positions=positions) == len(positions)
+        for size in (777, 1 << 22):
+            blocks = traced(program, response, positions=positions, size=size)
+            assert audit(program, response, blocks, positions=positions) == len(positions)
 
 
 def test_a_lie_in_the_trace_is_named(program: Program) -> None:
@@ -104,7 +115,7 @@ def test_a_lie_in_the_trace_is_named(program: Program) -> None:
         index = layer * (program.body // layers) + row
         blocks = traced(program, response, alter=Alteration(body=flip(position, index, bit)), public=trial % 2 == 0)
         with pytest.raises(AuditMismatch) as caught:
-            audit(program, response, blocks, secret=SECRET)
+            audit(program, response, blocks)
         assert (caught.value.position, caught.value.layer, caught.value.operation) == (position, layer, names[kind])
 
 
@@ -119,13 +130,13 @@ def test_a_lie_in_the_record_is_named(program: Program) -> None:
         alter = Alteration(record=flip(position, index, 2))
         response = answered(program, alter=alter)
         with pytest.raises(AuditMismatch) as caught:
-            audit(program, response, traced(program, response, alter=alter), secret=SECRET)
+            audit(program, response, traced(program, response, alter=alter))
         assert caught.value.position == position
         assert vector in str(caught.value) or caught.value.layer == layer
         with pytest.raises(ReplayMismatch):
             replay(program, response)
         with pytest.raises(TraceMismatch):
-            audit(program, response, traced(program, response), secret=SECRET)
+            audit(program, response, traced(program, response))
 
 
 def test_other_draws_are_refused(program: Program) -> None:
@@ -133,7 +144,7 @@ def test_other_draws_are_refused(program: Program) -> None:
     response = answered(program, spoil=7)
     for check in (
         lambda: replay(program, response),
-        lambda: audit(program, response, traced(program, response), secret=SECRET),
+        lambda: audit(program, response, traced(program, response)),
     ):
         with pytest.raises(ReplayMismatch, match="token 7 "):
             check()
@@ -144,7 +155,7 @@ def test_other_draws_are_refused(program: Program) -> None:
         answered(program, seed=bytes(32)),
     ):
         with pytest.raises(ReplayMismatch, match="model and seed give"):
-            audit(program, other, traced(program, other), secret=SECRET)
+            audit(program, other, traced(program, other))
 
 
 def test_what_is_not_the_receipts_is_refused(program: Program) -> None:
@@ -152,13 +163,13 @@ def test_what_is_not_the_receipts_is_refused(program: Program) -> None:
     response = answered(program)
     for other in (replace(response, evidence=bytes(32)), replace(response, nonce=bytes(32))):
         with pytest.raises(TraceMismatch):
-            audit(program, other, traced(program, response), secret=SECRET)
+            audit(program, other, traced(program, response))
         with pytest.raises(ReplayMismatch):
             replay(program, other)
     with pytest.raises(TraceMismatch):
-        audit(program, replace(response, prompt=len(PROMPT) - 1), traced(program, response), secret=SECRET)
+        audit(program, replace(response, prompt=len(PROMPT) - 1), traced(program, response))
     with pytest.raises(EncodingError, match="too early"):
-        audit(program, response, list(traced(program, response, size=5000))[:-1], secret=SECRET)
+        audit(program, response, list(traced(program, response, size=5000))[:-1])
 
 
 def test_another_models_answer_is_refused(program: Program, tmp_path: Path) -> None:
@@ -167,8 +178,26 @@ def test_another_models_answer_is_refused(program: Program, tmp_path: Path) -> N
     response = answered(other)
     if other.layout == program.layout and other.body == program.body:
         with pytest.raises(AuditMismatch) as caught:
-            audit(program, response, traced(other, response), secret=SECRET)
+            audit(program, response, traced(other, response))
         assert caught.value.position == 0
     else:
         with pytest.raises(TraceMismatch):
-            audit(program, response, traced(other, response), secret=SECRET)
+            audit(program, response, traced(other, response))
+
+
+def test_an_examiner_of_many_responses(program: Program) -> None:
+    """Longer and shorter ones, right and wrong ones, with and without traces: none has a say in another's verdict."""
+    examiner, honest = Examiner(program), answered(program)
+    short = answered(program, count=5)
+    bad = Alteration(body=flip(3, 40, 5))
+    for _ in range(2):
+        assert examiner.audit(short, traced(program, short)) == short.passes
+        assert examiner.replay(honest) == honest.passes
+        assert examiner.audit(honest, traced(program, honest, positions=[5, 30]), positions=[5, 30]) == 2
+        with pytest.raises(AuditMismatch):
+            examiner.audit(honest, traced(program, honest, alter=bad))
+        with pytest.raises(EncodingError):
+            examiner.audit(honest, [b"no trace"])
+        assert examiner.audit(short, traced(program, short, public=True)) == short.passes
+        assert examiner.replay(short) == short.passes
+    examiner.close()

@@ -94,6 +94,7 @@ def test_any_matrix_times_random_rows(matrix: Matrix, seed: int, every: int | No
     """W^T r is exact beyond 64 bits."""
     rows = matrix.shape[0]
     r = np.random.default_rng(seed).integers(0, 2**31, rows) if every is None else np.full(rows, every)
+    r = r.astype(np.int32)
     assert numbers(transpose_multiply(pack(matrix), r)) == numbers_of(matrix, r)
 
 
@@ -101,7 +102,7 @@ def test_any_matrix_times_random_rows(matrix: Matrix, seed: int, every: int | No
 def test_transposed_products_are_exact(kind: Kind) -> None:
     """In formats of every width; the two lower limbs have 32 bits each."""
     matrix = of(kind, 300)
-    r = np.random.default_rng(4).integers(0, 2**31, 300)
+    r = np.random.default_rng(4).integers(0, 2**31, 300, np.int32)
     limbs = transpose_multiply(pack(matrix), r)
     assert limbs[:2].min() >= 0
     assert limbs[:2].max() < 2**32
@@ -113,7 +114,7 @@ def test_transposed_products_of_very_many_rows() -> None:
     rows = 16 * 8192 + 53
     q = np.full((rows, 32), 255, np.uint8)
     matrix = Matrix(q, np.full((rows, 1), 0x7F7F7F, np.int32), np.full((rows, 1), -77, np.int32), 32, 24)
-    r = np.full(rows, 2**31 - 1)
+    r = np.full(rows, 2**31 - 1, np.int32)
     assert numbers(transpose_multiply(pack(matrix), r)) == [rows * (0x7F7F7F * 255 - 77) * (2**31 - 1)] * 32
 
 
@@ -137,7 +138,7 @@ def test_a_mapped_file_serves(tmp_path: Path) -> None:
         {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in arrays if arrays[name].size}
         | {"unit": arrays["unit"]}
     )
-    x, r = activations(2), np.arange(37) + 2**30
+    x, r = activations(2), np.arange(37, dtype=np.int32) + 2**30
     assert np.array_equal(product(packed, x), x.astype(np.int64) @ matrix.whole().T)
     assert numbers(transpose_multiply(packed, r)) == numbers_of(matrix, r)
 
@@ -179,8 +180,8 @@ def test_refusals() -> None:
     for part in [(0, 4), (-1, 2), (2, 1)]:
         with pytest.raises(ValueError, match="tiles"):
             multiply_tiles(packed, prepare(x), out, *part)
-    for r in (np.zeros(36, np.int64), np.zeros(37, np.int32), np.full(37, 2**31), np.full(37, -1)):
-        with pytest.raises(ValueError, match="random numbers"):
+    for r in (np.zeros(36, np.int32), np.zeros(37, np.int64), np.full(37, -1, np.int32)):
+        with pytest.raises(ValueError, match="random number"):
             transpose_multiply(packed, r)
 
 
@@ -191,7 +192,7 @@ def digest() -> str:
         packed = pack(of(kind))
         for tokens in (1, 7):
             state.update(product(packed, activations(tokens)).tobytes())
-        state.update(transpose_multiply(packed, np.arange(37) << 25).tobytes())
+        state.update(transpose_multiply(packed, np.arange(37, dtype=np.int32) << 25).tobytes())
     return state.hexdigest()
 
 

@@ -21,7 +21,7 @@ from assay.engines.exact.trace_header import MAX_HEADER, Planned, TraceHeader
 from assay.engines.exact.trace_stream import (
     MAGIC,
     Computed,
-    Pass,
+    Found,
     TraceReader,
     WholePass,
     write_trace,
@@ -41,7 +41,7 @@ def written(plan: Sequence[Planned], passes: Sequence[Computed] = PASSES, header
     return b"".join(write_trace(header, ROOTS, plan, passes.__getitem__, accumulators=accumulators_of(whole)))
 
 
-def read(data: bytes, plan: Sequence[Planned], size: int = 1 << 20, header: TraceHeader = HEADER) -> list[Pass]:
+def read(data: bytes, plan: Sequence[Planned], size: int = 1 << 20, header: TraceHeader = HEADER) -> list[Found]:
     """Everything in it, fed in blocks of a size."""
     reader = TraceReader(header, plan, NONCE)
     found = [item for i in range(0, len(data), size) for item in reader.feed(data[i : i + size])]
@@ -49,19 +49,26 @@ def read(data: bytes, plan: Sequence[Planned], size: int = 1 << 20, header: Trac
     return found
 
 
-def check(found: Sequence[Pass], plan: Sequence[Planned]) -> None:
+def forms(found: Sequence[Found]) -> list[tuple[int, bool]]:
+    """Positions, and whether they are there whole."""
+    each = [[(x.position, True)] if isinstance(x, WholePass) else [(n, False) for n in x.positions] for x in found]
+    return [one for some in each for one in some]
+
+
+def check(found: Sequence[Found], plan: Sequence[Planned]) -> None:
     """These are the passes of the plan, each in its form."""
-    assert [(item.position, isinstance(item, WholePass)) for item in found] == list(plan)
+    assert forms(found) == list(plan)
     for item in found:
-        made = PASSES[item.position]
         if isinstance(item, WholePass):
+            made = PASSES[item.position]
             assert (decode_vector(item.body, BODY) == made.body).all()
             assert (item.head is None) == (made.head is None)
             if item.head is not None and made.head is not None:
                 assert (decode_vector(item.head, HEAD) == made.head).all()
             assert (item.digests == chunk_digests(made.record.reshape(-1, 256))).all()
         else:
-            assert (item.kept == made.record[: LAYOUT.kept_chunks * 256]).all()
+            for position, kept in zip(item.positions, item.kept, strict=True):
+                assert (kept == PASSES[position].record[: LAYOUT.kept_chunks * 256]).all()
 
 
 @pytest.mark.parametrize("header", [HEADER, PUBLIC], ids=["secret", "public"])
@@ -89,7 +96,7 @@ def test_every_truncation_is_noticed() -> None:
     for cut in sorted(cuts):
         reader = TraceReader(HEADER, SOME, NONCE)
         found = reader.feed(data[:cut])
-        check(found, SOME[: len(found)])
+        check(found, SOME[: len(forms(found))])
         with pytest.raises(EncodingError, match="too early"):
             reader.finish()
 

@@ -2,41 +2,37 @@
 
 The auditor is given the accumulators of every pass. Between two products everything is a function of them, and is
 computed again: so are the pass's record, which has to be the one that the receipt commits to, and the token's draw.
-Each product is tested with Freivalds' method against one W^T r for the whole response. The numbers r are the auditor's
-secret; or they follow from receipt and accumulators (a public trace), and everybody's audit is the same. There is no
-tolerance.
+The products of a pass are tested with Freivalds' method, together. The numbers r are the auditor's secret, and W^T r
+serves every response until one fails; or they follow from receipt and accumulators (a public trace), and everybody's
+audit is the same. There is no tolerance.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from assay.core.errors import AuditMismatch, ReplayMismatch
+from assay.core.errors import AuditMismatch, ReplayMismatch, VerificationError
 from assay.core.evidence import evidence_root
 from assay.core.hashing import Digest
 from assay.core.ports import Constraint
 from assay.core.request import SamplerSettings
-from assay.engines.exact.challenge import REPETITIONS, challenge, groups_of, public_seed
+from assay.engines.exact.challenge import REPETITIONS, challenge, public_seed
 from assay.engines.exact.chunks import decode_chunks
 from assay.engines.exact.decoder import ExactDecoder
 from assay.engines.exact.kernels.products import multiply
 from assay.engines.exact.kernels.sampling import draw
-from assay.engines.exact.kernels.state import DOWN, GATE, GROUPS, OUTPUT, QUERY, Test
+from assay.engines.exact.kernels.state import PRODUCTS, Test
 from assay.engines.exact.parameters import MATRICES
 from assay.engines.exact.program import Program
 from assay.engines.exact.record import CHUNK, chunk_digests, first_difference
-from assay.engines.exact.runner import Runner
+from assay.engines.exact.runner import BATCH, Runner
 from assay.engines.exact.trace_header import TraceHeader
-from assay.engines.exact.trace_stream import KeptPass, Pass, TraceReader, WholePass
-
-BATCH: Final = 16
-"""Passes that are tested at a time."""
-_FIRST: Final = (QUERY, OUTPUT, GATE, DOWN)
-"""The first product of each group of a layer."""
+from assay.engines.exact.trace_stream import Found, KeptPasses, TraceReader, WholePass
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,88 +69,119 @@ def header_of(program: Program, response: Response, *, public: bool = False) -> 
     )
 
 
-def audit(
-    program: Program,
-    response: Response,
-    blocks: Iterable[bytes],
-    *,
-    secret: bytes,
-    positions: Collection[int] | None = None,
-    whole: bool = False,
-    threads: int = 1,
-    stopped: Callable[[], bool] = lambda: False,
-) -> int:
-    """Check the passes at `positions` (None: all) of a response whose trace arrives in `blocks`; how many were checked.
+class Examiner:
+    """Checks responses of one model, one at a time; its memory and its secret serve all of them."""
 
-    `secret`: 32 bytes that whoever made the trace could not know; of a public trace it does not matter. `whole`: the
-    trace has every pass, so that every pass is checked. Memory is bounded by a few passes, whatever arrives.
+    def __init__(self, program: Program, *, threads: int = 1, stopped: Callable[[], bool] = lambda: False) -> None:
+        """`threads`: how many compute together. `stopped` is asked now and then; True ends a check early."""
+        self._program: Final = program
+        self._threads: Final = threads
+        self._stopped: Final = stopped
+        self._runner: Runner | None = None
+        self._positions = 0
+        self._secret: Test | None = None
+        """What products are tested with, until a response fails: then somebody may have learnt something."""
 
-    Raises:
-        EncodingError: what arrived is no trace, or ended early.
-        TraceMismatch: it is not what the receipt commits to.
-        AuditMismatch: an operation of a pass is wrong; it is named.
-        ReplayMismatch: a token is not the one that logits, settings and seed give.
-    """
-    header = header_of(program, response)
-    plan = header.plan(range(response.passes) if positions is None or whole else positions)
-    checker = _Checker(program, response, threads=threads)
-    reader = TraceReader(header, plan, response.nonce)
-    try:
-        for block in blocks:
-            for each in reader.feed(block):
-                if checker.test is None:
-                    public = reader.accumulators
-                    seed = secret if public is None else public_seed(response.evidence, public)
-                    checker.test = challenge(
-                        program, seed, batch=BATCH, repetitions=1 if public is None else REPETITIONS
-                    )
-                checker.take(each)
-            if stopped():
-                break
-        reader.finish()
-        checker.flush()
-        return checker.checked
-    finally:
-        checker.close()
+    def audit(
+        self,
+        response: Response,
+        blocks: Iterable[bytes],
+        *,
+        positions: Collection[int] | None = None,
+        whole: bool = False,
+    ) -> int:
+        """Check the passes at `positions` (None: all) of a response, its trace coming in `blocks`; how many were.
 
+        `whole`: the trace has every pass, so that every pass is checked. Memory is bounded by a few passes, whatever
+        comes.
 
-def replay(
-    program: Program,
-    response: Response,
-    *,
-    threads: int = 1,
-    stopped: Callable[[], bool] = lambda: False,
-) -> int:
-    """Check a response without its trace, by computing all of it again in batches; how many passes were checked.
+        Raises:
+            EncodingError: what came is no trace, or ended early.
+            TraceMismatch: it is not what the receipt commits to.
+            AuditMismatch: an operation of a pass is wrong; it is named.
+            ReplayMismatch: a token is not the one that logits, settings and seed give.
+        """
+        header = header_of(self._program, response)
+        plan = header.plan(range(response.passes) if positions is None or whole else positions)
+        reader = TraceReader(header, plan, response.nonce)
+        checker: _Checker | None = None
+        try:
+            for block in blocks:
+                for each in reader.feed(block):
+                    if checker is None:
+                        test = self._test(response, reader.accumulators)
+                        checker = _Checker(self._program, response, test, self._runner_for(response))
+                    checker.take(each)
+                if self._stopped():
+                    break
+            reader.finish()
+            if checker is None:
+                return 0
+            checker.flush()
+            return checker.checked
+        except VerificationError:
+            self._secret = None
+            raise
 
-    Raises:
-        ReplayMismatch: a token is not the one that model, settings and seed give, or the accumulators are not those
-            that the receipt commits to.
-    """
-    runner = Runner(program, sequences=1, positions=len(response.tokens), batch=BATCH, threads=threads)
-    decoder = ExactDecoder(runner, sequences=1)
-    draws = _Draws(response)
-    leaves: list[Digest] = []
-    try:
-        for start in range(0, response.passes, BATCH):
-            if stopped():
-                return start
-            tokens = response.tokens[start : min(start + BATCH, response.passes)]
-            wanted = [start + n >= response.prompt - 1 for n in range(len(tokens))]
-            decoder.decode(tokens, range(start, start + len(tokens)), 0, wanted)
-            for n, want in enumerate(wanted):
-                if want:
-                    row = decoder.logits(n)
-                    leaves.append(row.leaf(len(leaves)))
-                    draws.check(start + n, row.logits)
-    finally:
-        decoder.close()
-    if evidence_root(leaves, response.nonce) != response.evidence:
-        raise ReplayMismatch(
-            "every token could be the model's, but the activations that the receipt commits to are not: something else "
-            "computed them"
-        )
-    return response.passes
+    def replay(self, response: Response) -> int:
+        """Check a response without its trace, by computing all of it again in batches; how many passes were checked.
+
+        Raises:
+            ReplayMismatch: a token is not the one that model, settings and seed give, or the activations are not those
+                that the receipt commits to.
+        """
+        decoder = ExactDecoder(self._runner_for(response), sequences=1)
+        draws = _Draws(response)
+        leaves: list[Digest] = []
+        try:
+            for start in range(0, response.passes, BATCH):
+                if self._stopped():
+                    return start
+                tokens = response.tokens[start : min(start + BATCH, response.passes)]
+                wanted = [start + n >= response.prompt - 1 for n in range(len(tokens))]
+                decoder.decode(tokens, range(start, start + len(tokens)), 0, wanted)
+                for n, want in enumerate(wanted):
+                    if want:
+                        row = decoder.logits(n)
+                        leaves.append(row.leaf(len(leaves)))
+                        draws.check(start + n, row.logits)
+        finally:
+            decoder.finish()
+        if evidence_root(leaves, response.nonce) != response.evidence:
+            raise ReplayMismatch(
+                "every token could be the model's, but the activations that the receipt commits to are not: something "
+                "else computed them"
+            )
+        return response.passes
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._runner is not None:
+            self._runner.close()
+
+    def _test(self, response: Response, public: Sequence[Digest] | None) -> Test:
+        if public is not None:
+            seed = public_seed(response.evidence, public)
+            return challenge(self._program, seed, batch=BATCH, repetitions=REPETITIONS)
+        if self._secret is None:
+            self._secret = challenge(self._program, secrets.token_bytes(32), batch=BATCH, repetitions=1)
+        return self._secret
+
+    def _runner_for(self, response: Response) -> Runner:
+        """One with room for a response, with which the memory of longer ones before it is used again."""
+        needed = len(response.tokens)
+        if self._runner is None or needed > self._positions:
+            self.close()
+            self._positions = max(needed, 2 * self._positions)
+            self._runner = Runner(
+                self._program,
+                sequences=1,
+                positions=self._positions,
+                batch=BATCH,
+                threads=self._threads,
+                filled=True,
+            )
+        return self._runner
 
 
 class _Draws:
@@ -166,7 +193,7 @@ class _Draws:
 
     def check(self, position: int, logits: np.ndarray) -> None:
         """Whether the token after the one at `position` is the one that its logits give."""
-        response, index = self._response, position - response_start(self._response)
+        response, index = self._response, position - (self._response.prompt - 1)
         constraint = response.constraint
         allowed = None
         if constraint is not None:
@@ -185,65 +212,55 @@ class _Draws:
             )
 
 
-def response_start(response: Response) -> int:
-    """The position whose pass gives the first output token."""
-    return response.prompt - 1
-
-
 class _Checker:
     """Takes passes by position and tests them in batches."""
 
-    def __init__(self, program: Program, response: Response, *, threads: int) -> None:
+    def __init__(self, program: Program, response: Response, test: Test, runner: Runner) -> None:
+        """`test`: what products are tested with."""
         self.checked = 0
-        self.test: Test | None = None
-        """What products are tested with; needed before the first pass."""
+        self._test: Final = test
         self._response: Final = response
         self._program: Final = program
         self._layout: Final = program.layout
         self._draws: Final = _Draws(response)
-        self._runner: Final = Runner(program, sequences=1, positions=len(response.tokens), batch=BATCH, threads=threads)
-        self._waiting: Final[list[Pass]] = []
+        self._runner: Final = runner
+        self._whole: Final[list[WholePass]] = []
 
-    def take(self, found: Pass) -> None:
-        """One more pass; positions rise."""
-        if self._waiting and type(found) is not type(self._waiting[0]):
-            self.flush()
-        self._waiting.append(found)
-        if len(self._waiting) == BATCH:
+    def take(self, found: Found) -> None:
+        """One more pass, or more; positions rise. What is kept of one does not matter to earlier ones that wait."""
+        if isinstance(found, KeptPasses):
+            self._runner.remember(found.positions, found.kept)
+            return
+        self._whole.append(found)
+        if len(self._whole) == BATCH:
             self.flush()
 
     def flush(self) -> None:
         """Check what waits."""
-        whole = [each for each in self._waiting if isinstance(each, WholePass)]
-        kept = [each for each in self._waiting if isinstance(each, KeptPass)]
-        self._waiting.clear()
-        if kept:
-            self._runner.remember([each.position for each in kept], [each.kept for each in kept])
-        if not whole or self.test is None:
+        whole = self._whole.copy()
+        self._whole.clear()
+        if not whole:
             return
-        failed = self._runner.test(
+        passed = self._runner.test(
             [self._response.tokens[each.position] for each in whole],
             [each.position for each in whole],
             [each.body for each in whole],
             {n: each.head for n, each in enumerate(whole) if each.head is not None},
-            self.test,
+            self._test,
         )
+        digests = chunk_digests(self._runner.records[: len(whole)].reshape(-1, CHUNK)).reshape(len(whole), -1, 32)
         for n, each in enumerate(whole):
-            if failed[n] >= 0:
-                raise self._wrong_product(each, n, int(failed[n]))
-            self._compare(each, chunk_digests(self._runner.record(n).reshape(-1, CHUNK)))
+            if not passed[n]:
+                raise self._wrong_product(each, n)
+            self._compare(each, digests[n])
             if each.head is not None:
                 self._draws.check(each.position, self._runner.logits(n))
             self.checked += 1
 
-    def close(self) -> None:
-        """End the threads."""
-        self._runner.close()
-
     def _compare(self, found: WholePass, digests: np.ndarray) -> None:
         """Whether the record is the one that was committed to."""
-        places = list(first_difference(self._layout, digests, found.digests))
-        if places:
+        if not np.array_equal(digests, found.digests):
+            places = list(first_difference(self._layout, digests, found.digests))
             layer, vector = places[0]
             among = ", ".join(name for _, name in places)
             raise AuditMismatch(
@@ -253,20 +270,19 @@ class _Checker:
                 operation=vector,
             )
 
-    def _wrong_product(self, found: WholePass, n: int, group: int) -> AuditMismatch:
-        """Name the product and its first wrong row, by computing the products of the group for this one token."""
-        plan, layers = self._program.plan, self._layout.layers
-        layer, number = divmod(group, GROUPS)
-        record = self._runner.record(n)
-        for place, packed in enumerate(groups_of(self._program)[group]):
-            if layer == layers:
-                start, operation = plan.inputs[QUERY] + layers * plan.inputs_step, "head"
-                given = None if found.head is None else decode_chunks(found.head)
+    def _wrong_product(self, found: WholePass, n: int) -> AuditMismatch:
+        """Name the first wrong product of a pass and its first wrong row, by computing them for this one token."""
+        plan, layers, record = self._program.plan, self._layout.layers, self._runner.record(n)
+        body = decode_chunks(found.body).reshape(layers, -1)
+        for index, packed in enumerate(self._program.products):
+            layer, kind = divmod(index, PRODUCTS)
+            if layer < layers:
+                given, operation = body[layer, plan.offsets[kind] :], MATRICES[kind]
+            elif found.head is not None:
+                given, operation = decode_chunks(found.head), "head"
             else:
-                kind = _FIRST[number] + place
-                start, operation = plan.inputs[kind] + layer * plan.inputs_step, MATRICES[kind]
-                given = decode_chunks(found.body).reshape(layers, -1)[layer, plan.offsets[kind] :]
-            assert given is not None
+                break
+            start = plan.inputs[kind] + layer * plan.inputs_step
             right = np.empty((1, packed.rows), np.int64)
             multiply(packed, np.ascontiguousarray(record[None, start : start + packed.columns]), right)
             wrong = np.flatnonzero(right[0] != given[: packed.rows])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import secrets
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
@@ -12,14 +10,12 @@ from assay.core.completion import Prompt
 from assay.core.errors import EncodingError, EngineError
 from assay.core.hashing import Digest
 from assay.core.ports import Constraint
-from assay.core.profile import Profile
-from assay.engines.exact.audit import Response, audit, replay
+from assay.core.profile import EXACT_REGIME, Profile
+from assay.engines.exact.audit import Examiner, Response
 from assay.engines.exact.program import Program
+from assay.engines.grammar import grammar_version
 from assay.engines.llama_reader import LlamaReader
 from assay.engines.llama_regime import TEMPLATE_VERSION
-
-SEMANTICS: Final = "exact/1"
-"""Version of the exact semantics (docs/protocol.md)."""
 
 
 def profile_of(program: Program, context: int) -> Profile:
@@ -27,7 +23,7 @@ def profile_of(program: Program, context: int) -> Profile:
     return Profile(
         engine="assay",
         build=program.root.hex(),
-        regime=SEMANTICS,
+        regime=EXACT_REGIME,
         isa="any",
         kv_type="int16",
         flash_attention=False,
@@ -36,7 +32,7 @@ def profile_of(program: Program, context: int) -> Profile:
         context=context,
         sampler="gumbel/2",
         template=TEMPLATE_VERSION,
-        grammar=f"llguidance-{importlib.metadata.version('llguidance')}",
+        grammar=grammar_version(),
     )
 
 
@@ -68,8 +64,7 @@ class ExactAuditor:
         self.model_digest: Final = digest
         self.profile: Final[Profile] = profile_of(program, context)
         self.reader: Final = reader
-        self._program: Final = program
-        self._threads: Final = threads
+        self._examiner: Final = Examiner(program, threads=threads, stopped=stopped)
         self._stopped: Final = stopped
 
     def audit(
@@ -83,23 +78,14 @@ class ExactAuditor:
     ) -> int:
         """See `Auditor.audit`."""
         response = response_of(bundle, prompt, self.reader.constraint(bundle.request))
-        if trace is None:
-            checked = replay(self._program, response, threads=self._threads, stopped=self._stopped)
-        else:
-            try:
-                checked = audit(
-                    self._program,
-                    response,
-                    trace,
-                    secret=secrets.token_bytes(32),
-                    positions=positions,
-                    whole=whole,
-                    threads=self._threads,
-                    stopped=self._stopped,
-                )
-            except EncodingError:
-                self._go_on()
-                raise
+        try:
+            if trace is None:
+                checked = self._examiner.replay(response)
+            else:
+                checked = self._examiner.audit(response, trace, positions=positions, whole=whole)
+        except EncodingError:
+            self._go_on()
+            raise
         self._go_on()
         return checked
 

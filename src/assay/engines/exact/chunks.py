@@ -14,14 +14,13 @@ import numpy as np
 
 from assay.core.errors import EncodingError
 from assay.core.hashing import ZERO, Digest, digest
-from assay.engines.exact.kernels.packing import pack, unpack
+from assay.engines.exact.kernels.packing import CHUNK, pack, unpack_all
 from assay.engines.exact.kernels.sha256 import tagged_digests
 from assay.engines.exact.record import root_of
 
-CHUNK: Final = 256
-"""Accumulators of one chunk."""
 WIDTHS: Final = (4, 5, 6, 8)
 """Bytes that an accumulator may take; all those of a chunk take the same."""
+_IS_WIDTH: Final = np.isin(np.arange(256), WIDTHS)
 
 
 def chunk_count(n: int) -> int:
@@ -61,10 +60,9 @@ def packed_size(widths: np.ndarray) -> int:
     Raises:
         EncodingError: a width that is none.
     """
-    counts = np.bincount(widths, minlength=max(WIDTHS) + 1)
-    if int(counts[list(WIDTHS)].sum()) != len(widths):
+    if not _IS_WIDTH[widths].all():
         raise EncodingError("an accumulator's width is none of 4, 5, 6 and 8 bytes")
-    return CHUNK * sum(width * int(counts[width]) for width in WIDTHS)
+    return CHUNK * int(widths.sum(dtype=np.int64))
 
 
 def encode_vector(vector: np.ndarray) -> Chunks:
@@ -97,7 +95,7 @@ def decode_chunks(packed: Chunks, out: np.ndarray | None = None) -> np.ndarray:
     """All accumulators of the chunks, int64 [256 · chunks]; `out`: where to put them."""
     size = len(packed.widths) * CHUNK
     vector = np.empty(size, dtype=np.int64) if out is None or out.shape != (size,) else out
-    unpack(packed.widths, packed.data.ctypes.data, vector)
+    unpack_all(packed.widths, packed.data.ctypes.data, vector)
     return vector
 
 

@@ -78,7 +78,11 @@ class ExactDecoder:
         del self._roots[seq][start:]
         return True
 
+    def finish(self) -> None:
+        """End the own thread; the runner is used on."""
+        self._committer.shutdown()
+
     def close(self) -> None:
         """End the threads."""
-        self._committer.shutdown()
+        self.finish()
         self._runner.close()

@@ -19,15 +19,13 @@ from assay.engines.exact.auditor import profile_of, response_of
 from assay.engines.exact.decoder import ExactDecoder, Row
 from assay.engines.exact.kernels.sampling import draw
 from assay.engines.exact.program import Program
-from assay.engines.exact.runner import Runner
+from assay.engines.exact.runner import BATCH, Runner
 from assay.engines.exact.sampling import top_logprobs
 from assay.engines.exact.tracing import HONEST, Alteration, trace
 from assay.engines.llama_reader import LlamaReader
 from assay.engines.scheduler import Scheduler
 from assay.engines.streaming import stream
 
-BATCH: Final = 16
-"""Most tokens in one pass: what other answers wait for."""
 EXACT_LEVELS: Final[tuple[Level, ...]] = ("signed", "exact")
 """What the exact engine can honour."""
 

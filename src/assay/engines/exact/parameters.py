@@ -16,6 +16,7 @@ import numpy as np
 from assay.core import tree16
 from assay.core.encoding import Json, canonical
 from assay.core.hashing import Digest, digest
+from assay.core.profile import EXACT_REGIME
 from assay.engines.exact.affine import Matrix
 from assay.engines.exact.chunks import root_of
 from assay.engines.exact.kernels.sha256 import tagged_digests
@@ -171,7 +172,7 @@ def _numbers(model: Model) -> dict[str, Json]:
         }
 
     return {
-        "semantics": "exact/1",
+        "semantics": EXACT_REGIME,
         "heads": model.heads,
         "kv_heads": model.kv_heads,
         "head_width": model.head_width,

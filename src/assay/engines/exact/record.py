@@ -32,6 +32,8 @@ from assay.engines.exact.kernels.sha256 import tagged_digests
 CHUNK: Final = 256
 """Numbers of a record under one leaf of its tree."""
 CHUNK_BYTES: Final = 2 * CHUNK
+_FEW: Final = 6
+"""Digests that are computed sooner one by one."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,13 @@ def record_root(layout: RecordLayout, record: np.ndarray) -> Digest:
 
 def root_of_record(layout: RecordLayout, digests: np.ndarray) -> Digest:
     """The same from the digests of all chunks, uint8 [chunks, 32]."""
-    return both_parts(root_of(digests[: layout.kept_chunks]), root_of(digests[layout.kept_chunks :]))
+    return roots_of_records(layout, digests[None])[0]
+
+
+def roots_of_records(layout: RecordLayout, digests: np.ndarray) -> list[Digest]:
+    """The same for several, uint8 [n, chunks, 32]."""
+    kept, inputs = digests[:, : layout.kept_chunks], digests[:, layout.kept_chunks :]
+    return [both_parts(*parts) for parts in zip(roots_of(kept), roots_of(inputs), strict=True)]
 
 
 def both_parts(kept: Digest, inputs: Digest) -> Digest:
@@ -121,16 +129,31 @@ def both_parts(kept: Digest, inputs: Digest) -> Digest:
 
 
 def root_of(digests: np.ndarray) -> Digest:
-    """The root over uint8 [n, 32]: `tree16.root`, with the lowest level of nodes computed side by side."""
-    whole = len(digests) // tree16.FAN
-    blocks = np.full(whole, 32 * tree16.FAN // 64, dtype=np.uint8)
-    nodes = digest_list(tagged_digests("assay/exact-node/1", digests.reshape(-1), blocks)) if whole else []
-    rest = digests[whole * tree16.FAN :]
-    if len(digests) == 1:
-        nodes = digest_list(rest)
-    elif len(rest):
-        nodes.append(digest("assay/exact-node/1", rest.tobytes()))
-    return tree16.seal(len(digests), tree16.top(nodes))
+    """The root over uint8 [n, 32]: `tree16.root`."""
+    return roots_of(digests[None])[0]
+
+
+def roots_of(digests: np.ndarray) -> list[Digest]:
+    """The roots of trees of the same size, uint8 [trees, n, 32], of which nodes are computed side by side."""
+    trees, count, _ = digests.shape
+    level = digests if count else np.zeros((trees, 1, 32), np.uint8)
+    while level.shape[1] > 1:
+        whole, rest = divmod(level.shape[1], tree16.FAN)
+        end = whole * tree16.FAN
+        parts = [_nodes(level[:, :end].reshape(trees * whole, -1)).reshape(trees, whole, 32)] if whole else []
+        if rest:
+            parts.append(_nodes(level[:, end:].reshape(trees, -1))[:, None])
+        level = np.concatenate(parts, axis=1)
+    return [tree16.seal(count, highest) for highest in digest_list(level.reshape(trees, 32))]
+
+
+def _nodes(children: np.ndarray) -> np.ndarray:
+    """Nodes over their children's digests, uint8 [n, 32 each]: uint8 [n, 32]."""
+    count, size = children.shape
+    if count < _FEW or size % 64:
+        nodes = b"".join(digest("assay/exact-node/1", row.tobytes()) for row in children)
+        return np.frombuffer(nodes, np.uint8).reshape(count, 32)
+    return tagged_digests("assay/exact-node/1", children.reshape(-1), np.full(count, size // 64, np.uint8))
 
 
 def digest_list(digests: np.ndarray) -> list[Digest]:

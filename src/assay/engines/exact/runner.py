@@ -11,7 +11,9 @@ from typing import Final
 import numpy as np
 
 from assay.core.errors import EngineError
-from assay.engines.exact.chunks import CHUNK, Chunks, chunk_count, decode_vector
+from assay.engines.exact.challenge import passed
+from assay.engines.exact.chunks import CHUNK, Chunks, chunk_count
+from assay.engines.exact.kernels.attention import STEP, TILES, TOGETHER
 from assay.engines.exact.kernels.layers import remember, run
 from assay.engines.exact.kernels.state import Cache, Desk, Shape, Test
 from assay.engines.exact.kernels.tile import SLOT
@@ -20,11 +22,11 @@ from assay.engines.exact.program import Program
 
 _SPARE: Final = 64
 """Entries that kernels may touch beyond the positions in use."""
-
-
+BATCH: Final = 16
+"""Passes that are computed or tested together where many wait: what other answers wait for."""
 NO_TEST: Final = Test(
-    np.zeros((0, 0), np.int32), np.zeros((0, 3, 0), np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64),
-    np.zeros((0, 0), np.uint8), np.zeros((0, 0), np.int64), np.zeros(0, np.int64),
+    np.zeros((0, 0), np.int32), np.zeros((0, 0, 0), np.int16), np.zeros((0, 0), np.uint8), np.zeros((0, 0), np.int64),
+    np.zeros(0, np.int64), np.zeros((0, 0, 2, 8), np.int64), np.zeros((0, 0, 0), np.int64),
 )  # fmt: skip
 
 
@@ -35,9 +37,19 @@ class Runner:
     """
 
     def __init__(
-        self, program: Program, *, sequences: int, positions: int, batch: int, threads: int, traced: bool = False
+        self,
+        program: Program,
+        *,
+        sequences: int,
+        positions: int,
+        batch: int,
+        threads: int,
+        traced: bool = False,
+        filled: bool = False,
     ) -> None:
-        """`threads`: how many compute one pass together. `traced`: accumulators are kept."""
+        """`threads`: how many compute one pass together. `traced`: accumulators are kept. `filled`: all positions will
+        be used, so that their memory is taken at once, which is faster.
+        """
         self.program: Final = program
         self.batch: Final = batch
         self._threads: Final = threads
@@ -45,12 +57,13 @@ class Runner:
         self._positions: Final = positions
         shape, plan = program.shape, program.plan
         tiles = -(-positions // 16)
+        zeros = np.zeros if filled else _sparse
         per_head = (shape.layers, sequences, shape.kv_heads)
         self._cache: Final = Cache(
-            keys=_sparse((*per_head, tiles, shape.head_width // 2, 16, 2), np.dtype(np.int16)),
-            key_fractions=_sparse((*per_head, tiles * 16), np.dtype(np.int32)),
-            values=_sparse((*per_head, tiles * 8, shape.head_width, 2), np.dtype(np.int16)),
-            value_fractions=_sparse((*per_head, tiles * 16), np.dtype(np.int32)),
+            keys=zeros((*per_head, tiles + TILES, shape.head_width // 2, 16, 2), np.dtype(np.int16)),
+            key_fractions=zeros((*per_head, tiles * 16 + STEP), np.dtype(np.int32)),
+            values=zeros((*per_head, tiles * 8, shape.head_width, 2), np.dtype(np.int16)),
+            value_fractions=zeros((*per_head, tiles * 16 + STEP), np.dtype(np.int32)),
         )
         self._desk: Final = _desk(shape, batch, positions, threads)
         self._passes: Final = (_Pass(program, batch), _Pass(program, batch))
@@ -94,44 +107,47 @@ class Runner:
         bodies: Sequence[Chunks],
         heads: Mapping[int, Chunks],
         test: Test,
-    ) -> np.ndarray:
-        """Test passes of sequence 0 instead of computing them: the first product of each that is wrong, or -1.
+    ) -> list[bool]:
+        """Test passes of sequence 0 instead of computing them: whether the products of each are right.
 
         `bodies`: the accumulators of all layers for each token; `heads`: of the head for those that have one, whose
         `logits` are there afterwards. So are the records. Not for a runner that is `traced`.
-
-        Raises:
-            EncodingError: another number of chunks than the head has.
         """
         wanted = np.array(sorted(heads), np.int64)
         self._reserve(wanted.size)
         layers = self.program.shape.layers
         for n, body in enumerate(bodies):
-            test.widths[n] = body.widths
+            size = len(body.widths)
+            test.widths[n, :size] = body.widths
             ends = np.cumsum(body.widths.reshape(layers, -1).sum(axis=1, dtype=np.int64)) * CHUNK
             test.places[n, 0] = body.data.ctypes.data
-            test.places[n, 1:] = body.data.ctypes.data + ends[:-1]
-        for m, n in enumerate(wanted):
-            decode_vector(heads[int(n)], self.program.vocabulary, self._heads[m])
-        test.failed[:] = -1
+            test.places[n, 1:] = body.data.ctypes.data + ends
+            if n in heads:
+                test.widths[n, size:] = heads[n].widths
+                test.head_places[n] = heads[n].data.ctypes.data
+        test.rows[:] = 0
+        test.columns[:] = 0
         self._run(tokens, np.zeros(len(tokens), np.int64), positions, wanted, test)
-        return test.failed[: len(tokens)]
+        return [passed(test, n) for n in range(len(tokens))]
 
-    def remember(self, positions: Sequence[int], kept: Sequence[np.ndarray]) -> None:
-        """Take the keys and values of sequence 0's tokens from the first parts of their records, int16."""
+    def remember(self, positions: Sequence[int], kept: np.ndarray) -> None:
+        """Take the keys and values of sequence 0's tokens from the first parts of their records, int16 [n, numbers]."""
         where = np.array(positions, np.int64)
-        remember(
-            self.program.shape, self.program.plan, self._cache, np.zeros(len(where), np.int64), where, np.stack(kept)
-        )
+        remember(self.program.shape, self.program.plan, self._cache, np.zeros(len(where), np.int64), where, kept)
 
     def logits(self, index: int) -> np.ndarray:
         """int32 [vocabulary] after the last pass's token `index`, which wanted them."""
         done = self._passes[self._turn]
         return done.logits[done.place[index]]
 
+    @property
+    def records(self) -> np.ndarray:
+        """What the tokens of the last pass commit to, and behind them older ones: int16 [batch, 256 * chunks]."""
+        return self._passes[self._turn].record
+
     def record(self, index: int) -> np.ndarray:
         """What the last pass's token `index` commits to: int16 [256 * chunks]; see `record.py`."""
-        return self._passes[self._turn].record[index]
+        return self.records[index]
 
     def head(self, index: int) -> np.ndarray:
         """int64 [vocabulary]: the accumulators of the head."""
@@ -146,10 +162,9 @@ class Runner:
         self._helpers.shutdown()
 
     def _reserve(self, heads: int) -> None:
-        """Make room for so many heads, and keep what is there."""
+        """Make room for so many heads; what was there may be gone."""
         if heads > len(self._heads):
-            more = max(heads, min(2 * len(self._heads), self.batch)) - len(self._heads)
-            self._heads = np.concatenate([self._heads, np.zeros((more, self._heads.shape[1]), np.int64)])
+            self._heads = np.zeros((min(max(heads, 2 * len(self._heads)), self.batch), self._heads.shape[1]), np.int64)
 
     def _run(
         self,
@@ -214,7 +229,8 @@ def _desk(shape: Shape, batch: int, positions: int, threads: int) -> Desk:
         mixed_fractions=np.zeros((batch, shape.heads), np.int64),
         waves=np.zeros((batch, 2, shape.head_width // 2), np.int64),
         scratch=np.zeros((threads, 2, widest + _SPARE), np.int64),
-        scores=np.zeros((threads, positions + 2 * _SPARE), np.int64),
-        halves=np.zeros((threads, 2, positions + shape.head_width + 2 * _SPARE), np.int16),
+        scores=np.zeros((threads, TOGETHER, positions + 3 * _SPARE), np.int64),
+        halves=np.zeros((threads, TOGETHER, 2, positions + shape.head_width + 2 * _SPARE), np.int16),
+        totals=np.zeros((threads, TOGETHER, -(-shape.head_width // 16) * 16), np.int64),
         barrier=np.zeros(2, np.int64),
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -39,7 +40,8 @@ from assay.engines.exact.record import (
     digest_list,
     evidence_leaves,
     root_of,
-    root_of_record,
+    roots_of,
+    roots_of_records,
 )
 from assay.engines.exact.trace_header import MAX_HEADER, Planned, TraceHeader
 
@@ -75,16 +77,18 @@ class WholePass:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class KeptPass:
-    """What later passes need of one that is not audited."""
+class KeptPasses:
+    """What later passes need of some, one after the other, that are not audited."""
 
-    position: int
+    positions: range
     kept: np.ndarray
-    """int16: the first part of its record."""
+    """int16 [n, numbers]: the first parts of their records."""
 
 
-Pass: TypeAlias = WholePass | KeptPass
+Found: TypeAlias = WholePass | KeptPasses
 """What a reader gives."""
+TOGETHER: Final = 16
+"""Passes of one form that are checked at a time."""
 
 
 def write_trace(
@@ -122,7 +126,7 @@ def write_trace(
 
 
 class TraceReader:
-    """Reads a stream in blocks of any size; holds at most one pass's bytes, or the leaves, beside a block."""
+    """Reads a stream in blocks of any size; holds at most TOGETHER passes' bytes, or the roots, beside a block."""
 
     def __init__(self, header: TraceHeader, plan: Sequence[Planned], nonce: bytes) -> None:
         """Expect this trace: `header` and `plan` as the auditor has them from receipt and model;
@@ -133,7 +137,7 @@ class TraceReader:
         self._expected: Final = header
         self._plan: Final = plan
         self._nonce: Final = nonce
-        self._ready: list[Pass] = []
+        self._ready: list[Found] = []
         self._refused: AssayError | None = None
         self._buffer = bytearray()
         self._filled = 0
@@ -141,7 +145,7 @@ class TraceReader:
         self._need: int | None = next(self._parser)
         """Bytes that the parser waits for; None: all is read."""
 
-    def feed(self, block: bytes) -> list[Pass]:
+    def feed(self, block: bytes) -> list[Found]:
         """The passes that `block` completes, checked, in the plan's order.
 
         Raises:
@@ -213,44 +217,63 @@ class TraceReader:
         if served.public:
             self.accumulators = tuple(digest_list(np.frombuffer((yield 32 * whole), dtype=np.uint8)))
         accumulators = iter(self.accumulators or ())
-        for planned in self._plan:
-            place = bytes((yield 5))
-            if place != planned.position.to_bytes(4, "big") + (_WHOLE if planned.whole else _KEPT):
-                raise EncodingError(f"another pass stands where that at position {planned.position} should")
-            try:
-                if planned.whole:
-                    found, root = yield from self._whole(planned.position, next(accumulators, None))
-                else:
-                    found, root = yield from self._part(planned.position)
-            except EncodingError as error:
-                raise EncodingError(f"the pass at position {planned.position}: {error.message}") from error
-            if root != roots[planned.position]:
-                raise TraceMismatch(
-                    f"the pass at position {planned.position} is not the one that was committed to",
-                    position=planned.position,
-                )
-            self._ready.append(found)
+        for whole, group in groupby(self._plan, lambda planned: planned.whole):
+            positions = [planned.position for planned in group]
+            for start in range(0, len(positions), TOGETHER):
+                part = positions[start : start + TOGETHER]
+                check = self._whole(part, accumulators) if whole else self._kept(part)
+                found, mine = yield from check
+                for position, root in zip(part, mine, strict=True):
+                    if root != roots[position]:
+                        raise TraceMismatch(
+                            f"the pass at position {position} is not the one that was committed to", position=position
+                        )
+                self._ready += found
 
-    def _whole(self, position: int, accumulators: Digest | None) -> Generator[int, memoryview, tuple[Pass, Digest]]:
+    def _begin(self, position: int, form: bytes) -> Generator[int, memoryview, None]:
+        if bytes((yield 5)) != position.to_bytes(4, "big") + form:
+            raise EncodingError(f"another pass stands where that at position {position} should")
+
+    def _whole(self, positions: Sequence[int], accumulators: Iterator[Digest]) -> _Checked:
+        """Passes that are to be audited, and their roots."""
         expected, count = self._expected, self._expected.layout.chunks
-        digests = np.frombuffer(bytes((yield 32 * count)), dtype=np.uint8).reshape(count, 32)
-        body = yield from self._chunks(chunk_count(expected.body))
-        head = None
-        if expected.has_head(position):
-            head = yield from self._chunks(chunk_count(expected.head))
-        if accumulators is not None and accumulators_root(body, head) != accumulators:
-            raise TraceMismatch(
-                f"the accumulators at position {position} are not those that were announced", position=position
-            )
-        return WholePass(position, digests, body, head), root_of_record(expected.layout, digests)
+        found: list[WholePass] = []
+        for position in positions:
+            yield from self._begin(position, _WHOLE)
+            digests = np.frombuffer(bytes((yield 32 * count)), dtype=np.uint8).reshape(count, 32)
+            body = yield from self._chunks(position, chunk_count(expected.body))
+            head = None
+            if expected.has_head(position):
+                head = yield from self._chunks(position, chunk_count(expected.head))
+            announced = next(accumulators, None)
+            if announced is not None and accumulators_root(body, head) != announced:
+                raise TraceMismatch(
+                    f"the accumulators at position {position} are not those that were announced", position=position
+                )
+            found.append(WholePass(position, digests, body, head))
+        return found, roots_of_records(expected.layout, np.stack([each.digests for each in found]))
 
-    def _chunks(self, count: int) -> Generator[int, memoryview, Chunks]:
-        widths = bytes((yield count))
-        data = yield packed_size(np.frombuffer(widths, dtype=np.uint8))
-        return Chunks.of(widths, bytes(data) if data.obj is self._buffer else data)  # the buffer is used again
-
-    def _part(self, position: int) -> Generator[int, memoryview, tuple[Pass, Digest]]:
+    def _kept(self, positions: Sequence[int]) -> _Checked:
+        """What is kept of passes, and their roots."""
         chunks = self._expected.layout.kept_chunks
-        kept = np.frombuffer(bytes((yield CHUNK_BYTES * chunks)), dtype="<i2").astype(np.int16, copy=False)
-        others = bytes((yield 32))
-        return KeptPass(position, kept), both_parts(root_of(chunk_digests(kept.reshape(-1, CHUNK))), others)
+        kept = np.empty((len(positions), CHUNK * chunks), np.int16)
+        others: list[Digest] = []
+        for row, position in zip(kept, positions, strict=True):
+            yield from self._begin(position, _KEPT)
+            row[:] = np.frombuffer((yield CHUNK_BYTES * chunks), dtype="<i2")
+            others.append(bytes((yield 32)))
+        mine = roots_of(chunk_digests(kept.reshape(-1, CHUNK)).reshape(len(kept), chunks, 32))
+        run = KeptPasses(range(positions[0], positions[-1] + 1), kept)
+        return [run], [both_parts(*parts) for parts in zip(mine, others, strict=True)]
+
+    def _chunks(self, position: int, count: int) -> Generator[int, memoryview, Chunks]:
+        widths = np.frombuffer(bytes((yield count)), dtype=np.uint8)
+        try:
+            size = packed_size(widths)
+        except EncodingError as error:
+            raise EncodingError(f"the pass at position {position}: {error.message}") from error
+        data = yield size
+        return Chunks(widths, np.frombuffer(bytes(data) if data.obj is self._buffer else data, dtype=np.uint8))
+
+
+_Checked: TypeAlias = Generator[int, memoryview, tuple[Sequence[Found], list[Digest]]]

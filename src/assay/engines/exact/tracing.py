@@ -13,12 +13,9 @@ from assay.core.hashing import Digest
 from assay.engines.exact.chunks import accumulators_root, encode_vector
 from assay.engines.exact.program import Program
 from assay.engines.exact.record import record_root
-from assay.engines.exact.runner import Runner
+from assay.engines.exact.runner import BATCH, Runner
 from assay.engines.exact.trace_header import TraceHeader
 from assay.engines.exact.trace_stream import Computed, write_trace
-
-BATCH: Final = 16
-"""Passes computed at a time."""
 
 
 @dataclass(frozen=True, slots=True)

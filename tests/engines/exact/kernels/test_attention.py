@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.engines.exact import reference
-from assay.engines.exact.kernels.attention import attend
+from assay.engines.exact.kernels.attention import TOGETHER, attend
 from assay.engines.exact.reference import Model
 
 MOST = 640
@@ -24,26 +24,35 @@ def check(
     """Compare both at the last position; keys and values int64 [positions, width]."""
     count, width = keys.shape
     model = cast("Model", SimpleNamespace(score_scale=scale))
-    expected, kept = reference.attend(
-        model, query, fraction,
-        [(k, int(f)) for k, f in zip(keys[start:], key_fractions[start:], strict=True)],
-        [(v, int(f)) for v, f in zip(values[start:], value_fractions[start:], strict=True)],
-    )  # fmt: skip
-    room = -(-count // 16) * 16 + 64
+    queries = [np.roll(query, h) for h in range(TOGETHER)]
+    expected = [
+        reference.attend(
+            model, each, fraction,
+            [(k, int(f)) for k, f in zip(keys[start:], key_fractions[start:], strict=True)],
+            [(v, int(f)) for v, f in zip(values[start:], value_fractions[start:], strict=True)],
+        )
+        for each in queries
+    ]  # fmt: skip
+    room = -(-count // 16) * 16 + 128
     tiles = np.full((room // 16, width // 2, 16, 2), 77, np.int16)  # what is beyond the last position must not matter
     pairs = np.full((room // 2, width, 2), -77, np.int16)
     for p in range(count):
         tiles[p // 16, :, p % 16] = keys[p].reshape(-1, 2)
         pairs[p // 2, :, p % 2] = values[p]
     spare = np.full(room - count, -(2**20))
-    out = np.zeros(width, np.int64)
-    found = attend(
-        query.astype(np.int16), fraction, tiles, np.concatenate([key_fractions, spare]).astype(np.int32), pairs,
-        np.concatenate([value_fractions, spare]).astype(np.int32), start, count - 1, scale,
-        np.zeros(room + 64, np.int64), np.zeros((2, room + width + 64), np.int16), np.zeros(width, np.int64), out,
-    )  # fmt: skip
-    assert found == kept
-    assert np.array_equal(out, expected)
+    fractions_of_keys = np.concatenate([key_fractions, spare]).astype(np.int32)
+    fractions_of_values = np.concatenate([value_fractions, spare]).astype(np.int32)
+    for heads in range(1, TOGETHER + 1):
+        out, out_fractions = np.zeros((heads, width), np.int64), np.zeros(heads, np.int64)
+        attend(
+            np.stack(queries[:heads]).astype(np.int16), np.full(heads, fraction), tiles, fractions_of_keys, pairs,
+            fractions_of_values, start, count - 1, scale, np.zeros((TOGETHER, room + 64), np.int64),
+            np.zeros((TOGETHER, 2, room + width + 64), np.int16), np.zeros((TOGETHER, width), np.int64), out,
+            out_fractions,
+        )  # fmt: skip
+        for h in range(heads):
+            assert out_fractions[h] == expected[h][1]
+            assert np.array_equal(out[h], expected[h][0])
 
 
 @settings(deadline=None, max_examples=60)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Final, Literal, TypeAlias
 
 from assay.core.encoding import Json, canonical
+from assay.core.profile import EXACT_REGIME
 from assay.engines.exact.affine import Matrix
 from assay.engines.exact.record import CHUNK, RecordLayout
 from assay.engines.exact.reference import Gain, Gate, Layer, Model
@@ -180,7 +181,7 @@ class Shape:
         layers: list[Json] = [_layer(layer) for layer in self.layers]
         return canonical(
             {
-                "semantics": "exact/1",
+                "semantics": EXACT_REGIME,
                 "heads": self.heads,
                 "kv_heads": self.kv_heads,
                 "head_width": self.head_width,

@@ -9,13 +9,11 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from assay.engines.exact.kernels.simd import DOTS, LINE, SOURCES, Shape
+from assay.engines.exact.kernels.simd import DOTS, LINE, Shape
 from assay.engines.exact.kernels.tile import expand
 from assay.engines.exact.kernels.transposed import cut, fetch, gather, join
 from assay.engines.exact.packed import RECORD, TILE, UNTIED, Packed
 
-LIMB: Final = 32
-"""Bits of a limb of the result."""
 RANDOM_BITS: Final = 31
 """Of the auditor's numbers."""
 _TOGETHER: Final = 8
@@ -25,7 +23,7 @@ _UNTIL: Final = 8192
 
 
 def transpose_multiply(packed: Packed, r: np.ndarray) -> np.ndarray:
-    """W^T r, times 2^fraction, for `r` int64 [rows] from 0 to 2^31 - 1.
+    """W^T r, times 2^fraction, for `r` int32 [rows], not negative.
 
     The result is int64 [3, columns]: a column's number is the sum of limb i times 2^(32 i); the first two limbs are
     0 .. 2^32 - 1, the last has the sign.
@@ -33,10 +31,10 @@ def transpose_multiply(packed: Packed, r: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: another type, shape or range.
     """
-    if r.dtype != np.int64 or r.shape != (packed.rows,):
-        raise ValueError(f"random numbers are {r.dtype} {r.shape}, not int64 [{packed.rows}]")
-    if np.bitwise_or.reduce(r) >> RANDOM_BITS:
-        raise ValueError(f"random numbers have more than {RANDOM_BITS} bits")
+    if r.dtype != np.int32 or r.shape != (packed.rows,):
+        raise ValueError(f"random numbers are {r.dtype} {r.shape}, not int32 [{packed.rows}]")
+    if r.min() < 0:
+        raise ValueError("a random number is negative")
     padded = np.zeros(packed.tiles * TILE, np.int32)
     padded[: packed.rows] = r
     out = np.zeros((3, packed.weights.shape[1] * RECORD), np.int64)
@@ -53,7 +51,6 @@ def transpose_multiply(packed: Packed, r: np.ndarray) -> np.ndarray:
 @cache
 def _fast(kind: int) -> Callable[..., None]:
     """By dot products of bytes."""
-    sources = SOURCES
     shape = Shape.of(kind)
     bits, limbs, blocks = shape.bits, shape.limbs, RECORD // shape.block
 
@@ -67,7 +64,6 @@ def _fast(kind: int) -> Callable[..., None]:
         r: np.ndarray,
         out: np.ndarray,
     ) -> None:
-        sources  # noqa: B018
         tiles, records = weights.shape[:2]
         step, scale_step, unit_step = weights.strides[0], scale.strides[0], unit.strides[0]
         size, scale_size = bits * 64, scale_step // records
@@ -123,7 +119,6 @@ def _fast(kind: int) -> Callable[..., None]:
 @cache
 def _plain(kind: int) -> Callable[..., None]:
     """In 64-bit numbers, for machines without dot products of bytes and for weights of 16 bits."""
-    sources = SOURCES
     shape = Shape.of(kind)
     bits, block, tied = shape.bits, shape.block, shape.tied
 
@@ -137,7 +132,6 @@ def _plain(kind: int) -> Callable[..., None]:
         r: np.ndarray,
         out: np.ndarray,
     ) -> None:
-        sources  # noqa: B018
         tiles, records = weights.shape[:2]
         low = (1 << 32) - 1
         expanded = np.empty((records, 8, TILE, 4) if bits <= 8 else (0, 8, TILE, 4), np.uint8)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from assay.engines.exact.kernels.attention import attend
-from assay.engines.exact.kernels.freivalds import agrees
+from assay.engines.exact.kernels.attention import TOGETHER, attend
+from assay.engines.exact.kernels.freivalds import add_columns, add_rows
 from assay.engines.exact.kernels.packing import CHUNK, unpack
 from assay.engines.exact.kernels.products import lay_out, multiply_share
 from assay.engines.exact.kernels.scalars import Whole, compiled
 from assay.engines.exact.kernels.state import (
     DOWN,
     GATE,
-    GROUPS,
     KEY,
     MOST,
     OUTPUT,
@@ -39,8 +38,8 @@ def run(
 ) -> None:  # fmt: skip
     """One thread's share of a pass of n tokens, whose embeddings are in `desk.stream`.
 
-    With a `test`, accumulators are not computed but unpacked and tested, and everything goes on from them (`stride` is
-    0). What is wrong first is noted in `test.failed`.
+    With a `test`, accumulators are not computed but unpacked, and everything goes on from them (`stride` is 0); both
+    sums of the test are in it afterwards.
 
     `sequences`, `positions` int64 [n]: tokens of one sequence are in the order of their positions. Written are `record`
     int16 [n, record size]; `body` int64 [n, accumulators], those of a layer `stride` after those of the one before (0:
@@ -52,12 +51,13 @@ def run(
     for layer in range(shape.layers):
         base, first = layer * stride, layer * plan.inputs_step
         if test.r.shape[0]:
-            _unpack(plan, test, layer, count, body, thread, threads)
+            for n in range(thread, count, threads):
+                _unpack(plan, test, layer, n, test.places[n, layer], body[n])
         _normalise(shape, plan, desk, test, layer, 0, count, record, first + plan.inputs[QUERY], thread, threads)
         for n in range(thread, count, threads):
             angles(positions[n], plan.turns[layer], desk.waves[n, 0], desk.waves[n, 1])
         meet(barrier, threads)
-        _products(plan, desk, test, layer, QUERY, VALUE, count, record, body, base, thread, threads)
+        _products(plan, desk, test, layer, QUERY, VALUE, count, body, base, thread, threads)
         meet(barrier, threads)
         _heads(shape, plan, cache, desk, layer, sequences, positions, record, body, base, thread, threads)
         meet(barrier, threads)
@@ -70,12 +70,12 @@ def run(
             record[n, at + width] = min(max(desk.fractions[n], -MOST), MOST)
             _lay_out(desk, test, x, n, count)
         meet(barrier, threads)
-        _products(plan, desk, test, layer, OUTPUT, OUTPUT, count, record, body, base, thread, threads)
+        _products(plan, desk, test, layer, OUTPUT, OUTPUT, count, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, OUTPUT, count, body, base, thread, threads)
         _normalise(shape, plan, desk, test, layer, 1, count, record, first + plan.inputs[GATE], thread, threads)
         meet(barrier, threads)
-        _products(plan, desk, test, layer, GATE, UP, count, record, body, base, thread, threads)
+        _products(plan, desk, test, layer, GATE, UP, count, body, base, thread, threads)
         meet(barrier, threads)
         gate, up = plan.products[PRODUCTS * layer + GATE, 0], plan.products[PRODUCTS * layer + UP, 0]
         one, other = base + plan.offsets[GATE], base + plan.offsets[UP]
@@ -90,9 +90,11 @@ def run(
             record[n, at + shape.feed] = min(max(desk.fractions[n], -MOST), MOST)
             _lay_out(desk, test, x, n, count)
         meet(barrier, threads)
-        _products(plan, desk, test, layer, DOWN, DOWN, count, record, body, base, thread, threads)
+        _products(plan, desk, test, layer, DOWN, DOWN, count, body, base, thread, threads)
         meet(barrier, threads)
         _add(shape, plan, desk, layer, DOWN, count, body, base, thread, threads)
+        for n in range(thread, count if test.r.shape[0] else 0, threads):
+            _test_inputs(plan, test, layer, n, record[n])
     meet(barrier, threads)
     _finish(shape, plan, desk, count, record, wanted, head_accumulators, logits, test, thread, threads)
     meet(barrier, threads)
@@ -124,9 +126,8 @@ def _finish(
             plan.products[last], desk.slots, desk.shift[: wanted.size], head_accumulators, 0, thread, threads
         )
     for m in range(thread, wanted.size if test.r.shape[0] else 0, threads):
-        x = record[wanted[m], at : at + shape.width]
-        if not _tested(test, GROUPS * shape.layers, head_accumulators[m, :size], x):
-            _note(test, wanted[m], GROUPS * shape.layers)
+        _unpack(plan, test, shape.layers, wanted[m], test.head_places[wanted[m]], head_accumulators[m])
+        _test_head_input(plan, test, wanted[m], record[wanted[m]])
     meet(desk.barrier.ctypes.data, threads)
     low, high = size * thread // threads, size * (thread + 1) // threads
     for m in range(wanted.size):
@@ -190,50 +191,50 @@ def _normalise(
 
 
 @compiled
-def _unpack(
-    plan: Plan, test: Test, layer: Whole, count: Whole, body: np.ndarray, thread: Whole, threads: Whole
-) -> None:
-    """A layer's accumulators: as late as this, so that they are still in the cache when they are used."""
-    chunks = (plan.layer_size + CHUNK - 1) // CHUNK
-    for n in range(thread, count, threads):
-        unpack(test.widths[n, layer * chunks : (layer + 1) * chunks], test.places[n, layer], body[n])
+def _unpack(plan: Plan, test: Test, layer: Whole, n: Whole, place: Whole, out: np.ndarray) -> None:
+    """A layer's accumulators, or the head's, from an address, and their sums. As late as this: they are still in the
+    cache when they are used."""
+    first = layer * ((plan.layer_size + CHUNK - 1) // CHUNK)
+    for chunk in range(out.size // CHUNK):
+        width, to = np.int64(test.widths[n, first + chunk]), out[chunk * CHUNK :].ctypes.data
+        unpack(width, place, to)
+        place += width * CHUNK
+        for repetition in range(test.r.shape[0]):
+            r = test.r[repetition, (first + chunk) * CHUNK :].ctypes.data
+            add_rows(r, to, width, test.rows[n, repetition])
+
+
+@compiled
+def _test_inputs(plan: Plan, test: Test, layer: Whole, n: Whole, record: np.ndarray) -> None:
+    """The sums over the chunks of a record that are finished with this layer."""
+    start, last = plan.inputs[QUERY], layer == plan.windows.size - 1
+    end = record.size - start if last else (layer + 1) * plan.inputs_step
+    for chunk in range(layer * plan.inputs_step // CHUNK, end // CHUNK):
+        x = record[start + chunk * CHUNK :].ctypes.data
+        for repetition in range(test.r.shape[0]):
+            add_columns(test.v[repetition], chunk * CHUNK, x, test.columns[n, repetition])
+
+
+@compiled
+def _test_head_input(plan: Plan, test: Test, n: Whole, record: np.ndarray) -> None:
+    """Those over the input of the head."""
+    inputs = record.size - plan.inputs[QUERY]
+    ends = test.v.shape[2] - inputs
+    for at in range(0, ends, CHUNK):
+        x = record[record.size - ends + at :].ctypes.data
+        for repetition in range(test.r.shape[0]):
+            add_columns(test.v[repetition], inputs + at, x, test.columns[n, repetition])
 
 
 @compiled
 def _products(
-    plan: Plan, desk: Desk, test: Test, layer: Whole, kind: Whole, last: Whole, count: Whole, record: np.ndarray,
-    body: np.ndarray, base: Whole, thread: Whole, threads: Whole,
+    plan: Plan, desk: Desk, test: Test, layer: Whole, kind: Whole, last: Whole, count: Whole, body: np.ndarray,
+    base: Whole, thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
-    """The products `kind` to `last` of a layer, which share an input."""
-    at = base + plan.offsets[kind]
-    if test.r.shape[0] == 0:
-        for each in range(kind, last + 1):
-            fields = plan.products[PRODUCTS * layer + each]
-            multiply_share(fields, desk.slots, desk.shift[:count], body, base + plan.offsets[each], thread, threads)
-        return
-    group = GROUPS * layer + (0 if kind == QUERY else kind - OUTPUT + 1 if kind < UP else 3)
-    rows = plan.offsets[last] + plan.sizes[last] - plan.offsets[kind]
-    columns = test.v_at[group + 1] - test.v_at[group]
-    x = layer * plan.inputs_step + plan.inputs[kind]
-    for n in range(thread, count, threads):
-        if not _tested(test, group, body[n, at : at + rows], record[n, x : x + columns]):
-            _note(test, n, group)
-
-
-@compiled
-def _tested(test: Test, group: Whole, y: np.ndarray, x: np.ndarray) -> bool:
-    rows = slice(test.r_at[group], test.r_at[group + 1])
-    columns = slice(test.v_at[group], test.v_at[group + 1])
-    for repetition in range(test.r.shape[0]):
-        if not agrees(test.r[repetition, rows], y, test.v[repetition, :, columns], x):
-            return False
-    return True
-
-
-@compiled
-def _note(test: Test, n: Whole, group: Whole) -> None:
-    if test.failed[n] < 0:
-        test.failed[n] = group
+    """The products `kind` to `last` of a layer, which share an input, if they are to be computed."""
+    for each in range(kind, last + 1 if test.r.shape[0] == 0 else 0):
+        fields = plan.products[PRODUCTS * layer + each]
+        multiply_share(fields, desk.slots, desk.shift[:count], body, base + plan.offsets[each], thread, threads)
 
 
 @compiled
@@ -277,7 +278,7 @@ def _heads(
         out = desk.queries[n, h] if kind == QUERY else record[n, kept + h * width : kept + (h + 1) * width]
         fraction = head(
             body[n, at : at + width], fraction, bias, gain, gain_fraction, shape.epsilon, sines, desk.waves[n, 1],
-            shape.halves, desk.scratch[thread, :, :width], out,
+            shape.halves, desk.scratch[thread], out,
         )  # fmt: skip
         if kind == QUERY:
             desk.query_fractions[n, h] = fraction
@@ -292,13 +293,17 @@ def _attention(
     thread: Whole, threads: Whole,
 ) -> None:  # fmt: skip
     group = shape.heads // shape.kv_heads
-    for task in range(thread, positions.size * shape.heads, threads):
-        n, h = task // shape.heads, task % shape.heads
+    parts = (group + TOGETHER - 1) // TOGETHER
+    for task in range(thread, positions.size * shape.kv_heads * parts, threads):
+        n, part = task // (shape.kv_heads * parts), task % (shape.kv_heads * parts)
+        h = part // parts
+        first = h * group + part % parts * TOGETHER
+        last = min(first + TOGETHER, (h + 1) * group)
         s, p = sequences[n], positions[n]
         start = max(0, p + 1 - plan.windows[layer]) if plan.windows[layer] else 0
-        desk.mixed_fractions[n, h] = attend(
-            desk.queries[n, h], desk.query_fractions[n, h], cache.keys[layer, s, h // group],
-            cache.key_fractions[layer, s, h // group], cache.values[layer, s, h // group],
-            cache.value_fractions[layer, s, h // group], start, p, shape.score_scale, desk.scores[thread],
-            desk.halves[thread], desk.scratch[thread, 0, : shape.head_width], desk.mixed[n, h],
+        attend(
+            desk.queries[n, first:last], desk.query_fractions[n, first:last], cache.keys[layer, s, h],
+            cache.key_fractions[layer, s, h], cache.values[layer, s, h], cache.value_fractions[layer, s, h], start, p,
+            shape.score_scale, desk.scores[thread], desk.halves[thread], desk.totals[thread],
+            desk.mixed[n, first:last], desk.mixed_fractions[n, first:last],
         )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from assay.engines.exact.kernels.emit import declared, inline
+from assay.engines.exact.kernels.emit import declared, generated
 from assay.engines.exact.kernels.scalars import Whole, compiled
 
 CHUNK: Final = 256
@@ -35,21 +35,16 @@ def _at(builder: ir.IRBuilder, address: ir.Value, offset: int, kind: ir.Type) ->
     return builder.inttoptr(builder.add(address, ir.Constant(_LONG, offset)), kind.as_pointer())
 
 
-def _spread_of(builder: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
-    """One int64 that has a bit wherever a number of `parts` has one that differs from its sign."""
-    total = _splat(0)
-    for x in parts:
-        total = builder.or_(total, builder.xor(x, builder.ashr(x, _splat(63))))
-    return builder.call(declared(builder, f"llvm.vector.reduce.or.v{_STEP}i64", _LONG, [_LONGS]), [total])
-
-
-@inline
+@generated
 def _spread(context: Any, source: Any) -> tuple[Any, Callable[..., Any]]:
-    """Of the int64 [256] at an address."""
+    """One int64 with a bit wherever a number of the int64 [256] at an address has one that differs from its sign."""
 
     def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
-        places = [_at(builder, arguments[0], 8 * i, _LONGS) for i in range(0, CHUNK, _STEP)]
-        return _spread_of(builder, [builder.load(place, align=1) for place in places])
+        total = _splat(0)
+        for i in range(0, CHUNK, _STEP):
+            x = builder.load(_at(builder, arguments[0], 8 * i, _LONGS), align=1)
+            total = builder.or_(total, builder.xor(x, builder.ashr(x, _splat(63))))
+        return builder.call(declared(builder, f"llvm.vector.reduce.or.v{_STEP}i64", _LONG, [_LONGS]), [total])
 
     return types.int64(types.uintp), generate
 
@@ -57,7 +52,7 @@ def _spread(context: Any, source: Any) -> tuple[Any, Callable[..., Any]]:
 def _writer(bits: int, shift: int) -> Callable[..., Any]:
     """An intrinsic: bits `shift` to `shift` + `bits` of the int64 [256] at one address, to another address."""
 
-    @inline
+    @generated
     def write(context: Any, source: Any, out: Any) -> tuple[Any, Callable[..., Any]]:
         def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
             kind = _integers(bits)
@@ -73,13 +68,12 @@ def _writer(bits: int, shift: int) -> Callable[..., Any]:
 
 
 def _reader(width: int) -> Callable[..., Any]:
-    """An intrinsic: the chunk of this width at one address, as int64 [256], to another address; gives the spread."""
+    """An intrinsic: the chunk of this width at one address, as int64 [256], to another address."""
 
-    @inline
+    @generated
     def read(context: Any, source: Any, out: Any) -> tuple[Any, Callable[..., Any]]:
         def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
             words, above = _integers(32), _integers(8 * (width - 4))
-            parts: list[ir.Value] = []
             for i in range(0, CHUNK, _STEP):
                 x = builder.load(_at(builder, arguments[0], 4 * i, words), align=1)
                 if width == 4:
@@ -89,10 +83,9 @@ def _reader(width: int) -> Callable[..., Any]:
                     signed = builder.shl(builder.sext(builder.load(high, align=1), _LONGS), _splat(32))
                     x = builder.or_(builder.zext(x, _LONGS), signed)
                 builder.store(x, _at(builder, arguments[1], 8 * i, _LONGS), align=1)
-                parts.append(x)
-            return _spread_of(builder, parts)
+            return target.get_dummy_value()
 
-        return types.int64(types.uintp, types.uintp), generate
+        return types.void(types.uintp, types.uintp), generate
 
     return read
 
@@ -145,24 +138,23 @@ def pack(address: Whole, rest: Whole, widths: np.ndarray, out: np.ndarray) -> Wh
 
 
 @compiled
-def unpack(widths: np.ndarray, address: Whole, out: np.ndarray) -> Whole:
-    """Inverse of `pack`: int64 [256 for each chunk] of the chunks at an address, of these widths (4, 5, 6 or 8).
+def unpack(width: Whole, address: Whole, out: Whole) -> None:
+    """Inverse of `pack` for one chunk of this width (4, 5, 6 or 8): int64 [256], from one address to another."""
+    source, target = np.uintp(address), np.uintp(out)
+    if width == 4:
+        _read4(source, target)
+    elif width == 5:
+        _read5(source, target)
+    elif width == 6:
+        _read6(source, target)
+    else:
+        _read8(source, target)
 
-    Returns the number of the first chunk whose width is not the smallest one, or -1.
-    """
-    at = np.uintp(address)
+
+@compiled
+def unpack_all(widths: np.ndarray, address: Whole, out: np.ndarray) -> None:
+    """All chunks at an address, of these widths, uint8 [n], into int64 [256 n]."""
     for number in range(len(widths)):
         width = np.int64(widths[number])
-        place = np.uintp(out.ctypes.data) + np.uintp(8 * CHUNK * number)
-        if width == 4:
-            spread = _read4(at, place)
-        elif width == 5:
-            spread = _read5(at, place)
-        elif width == 6:
-            spread = _read6(at, place)
-        else:
-            spread = _read8(at, place)
-        if _width(spread) != width:
-            return number
-        at += np.uintp(CHUNK * width)
-    return -1
+        unpack(width, address, out[CHUNK * number :].ctypes.data)
+        address += CHUNK * width

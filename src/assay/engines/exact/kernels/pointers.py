@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from assay.engines.exact.kernels.scalars import generated
+from assay.engines.exact.kernels.emit import generated
 
 _LONG = ir.IntType(64)
 

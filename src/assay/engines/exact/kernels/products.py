@@ -17,7 +17,7 @@ from numba.core.ccallback import CFunc
 from assay.engines.exact.kernels.audit import transpose_multiply
 from assay.engines.exact.kernels.pointers import call, word_at
 from assay.engines.exact.kernels.scalars import Whole, compiled
-from assay.engines.exact.kernels.simd import DOTS, SOURCES, TOKENS, Shape
+from assay.engines.exact.kernels.simd import DOTS, TOKENS, Shape
 from assay.engines.exact.kernels.tile import SLOT, SUMS, copy, expand, product
 from assay.engines.exact.packed import RECORD, TILE, UNTIED, WORD, Packed
 
@@ -179,7 +179,6 @@ def _run_of(packed: Packed) -> CFunc:
 @cache
 def _compiled(kind: int) -> CFunc:
     """The loop over tiles and groups of tokens for one kind of packed matrix."""
-    sources = SOURCES
     shape = Shape.of(kind)
     bits, blocks, parts = shape.bits, RECORD // shape.block, shape.parts
     wide_kind = Shape(8, shape.block, WORD, shape.tied).kind
@@ -202,7 +201,6 @@ def _compiled(kind: int) -> CFunc:
         first: int,
         last: int,
     ) -> None:
-        sources  # noqa: B018
         room = np.empty((TOKENS, TILE), np.int64)
         many = bits <= 8 and tokens > TOKENS
         expanded = np.empty(records * 512 if many else 0, np.uint8)

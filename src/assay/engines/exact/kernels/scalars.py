@@ -7,7 +7,6 @@ from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
-from numba.extending import intrinsic
 
 from assay.engines.exact.tables import (
     EXP2_BITS,
@@ -36,15 +35,17 @@ def compiled(function: _Function) -> _Function:
     return cast("_Function", numba.njit(**options)(function))
 
 
-def generated(build: Callable[..., object]) -> Callable[..., Whole]:
-    """A function whose instructions `build` writes: numba's `intrinsic`."""
-    return cast("Callable[..., Whole]", intrinsic(build))
+def _with_steps(table: np.ndarray) -> np.ndarray:
+    """Each entry above 32 bits that have how much is between it and the next one: gathered together."""
+    wide = table.astype(np.int64)
+    return (wide[:-1] << 32) + np.abs(np.diff(wide))
 
 
-EXP2: Final = exp2_table().astype(np.int64)
-SIGMOID: Final = sigmoid_table().astype(np.int64)
+EXP2: Final = _with_steps(exp2_table())
+SIGMOID: Final = _with_steps(sigmoid_table())
 SINE: Final = sine_table().astype(np.int64)
 
+_LOW_WORD: Final = 0xFFFFFFFF
 _SIGMOID_DROP: Final = LOG_FRACTION - SIGMOID_STEPS
 _SIGMOID_MOST: Final = (SIGMOID_REACH << LOG_FRACTION) - 1
 _EXP2_DROP: Final = LOG_FRACTION - EXP2_STEPS
@@ -127,7 +128,8 @@ def exp2_negative(x: Whole) -> Whole:
     whole = min(x >> LOG_FRACTION, 40)
     part = x & ((1 << LOG_FRACTION) - 1)
     index, rest = part >> _EXP2_DROP, part & ((1 << _EXP2_DROP) - 1)
-    fine = EXP2[index] - (((EXP2[index] - EXP2[index + 1]) * rest) >> _EXP2_DROP)
+    entry = EXP2[index]
+    fine = (entry >> 32) - (((entry & _LOW_WORD) * rest) >> _EXP2_DROP)
     shift = EXP2_BITS - WEIGHT_BITS + whole
     return min((fine + ((np.int64(1) << shift) >> 1)) >> shift, (1 << WEIGHT_BITS) - 1)
 
@@ -137,7 +139,8 @@ def sigmoid(x: Whole) -> Whole:
     """`whole.sigmoid`."""
     size = min(abs(x), _SIGMOID_MOST)
     index, rest = size >> _SIGMOID_DROP, size & ((1 << _SIGMOID_DROP) - 1)
-    positive = SIGMOID[index] + (((SIGMOID[index + 1] - SIGMOID[index]) * rest) >> _SIGMOID_DROP)
+    entry = SIGMOID[index]
+    positive = (entry >> 32) + (((entry & _LOW_WORD) * rest) >> _SIGMOID_DROP)
     return (1 << 24) - positive if x < 0 else positive
 
 

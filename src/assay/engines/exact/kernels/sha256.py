@@ -16,10 +16,9 @@ from typing import Any, Final
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core.registry import cpu_target
 
 from assay.core.hashing import Tag, prefix
-from assay.engines.exact.kernels.emit import declared, inline
+from assay.engines.exact.kernels.emit import compiled_for, declared, generated
 
 LANES: Final = 16
 _BLOCK: Final = 64
@@ -56,11 +55,8 @@ _INITIAL: Final = np.array([isqrt(p << 64) & 0xFFFFFFFF for p in _primes()[:8]],
 
 @cache
 def side_by_side() -> bool:
-    """Whether numba compiles for a processor on which the sixteen lanes can be used."""
-    # Not the processor's own: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES count.
-    context: Any = cpu_target.target_context
-    features = str(context.codegen().magic_tuple()[2]).split(",")
-    return "+avx512f" in features and "+avx512bw" in features
+    """Whether the sixteen lanes can be used."""
+    return compiled_for("avx512f", "avx512bw")
 
 
 def tagged_digests(tag: Tag, data: np.ndarray, blocks: np.ndarray) -> np.ndarray:
@@ -170,7 +166,7 @@ def _splat(word: int) -> ir.Constant:
     return ir.Constant(_VECTOR, [word] * LANES)
 
 
-@inline
+@generated
 def _compress(context: Any, state: Any, lanes: Any, offset: Any) -> tuple[Any, Callable[..., Any]]:
     """One block of sixteen messages: `state` is the address of uint32 [8, 16], `lanes` that of their int64 [16]."""
 

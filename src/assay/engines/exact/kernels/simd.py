@@ -7,10 +7,8 @@ IntrinsicsX86.td.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from llvmlite import ir
@@ -20,6 +18,7 @@ from numba.core.registry import cpu_target
 from numba.core.typing import Signature
 from numba.extending import intrinsic
 
+from assay.engines.exact.kernels.emit import compiled_for
 from assay.engines.exact.packed import GROUP, LEVELS, SHORT
 
 Value: TypeAlias = ir.NamedValue | ir.Constant
@@ -45,17 +44,15 @@ Flavour: TypeAlias = Literal["dot512", "dot256", "pairs512", "pairs256", "pairs1
 def choose_flavour() -> Flavour:
     """For the processor that numba compiles for (`NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` change that)."""
     target: Any = cpu_target
-    triple, _, features = target.target_context.codegen().magic_tuple()
-    has = set(features.split(","))
-    if not triple.startswith(("x86_64", "i686")):
+    if not target.target_context.codegen().magic_tuple()[0].startswith(("x86_64", "i686")):
         return "plain"
-    if {"+avx512vnni", "+avx512bw", "+avx512vl", "+avx512dq"} <= has:
+    if compiled_for("avx512vnni", "avx512bw", "avx512vl", "avx512dq"):
         return "dot512"
-    if {"+avxvnni", "+avx2"} <= has:
+    if compiled_for("avxvnni", "avx2"):
         return "dot256"
-    if "+avx512bw" in has:
+    if compiled_for("avx512bw"):
         return "pairs512"
-    return "pairs256" if "+avx2" in has else "pairs128"
+    return "pairs256" if compiled_for("avx2") else "pairs128"
 
 
 FLAVOUR: Final[Flavour] = choose_flavour()
@@ -63,17 +60,6 @@ DOTS: Final = FLAVOUR.startswith("dot")
 """Whether activations are used as two limbs of 8 bits; otherwise whole."""
 TOKENS: Final = {"dot512": 4, "pairs512": 4}.get(FLAVOUR, 2)
 """The most tokens for which the registers suffice."""
-
-
-def _digest_of_sources() -> str:
-    """Of the files that write code: numba's cache itself sees changes of the file of the compiled function only."""
-    return hashlib.sha256(
-        b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    ).hexdigest()
-
-
-SOURCES: Final = _digest_of_sources()
-"""A compiled function that refers to this is compiled anew when any kernel changes."""
 
 
 @dataclass(frozen=True, slots=True)

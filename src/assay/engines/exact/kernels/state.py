@@ -9,8 +9,6 @@ import numpy as np
 QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = range(7)
 """The products of a layer, in the order of their accumulators."""
 PRODUCTS: Final = 7
-GROUPS: Final = 4
-"""Inputs of a layer's products: QUERY to VALUE share one, and so do GATE and UP."""
 
 
 class Shape(NamedTuple):
@@ -100,30 +98,33 @@ class Desk(NamedTuple):
     scratch: np.ndarray
     """int64 [threads, 2, widest vector]."""
     scores: np.ndarray
-    """int64 [threads, positions + 64]."""
+    """int64 [threads, 3, positions + 64]; this and the next two: see `attention.attend`."""
     halves: np.ndarray
-    """int16 [threads, 2, positions + head width + 64]."""
+    """int16 [threads, 3, 2, positions + head width + 64]."""
+    totals: np.ndarray
+    """int64 [threads, 3, head width rounded up to 16]."""
     barrier: np.ndarray
     """int64 [2]."""
 
 
 class Test(NamedTuple):
-    """What an audit tests the products with; nothing in it (no repetitions): the pass computes them."""
+    """What an audit tests n passes with (see `freivalds.py`); nothing in it (no repetitions): they are computed."""
 
     r: np.ndarray
-    """int32 [repetitions, rows of all products]: see `freivalds.agrees`."""
+    """int32 [repetitions, body + head]: for each accumulator of a pass, zeros included, chunk by chunk."""
     v: np.ndarray
-    """int32 [repetitions, 3, columns of all groups]."""
-    r_at: np.ndarray
-    """int64 [groups + 1]: where each group's rows start. A group is the products of one input, tested as one matrix."""
-    v_at: np.ndarray
-    """int64 [groups + 1]: where each group's columns start."""
+    """int16 [repetitions, digits, inputs + ends]: for each number of a record's second part, but for the head's input;
+    then, for the chunks in which that stands, only for the head's input."""
     widths: np.ndarray
-    """uint8 [n, chunks of all layers]: of the accumulators that are tested, see `chunks.py`."""
+    """uint8 [n, chunks of body and head]: of the accumulators, see `chunks.py`."""
     places: np.ndarray
-    """int64 [n, layers]: addresses of each layer's chunks."""
-    failed: np.ndarray
-    """int64 [n]: the first group of each token in which something is wrong, by its number in the model; -1: none."""
+    """int64 [n, layers + 1]: addresses of each layer's chunks, and of the end of the last one's."""
+    head_places: np.ndarray
+    """int64 [n]: addresses of the head's chunks."""
+    rows: np.ndarray
+    """int64 [n, repetitions, 2, 8]: the sums over accumulators, see `freivalds.add_rows`."""
+    columns: np.ndarray
+    """int64 [n, repetitions, digits]: the sums over activations, see `freivalds.add_columns`."""
 
 
 MOST: Final = 32767

@@ -9,7 +9,8 @@ from typing import Any, Final
 from llvmlite import ir
 from numba import types
 
-from assay.engines.exact.kernels.scalars import Whole, compiled, generated
+from assay.engines.exact.kernels.emit import generated
+from assay.engines.exact.kernels.scalars import Whole, compiled
 
 _LONG: Final = ir.IntType(64)
 _SPINS: Final = 5_000

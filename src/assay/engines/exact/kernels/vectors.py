@@ -101,7 +101,7 @@ def head(
     """One head of queries, keys or values from its accumulators, into int16 [width]; its fraction bits.
 
     Empty arrays stand for what a model or a kind does not have: `bias` int64, `gain` int32, `sines` (not turned).
-    `scratch`: int64 [2, width].
+    `scratch`: int64 [2, width or more].
     """
     x = scratch[0, : accumulators.size]
     if bias.size:
@@ -148,13 +148,19 @@ def gated(
         half, other_half = np.int64(1) << (one - 1), np.int64(1) << (other - 1)
         for i in range(gate.size):
             x, y = saturated((gate[i] + half) >> one), saturated((up[i] + other_half) >> other)
-            scratch[i] = (_activated(x, gelu) * y + (1 << 15)) >> LOG_FRACTION
+            scratch[i] = (_times(_activated(x, gelu), y) + (1 << 15)) >> LOG_FRACTION
     else:
         for i in range(gate.size):
             x = saturated(shifted(gate[i], gate_fraction - LOG_FRACTION))
             y = saturated(shifted(up[i], up_fraction - LOG_FRACTION))
-            scratch[i] = (_activated(x, gelu) * y + (1 << 15)) >> LOG_FRACTION
+            scratch[i] = (_times(_activated(x, gelu), y) + (1 << 15)) >> LOG_FRACTION
     return narrowed(scratch[: gate.size], LOG_FRACTION, out)
+
+
+@compiled
+def _times(x: Whole, y: Whole) -> Whole:
+    """The product of two numbers that fit into 32 bits, which is one instruction then."""
+    return np.int64(np.int32(x)) * np.int64(np.int32(y))
 
 
 @compiled
@@ -166,7 +172,7 @@ def _activated(x: Whole, gelu: Whole) -> Whole:
         square = (near * near + (1 << 15)) >> 16
         cube = (square * near + (1 << 15)) >> 16
         inner = ((near + ((cube * GELU_CUBE + (1 << 29)) >> 30)) * GELU_SCALE + (1 << 29)) >> 30
-    return (x * sigmoid(inner) + (1 << 23)) >> 24
+    return (_times(x, sigmoid(inner)) + (1 << 23)) >> 24
 
 
 @compiled
