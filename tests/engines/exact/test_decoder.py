@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,11 +11,10 @@ from tests.engines.exact.models import write_model
 from tests.engines.exact.running import reference_passes
 
 from assay.core.hashing import Digest
-from assay.engines.exact import decoder as decoding_module
 from assay.engines.exact.convert import convert
 from assay.engines.exact.decoder import ExactDecoder
 from assay.engines.exact.program import Program, program_of
-from assay.engines.exact.record import RecordLayout, both_parts, chunk_digests, evidence_leaves, record_root, root_of
+from assay.engines.exact.record import both_parts, chunk_digests, evidence_leaves, root_of
 from assay.engines.exact.reference import Model
 from assay.engines.exact.runner import Runner
 
@@ -113,29 +111,3 @@ def test_only_an_end_can_be_forgotten(program: Program) -> None:
     """A hole in the middle is refused."""
     with decoding(program) as decoder:
         assert not decoder.seq_rm(0, 1, 3)
-
-
-def test_commitments_run_beside_the_next_pass(model: Model, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow commitment is waited for before its numbers are overwritten, and not earlier."""
-    begun, gate = threading.Event(), threading.Event()
-
-    def slow(layout: RecordLayout, record: np.ndarray) -> Digest:
-        begun.set()
-        assert gate.wait(20)
-        return record_root(layout, record)
-
-    monkeypatch.setattr(decoding_module, "record_root", slow)
-    with decoding(program) as decoder:
-        decoder.decode(TOKENS[:5], range(5), 0, [False] * 4 + [True])
-        rows = [decoder.logits(4)]
-        assert begun.wait(20)
-        decoder.decode([TOKENS[5]], [5], [0], True)  # the second pass does not wait
-        rows.append(decoder.logits(0))
-        third = threading.Thread(target=decoder.decode, args=([TOKENS[6]], [6], [0], True))
-        third.start()
-        third.join(0.1)
-        assert third.is_alive()
-        gate.set()
-        third.join()
-        rows.append(decoder.logits(0))
-        assert [row.leaf(n) for n, row in enumerate(rows)] == expected_leaves(model, TOKENS[:7], 5)

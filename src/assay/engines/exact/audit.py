@@ -133,20 +133,17 @@ class Examiner:
         decoder = ExactDecoder(self._runner_for(response), sequences=1)
         draws = _Draws(response)
         leaves: list[Digest] = []
-        try:
-            for start in range(0, response.passes, BATCH):
-                if self._stopped():
-                    return start
-                tokens = response.tokens[start : min(start + BATCH, response.passes)]
-                wanted = [start + n >= response.prompt - 1 for n in range(len(tokens))]
-                decoder.decode(tokens, range(start, start + len(tokens)), 0, wanted)
-                for n, want in enumerate(wanted):
-                    if want:
-                        row = decoder.logits(n)
-                        leaves.append(row.leaf(len(leaves)))
-                        draws.check(start + n, row.logits)
-        finally:
-            decoder.finish()
+        for start in range(0, response.passes, BATCH):
+            if self._stopped():
+                return start
+            tokens = response.tokens[start : min(start + BATCH, response.passes)]
+            wanted = [start + n >= response.prompt - 1 for n in range(len(tokens))]
+            decoder.decode(tokens, range(start, start + len(tokens)), 0, wanted)
+            for n, want in enumerate(wanted):
+                if want:
+                    row = decoder.logits(n)
+                    leaves.append(row.leaf(len(leaves)))
+                    draws.check(start + n, row.logits)
         if evidence_root(leaves, response.nonce) != response.evidence:
             raise ReplayMismatch(
                 "every token could be the model's, but the activations that the receipt commits to are not: something "

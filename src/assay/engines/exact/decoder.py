@@ -1,16 +1,18 @@
-"""The integer model as the scheduler drives it: every pass is committed to, beside the next one."""
+"""The integer model as the scheduler drives it: every pass is committed to.
+
+In the same thread, while the pass is in the cache: a thread beside the next pass costs both more than it saves.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from assay.core.hashing import Digest
-from assay.engines.exact.record import prompt_leaf, record_root
+from assay.engines.exact.record import prompt_leaf, record_roots
 from assay.engines.exact.runner import Runner
 from assay.engines.exact.tracing import HONEST, Alteration
 
@@ -21,25 +23,22 @@ class Row:
 
     logits: np.ndarray
     """int32 [vocabulary], `reference.LOGIT_FRACTION` fraction bits; good until the decode after the next has begun."""
-    roots: tuple[Future[Digest], ...]
+    roots: tuple[Digest, ...]
     """Of the records of this token and of all before it in its sequence."""
 
     def leaf(self, index: int) -> Digest:
         """The evidence leaf of output token `index` (from 0), which these logits give: see `record.py`."""
-        return self.roots[-1].result() if index else prompt_leaf([root.result() for root in self.roots])
+        return self.roots[-1] if index else prompt_leaf(self.roots)
 
 
 class ExactDecoder:
-    """Implements `scheduler.Decoder`: a runner, and a thread that commits to what it computed."""
+    """Implements `scheduler.Decoder`."""
 
     def __init__(self, runner: Runner, *, sequences: int, alter: Alteration = HONEST) -> None:
         """`alter`: what a dishonest provider makes of a record before it commits to it."""
         self._runner: Final = runner
         self._alter: Final = alter
-        self._roots: Final[list[list[Future[Digest]]]] = [[] for _ in range(sequences)]
-        self._committer: Final = ThreadPoolExecutor(1, thread_name_prefix="assay-commit")
-        self._pending: list[Future[Digest]] = []
-        self._before: list[Future[Digest]] = []
+        self._roots: Final[list[list[Digest]]] = [[] for _ in range(sequences)]
         self._rows: dict[int, Row] = {}
 
     def decode(
@@ -50,19 +49,15 @@ class ExactDecoder:
         want_logits: Sequence[bool] | bool,
     ) -> None:
         """See `Runner.decode`."""
-        wait(self._before)  # the runner writes again where these read
-        self._before = self._pending.copy()
-        self._pending.clear()
         self._runner.decode(tokens, positions, seq_ids, want_logits)
         self._rows = {}
-        program = self._runner.program
-        for index, position in enumerate(positions):
+        program, records = self._runner.program, self._runner.records[: len(tokens)]
+        if self._alter is not HONEST:
+            altered = (self._alter.record(program, *each) for each in zip(positions, records, strict=True))
+            records = np.stack(list(altered))
+        for index, (position, root) in enumerate(zip(positions, record_roots(program.layout, records), strict=True)):
             roots = self._roots[seq_ids if isinstance(seq_ids, int) else seq_ids[index]]
             del roots[position:]
-            root = self._committer.submit(
-                record_root, program.layout, self._alter.record(program, position, self._runner.record(index))
-            )
-            self._pending.append(root)
             roots.append(root)
             if want_logits if isinstance(want_logits, bool) else want_logits[index]:
                 self._rows[index] = Row(self._runner.logits(index), tuple(roots))
@@ -78,11 +73,6 @@ class ExactDecoder:
         del self._roots[seq][start:]
         return True
 
-    def finish(self) -> None:
-        """End the own thread; the runner is used on."""
-        self._committer.shutdown()
-
     def close(self) -> None:
         """End the threads."""
-        self.finish()
         self._runner.close()

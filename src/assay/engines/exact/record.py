@@ -109,16 +109,16 @@ def chunk_digests(chunks: np.ndarray) -> np.ndarray:
 
 def record_root(layout: RecordLayout, record: np.ndarray) -> Digest:
     """What a pass is committed to: int16 [256 * chunks]."""
-    return root_of_record(layout, chunk_digests(record.reshape(-1, CHUNK)))
+    return record_roots(layout, record[None])[0]
 
 
-def root_of_record(layout: RecordLayout, digests: np.ndarray) -> Digest:
-    """The same from the digests of all chunks, uint8 [chunks, 32]."""
-    return roots_of_records(layout, digests[None])[0]
+def record_roots(layout: RecordLayout, records: np.ndarray) -> list[Digest]:
+    """What passes are committed to: int16 [n, 256 * chunks]."""
+    return roots_of_records(layout, chunk_digests(records.reshape(-1, CHUNK)).reshape(len(records), -1, 32))
 
 
 def roots_of_records(layout: RecordLayout, digests: np.ndarray) -> list[Digest]:
-    """The same for several, uint8 [n, chunks, 32]."""
+    """The same from the digests of all chunks, uint8 [n, chunks, 32]."""
     kept, inputs = digests[:, : layout.kept_chunks], digests[:, layout.kept_chunks :]
     return [both_parts(*parts) for parts in zip(roots_of(kept), roots_of(inputs), strict=True)]
 
