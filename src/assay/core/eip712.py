@@ -9,7 +9,9 @@ from typing import Literal, TypeAlias
 from assay.core.errors import EncodingError
 from assay.core.keys import keccak256, parse_address
 
-Kind: TypeAlias = Literal["bytes32", "address", "uint8", "uint16", "uint32", "uint64", "uint128", "uint256", "string"]
+Kind: TypeAlias = Literal[
+    "bytes32", "address", "uint8", "uint16", "uint32", "uint40", "uint64", "uint128", "uint256", "string"
+]
 """The atomic types in use."""
 Fields: TypeAlias = tuple[tuple[str, Kind], ...]
 """A struct's members in order: (name, type)."""

@@ -14,7 +14,7 @@ from assay.core.evidence import evidence_root
 from assay.core.hashing import ZERO, Digest
 from assay.core.keys import Address, Key, parse_address, recover
 from assay.core.profile import Profile
-from assay.core.request import LEVELS, Level, Request, natural, text
+from assay.core.request import LEVELS, Level, Request, decimal, natural, text
 
 VERSION: Final = 1
 TYPE_NAME: Final = "Receipt"
@@ -108,9 +108,7 @@ class Receipt:
             raise EncodingError("the receipt's version is unknown", "check it with a newer Assay")
         if level not in LEVELS or stop not in STOP_REASONS:
             raise EncodingError("the receipt's level or stop reason is unknown")
-        amount = text(value["amount"], "amount")
-        if not amount.isascii() or not amount.isdigit() or len(amount) > 39 or str(int(amount)) != amount:
-            raise EncodingError("the receipt's amount is not a decimal integer")
+        amount = decimal(text(value["amount"], "amount"), what="the receipt's amount")
         digests = {name: unb64(text(value[name], name), size=32, what=name) for name in _DIGESTS}
         counts = {name: natural(value[name], name) for name in _COUNTS}
         receipt = cls(
@@ -126,7 +124,7 @@ class Receipt:
             prompt_count=counts["prompt_count"],
             output_count=counts["output_count"],
             channel=digests["channel"],
-            amount=int(amount),
+            amount=amount,
             provider=parse_address(text(value["provider"], "provider"), what="provider"),
             sequence=counts["sequence"],
             issued=counts["issued"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 from assay.core.encoding import MAX_INTEGER, Json, b64, canonical, unb64
 from assay.core.errors import EncodingError
@@ -183,6 +183,24 @@ def text(value: Json, what: str) -> str:
     except UnicodeEncodeError as error:
         raise EncodingError(f"{what} holds a lone surrogate") from error
     return value
+
+
+MAX_AMOUNT: Final = (1 << 128) - 1
+"""Wei; more than there is of any token."""
+
+
+def decimal(digits: str, *, what: str) -> int:
+    """A number of up to 128 bits from its one decimal spelling.
+
+    Raises:
+        EncodingError: another spelling, or more.
+    """
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 39 or str(int(digits)) != digits:
+        raise EncodingError(f"{what} is not a decimal integer")
+    number = int(digits)
+    if number > MAX_AMOUNT:
+        raise EncodingError(f"{what} has more than 128 bits")
+    return number
 
 
 def natural(value: Json, what: str) -> int:

@@ -1,0 +1,31 @@
+"""Compile the contracts: `python -m assay.chain.contracts.compile`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from assay.chain.contracts import NAMES
+
+HERE: Final = Path(__file__).parent
+
+
+def compiled(name: str) -> str:
+    """The file of a contract: canonical JSON of its ABI and the code that deploys it."""
+    from vyper.cli.vyper_compile import compile_files
+
+    (found,) = compile_files([HERE / f"{name}.vy"], ["abi", "bytecode"], paths=[str(HERE)]).values()
+    code = found["bytecode"].removeprefix("0x")
+    return json.dumps({"abi": found["abi"], "code": code}, indent=1, sort_keys=True) + "\n"
+
+
+def main() -> None:
+    """Write all files."""
+    (HERE / "compiled").mkdir(exist_ok=True)
+    for name in NAMES:
+        (HERE / "compiled" / f"{name}.json").write_text(compiled(name), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

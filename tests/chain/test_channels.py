@@ -1,0 +1,239 @@
+"""Channels: money goes in, along and out, and every fraud that is tried fails; each test is named after one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from eth_abi import encode
+from tests.chain.kit import CHAIN_ID, NOBODY, PEOPLE, Town, address, anvil, config, embedded, town_of
+
+from assay.chain.ethereum import Account, Web3
+from assay.core.keys import keccak256
+from assay.core.voucher import channels_domain, sign_voucher
+
+ADA, BOB, EVE = PEOPLE[1:4]
+
+
+@pytest.fixture(scope="module", params=["embedded", pytest.param("anvil", marks=pytest.mark.slow)])
+def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """The contracts, on either chain."""
+    if request.param == "anvil":
+        with anvil(tmp_path_factory.mktemp("anvil")) as web3:
+            yield Town(web3)
+    else:
+        yield town_of(embedded())
+
+
+@pytest.fixture
+def salt(request: pytest.FixtureRequest) -> int:
+    """Of the test's own channel."""
+    return int.from_bytes(keccak256(request.node.name.encode())[:8], "big")
+
+
+def refused(town: Town, who: Any, call: Any, why: str) -> None:
+    """The call fails for this reason, and so does its transaction."""
+    assert why in town.why(who, call)
+    assert town.post(who, call)["status"] == 0
+
+
+def state(town: Town, terms: Any) -> tuple[int, int]:
+    """Deposited and claimed."""
+    return tuple(town.channels.functions.channels(terms.channel(town.domain)).call())
+
+
+def test_ids_and_digests_are_those_that_are_signed(town: Town, salt: int) -> None:
+    """The contract, Python and other people's libraries hash alike."""
+    terms = town.terms(ADA, BOB, salt)
+    channel = terms.channel(town.domain)
+    assert town.channels.functions.getChannelId(config(terms)).call() == channel
+    voucher = sign_voucher(ADA, town.domain, channel, 12345)
+    domain = {"name": "x402 Batch Settlement", "version": "1", "chainId": CHAIN_ID,
+              "verifyingContract": town.channels.address}  # fmt: skip
+    types = {"Voucher": [{"name": "channelId", "type": "bytes32"}, {"name": "maxClaimableAmount", "type": "uint128"}]}
+    theirs = Account.sign_typed_data(
+        ADA.secret, domain, types, {"channelId": channel, "maxClaimableAmount": 12345}
+    ).signature
+    assert bytes(theirs) == voucher.signature
+
+
+def test_from_deposit_to_payment(town: Town, salt: int) -> None:
+    """Vouchers are claimed in both forms, and paid out once."""
+    terms, before = town.terms(ADA, BOB, salt), town.balance(BOB.address)
+    town.deposit(ADA, terms, 1000)
+    town.deposit(ADA, terms, 500)
+    town.send(BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 300, most=400)]))
+    assert state(town, terms) == (1500, 300)
+    entries = town.compact(ADA, terms, 700)
+    claim = town.channels.functions.claimCompact(address(BOB), town.token.address, terms.withdraw_delay, entries)
+    town.send(BOB, claim)
+    assert state(town, terms) == (1500, 700)
+    for _ in range(2):
+        town.send(EVE, town.channels.functions.settle(address(BOB), town.token.address))
+    assert town.balance(BOB.address) == before + 700
+
+
+def test_by_somebody_elses_transaction(town: Town, salt: int) -> None:
+    """Claims and refunds carry the authorizer's signature; anybody sends them."""
+    terms = town.terms(ADA, BOB, salt)
+    channel = terms.channel(town.domain)
+    town.deposit(ADA, terms, 1000)
+    claims = [town.claim_of(ADA, terms, 10)]
+    signature = BOB.sign(town.channels.functions.getClaimBatchDigest(claims).call())
+    town.send(EVE, town.channels.functions.claimWithSignature(claims, signature))
+    assert state(town, terms) == (1000, 10)
+    again = [town.claim_of(ADA, terms, 20)]
+    refused(town, EVE, town.channels.functions.claimWithSignature(again, signature), "signature")
+    digest = town.channels.functions.getRefundDigest(channel, 0, 400).call()
+    refund = town.channels.functions.refundWithSignature(config(terms), 400, 0, BOB.sign(digest))
+    town.send(EVE, refund)
+    refused(town, EVE, refund, "nonce")
+    assert state(town, terms) == (600, 10)
+    refused(town, EVE, town.channels.functions.refund(config(terms), 1), "not the receiver's")
+    town.send(BOB, town.channels.functions.refund(config(terms), 10**9))
+    assert state(town, terms) == (10, 10)
+
+
+def test_overdraft(town: Town, salt: int) -> None:
+    """More than was deposited is not paid, whatever was signed."""
+    terms = town.terms(ADA, BOB, salt)
+    town.deposit(ADA, terms, 1000)
+    refused(town, BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 1001)]), "more than was deposited")
+    refused(town, BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 9, most=8)]), "more than was signed")
+
+
+def test_replay_and_stale_claims(town: Town, salt: int) -> None:
+    """A voucher that was claimed, or is older than one that was, gives nothing more."""
+    terms = town.terms(ADA, BOB, salt)
+    town.deposit(ADA, terms, 1000)
+    late = town.claim_of(ADA, terms, 600)
+    town.send(BOB, town.channels.functions.claim([late]))
+    refused(town, BOB, town.channels.functions.claim([late]), "claimed already")
+    refused(town, BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 599)]), "claimed already")
+    refused(town, BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 700)] * 2), "claimed already")
+
+
+def test_vouchers_of_somebody_else_or_for_something_else(town: Town, salt: int) -> None:
+    """Another key, channel, chain, contract or token: no signature of this channel's."""
+    terms, other = town.terms(ADA, BOB, salt), town.terms(ADA, BOB, salt + 1)
+    for each in (terms, other):
+        town.deposit(ADA, each, 1000)
+    channel = terms.channel(town.domain)
+    contract = town.channels.address.lower()
+    wrong = [
+        sign_voucher(EVE, town.domain, channel, 10),
+        sign_voucher(ADA, town.domain, other.channel(town.domain), 10),
+        sign_voucher(ADA, channels_domain(CHAIN_ID + 1, contract), channel, 10),
+        sign_voucher(ADA, channels_domain(CHAIN_ID, EVE.address), channel, 10),
+    ]
+    for voucher in wrong:
+        claims = [((config(terms), 10), voucher.signature, 10)]
+        refused(town, BOB, town.channels.functions.claim(claims), "signature")
+    elsewhere = replace(terms, token=town.channels.address.lower())
+    _, signature, amount = town.claim_of(ADA, terms, 10)
+    refused(town, BOB, town.channels.functions.claim([((config(elsewhere), 10), signature, amount)]), "signature")
+    high = bytearray(signature)
+    order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+    high[32:64] = (order - int.from_bytes(high[32:64], "big")).to_bytes(32, "big")
+    high[64] = 55 - high[64]
+    refused(town, BOB, town.channels.functions.claim([((config(terms), 10), bytes(high), 10)]), "signature")
+
+
+def test_claims_of_others(town: Town, salt: int) -> None:
+    """Only who receives decides when and how much is claimed, in either form."""
+    terms = town.terms(ADA, BOB, salt)
+    town.deposit(ADA, terms, 1000)
+    refused(town, EVE, town.channels.functions.claim([town.claim_of(ADA, terms, 1)]), "not the receiver's")
+    entries = town.compact(ADA, terms, 5)
+    args = (address(BOB), town.token.address, terms.withdraw_delay)
+    refused(town, EVE, town.channels.functions.claimCompact(*args, entries), "signature")
+    refused(town, BOB, town.channels.functions.claimCompact(*args, entries + b"x"), "entries")
+
+
+def test_withdrawal_race(town: Town, salt: int) -> None:
+    """The payer gets nothing before its delay, and nothing that is claimed meanwhile; a deposit ends a withdrawal."""
+    terms = town.terms(ADA, BOB, salt)
+    town.deposit(ADA, terms, 1000)
+    final = town.channels.functions.finalizeWithdraw(config(terms))
+    refused(town, ADA, final, "not initiated")
+    refused(town, EVE, town.channels.functions.initiateWithdraw(config(terms), 1000), "not the payer")
+    town.send(ADA, town.channels.functions.initiateWithdraw(config(terms), 1000))
+    refused(town, ADA, final, "too early")
+    town.send(BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 400)]))
+    town.pass_time(86_000)
+    refused(town, ADA, final, "too early")
+    town.pass_time(500)
+    before = town.balance(ADA.address)
+    town.send(EVE, final)
+    assert town.balance(ADA.address) == before + 600
+    assert state(town, terms) == (400, 400)
+    refused(town, ADA, final, "not initiated")
+    refused(town, BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 401)]), "more than was deposited")
+    town.deposit(ADA, terms, 5)
+    town.send(ADA, town.channels.functions.initiateWithdraw(config(terms), 5))
+    town.deposit(ADA, terms, 5)
+    town.pass_time(90_000)
+    refused(town, ADA, final, "not initiated")
+
+
+def test_terms_that_nobody_should_have(town: Town, salt: int) -> None:
+    """Channels without an owner, or with a delay out of bounds, are not opened; nobody deposits another's tokens."""
+    terms = config(town.terms(ADA, BOB, salt))
+    deposit = town.channels.functions.deposit
+    for place, value, why in (
+        (1, NOBODY, "authorizer"), (3, NOBODY, "authorizer"), (2, NOBODY, "party"), (5, 899, "delay"),
+        (5, 2_592_001, "delay"),
+    ):  # fmt: skip
+        wrong = (*terms[:place], value, *terms[place + 1 :])
+        refused(town, ADA, deposit(wrong, 5, NOBODY, b""), why)
+    refused(town, ADA, deposit(terms, 0, NOBODY, b""), "nothing")
+    refused(town, EVE, deposit(terms, 5, NOBODY, b""), "not the payer")
+
+
+def test_a_deposit_by_authorisation(town: Town, salt: int) -> None:
+    """The payer signs, somebody else sends; it is good for this channel, amount and time, once."""
+    collector = town.deploy("Collector", town.channels.address)
+    terms = town.terms(ADA, BOB, salt)
+    channel = terms.channel(town.domain)
+    now = town.web3.eth.get_block("latest")["timestamp"]
+    nonce = keccak256(encode(["bytes32", "uint256"], [channel, 77]))
+    types = {
+        "ReceiveWithAuthorization": [
+            {"name": name, "type": kind}
+            for name, kind in (("from", "address"), ("to", "address"), ("value", "uint256"),
+                               ("validAfter", "uint256"), ("validBefore", "uint256"), ("nonce", "bytes32"))
+        ]
+    }  # fmt: skip
+    domain = {"name": "Test token", "version": "1", "chainId": CHAIN_ID, "verifyingContract": town.token.address}
+    message = {"from": address(ADA), "to": collector.address, "value": 900, "validAfter": 0,
+               "validBefore": now + 600, "nonce": nonce}  # fmt: skip
+    signature = bytes(Account.sign_typed_data(ADA.secret, domain, types, message).signature)
+    data = encode(["uint256", "uint256", "uint256", "bytes"], [0, now + 600, 77, signature])
+    deposit = town.channels.functions.deposit
+    refused(town, EVE, deposit(config(terms), 901, collector.address, data), "signature")
+    elsewhere = config(town.terms(ADA, BOB, salt + 1))
+    refused(town, EVE, deposit(elsewhere, 900, collector.address, data), "signature")
+    before = town.balance(ADA.address)
+    town.send(EVE, deposit(config(terms), 900, collector.address, data))
+    assert state(town, terms) == (900, 0)
+    assert town.balance(ADA.address) == before - 900
+    refused(town, EVE, deposit(config(terms), 900, collector.address, data), "used")
+    args = (address(ADA), town.token.address, 900, channel, data)
+    refused(town, EVE, collector.functions.collect(*args), "not Channels")
+
+
+def test_several_calls_in_one(town: Town, salt: int) -> None:
+    """`multicall`: all hold, or none."""
+    terms = town.terms(ADA, BOB, salt)
+    town.deposit(ADA, terms, 1000)
+    calls = [
+        town.channels.encode_abi("claim", [[town.claim_of(ADA, terms, 50)]]),
+        town.channels.encode_abi("settle", [address(BOB), town.token.address]),
+    ]
+    before = town.balance(BOB.address)
+    town.send(BOB, town.channels.functions.multicall([Web3.to_bytes(hexstr=each) for each in calls]))
+    assert town.balance(BOB.address) > before
+    bad = [Web3.to_bytes(hexstr=each) for each in reversed(calls)]
+    refused(town, BOB, town.channels.functions.multicall(bad), "claimed already")
