@@ -27,6 +27,8 @@ GAS_LIMIT: Final = 30_000_000
 """Of a block, and so of a transaction."""
 TIP: Final = 1_000_000_000
 """Wei for a unit of gas that wallets are told to offer; the base fee is 0."""
+MOST_SECONDS: Final = 366 * 86_400
+"""That may pass at once."""
 SPEC: Final = "CANCUN"
 """Ethereum's rules as of March 2024, which all chains in use follow."""
 _PADDING: Final = 33
@@ -150,8 +152,11 @@ class EmbeddedChain:
         """Let time pass, and make a block without a transaction.
 
         Raises:
+            ChainError: not 0 to MOST_SECONDS.
             StoreError: it cannot be kept.
         """
+        if not 0 <= seconds <= MOST_SECONDS:
+            raise ChainError(f"0 to {MOST_SECONDS} seconds can pass at once")
         with self._lock:
             self._ahead += seconds
             self._keep(None)
