@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from benchmarks._dispute import model_figures
 from tests.engines.exact.models import write_model
 
 from assay.engines.exact.convert import convert
 
 
+@pytest.mark.slow
 def test_the_referee_is_right(tmp_path: Path) -> None:
     """No verdict is wrong, and all bars hold, on a model that has every kind of step."""
     model = convert(write_model(tmp_path / "model.gguf", "qwen2", layers=2))

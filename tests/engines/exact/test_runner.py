@@ -147,7 +147,8 @@ def digest_of(path: Path) -> str:
     return state.hexdigest()
 
 
-@pytest.mark.parametrize("features", ["", pytest.param("+avx2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("features", ["", "+avx2"])
 def test_other_processors(digests: tuple[Path, dict[str, str]], features: str) -> None:
     """Code for processors without the instructions of this one computes the same."""
     if features and simd.FLAVOUR != "dot512":
