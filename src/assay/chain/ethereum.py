@@ -15,8 +15,19 @@ from eth_account import Account  # noqa: E402
 from web3 import Web3  # noqa: E402
 from web3.contract import Contract  # noqa: E402
 from web3.providers.base import BaseProvider  # noqa: E402
-from web3.types import RPCEndpoint, RPCResponse  # noqa: E402
+from web3.types import Nonce, RPCEndpoint, RPCResponse, TxParams, Wei  # noqa: E402
 
 sys.setrecursionlimit(_limit)
 
-__all__ = ["Account", "BaseProvider", "Contract", "RPCEndpoint", "RPCResponse", "Web3", "rlp"]
+__all__ = [
+    "Account",
+    "BaseProvider",
+    "Contract",
+    "Nonce",
+    "RPCEndpoint",
+    "RPCResponse",
+    "TxParams",
+    "Web3",
+    "Wei",
+    "rlp",
+]

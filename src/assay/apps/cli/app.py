@@ -15,6 +15,7 @@ from assay.apps.cli import (
     bench,
     chat,
     demo,
+    devnet,
     doctor,
     gateway,
     keys,
@@ -60,6 +61,7 @@ _command(_CHECK, "trace", trace.trace, "assay trace receipt.json --provider http
 app.add_typer(models.app, name="models", rich_help_panel=_TOOLS)
 app.add_typer(keys.app, name="keys", rich_help_panel=_TOOLS)
 _command(_TOOLS, "doctor", doctor.doctor, "assay doctor --json")
+_command(_TOOLS, "devnet", devnet.devnet, "assay devnet --fund 0x4a62316623ad457f02cdc5d997ded67a383ec569")
 _command(_TOOLS, "bench", bench.bench, "assay bench perplexity notes.txt --model smollm2-135m --json")
 
 

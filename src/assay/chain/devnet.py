@@ -1,0 +1,91 @@
+"""A chain for development: the embedded one with the contracts on it, and with money for whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from assay.chain.contracts import artefact
+from assay.chain.embedded import TIP, EmbeddedChain
+from assay.chain.ethereum import Account, Contract, Nonce, TxParams, Web3, Wei
+from assay.chain.provider import EmbeddedProvider
+from assay.core.errors import StoreError
+from assay.core.keys import Address, Key, keccak256, parse_address
+
+CHAIN_ID: Final = 31_337
+"""As development nodes have it."""
+MINTER: Final = Key.from_secret(keccak256(b"assay devnet"))
+"""Deploys, and gives money; everybody knows this key, which is worth nothing elsewhere."""
+ETHER: Final = 10 * 10**18
+TOKENS: Final = 1000 * 10**18
+"""What somebody is given, wei."""
+_GAS: Final = 8_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Contracts:
+    """Where they are."""
+
+    token: Address
+    channels: Address
+    collector: Address
+
+
+class Devnet:
+    """The chain, the contracts on it, and their faucet. For use from several threads, `fund` from one at a time."""
+
+    def __init__(self, path: Path | None, *, clock: Callable[[], float]) -> None:
+        """`path`: the chain's log; None: in memory.
+
+        Raises:
+            StoreError: the log cannot be used, or is of another version's chain.
+        """
+        self.chain: Final = EmbeddedChain(path, chain_id=CHAIN_ID, balances={MINTER.address: 10**27}, clock=clock)
+        self._web3: Final = Web3(EmbeddedProvider(self.chain))
+        self._account: Final = Account.from_key(MINTER.secret)
+        token = self._deploy(0, "Token", "Assay test token", "TEST", 18)
+        channels = self._deploy(1, "Channels")
+        collector = self._deploy(2, "Collector", channels.address)
+        self._token: Final = token
+        self.contracts: Final = Contracts(*(each.address.lower() for each in (token, channels, collector)))
+
+    def fund(self, address: Address) -> None:
+        """Give somebody ETHER and TOKENS.
+
+        Raises:
+            EncodingError: this is no address.
+            StoreError: the chain cannot keep it.
+        """
+        to = Web3.to_checksum_address(parse_address(address.lower(), what="the address"))
+        self._send({"to": to, "value": ETHER, "gas": 21_000})
+        self._send(self._token.functions.mint(to, TOKENS).build_transaction(self._terms()))
+
+    def close(self) -> None:
+        """The log's file is free."""
+        self.chain.close()
+
+    def _deploy(self, nonce: int, name: str, *args: object) -> Contract:
+        """The contract that the deployer's transaction `nonce` made; makes it if that is the next one."""
+        found = artefact(name)
+        made = self._web3.eth.contract(abi=found.abi, bytecode=found.code).constructor(*args)
+        if self.chain.nonce(MINTER.address) == nonce:
+            self._send(made.build_transaction(self._terms()))
+        block = self.chain.block(nonce + 1)
+        own = block.transaction.data if block and block.transaction else b""
+        deployed = block.outcome.contract if block and block.outcome else None
+        if deployed is None or own != Web3.to_bytes(hexstr=made.data_in_transaction):
+            raise StoreError("this chain has the contracts of another version of Assay", "start one in an empty folder")
+        return self._web3.eth.contract(address=Web3.to_checksum_address(deployed), abi=found.abi)
+
+    def _terms(self) -> TxParams:
+        nonce = Nonce(self.chain.nonce(MINTER.address))
+        price = Wei(TIP)
+        return {
+            "chainId": CHAIN_ID, "nonce": nonce, "gas": _GAS, "maxFeePerGas": price, "maxPriorityFeePerGas": price,
+        }  # fmt: skip
+
+    def _send(self, transaction: Mapping[str, Any]) -> None:
+        signed = self._account.sign_transaction({**self._terms(), **transaction})
+        self.chain.send(bytes(signed.raw_transaction))
