@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from tests.vectors import exact_vectors
 
-from assay.core import eip712, encoding, merkle, sampler, tree16
+from assay.core import eip712, encoding, merkle, sampler, tree16, voucher
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion, Prompt, StopReason, TopLogprobs, output_digest
 from assay.core.evidence import TOP_K, evidence_root, logits_leaf, top_leaf
@@ -64,6 +64,7 @@ def build() -> dict[str, str]:
         _completion,
         _evidence,
         _receipt,
+        _voucher,
         _sampler,
         _tree16,
         _trace,
@@ -356,6 +357,36 @@ def _evidence() -> dict[str, Any]:
 
 def _word(x: float) -> float | Literal["-inf"]:
     return x if math.isfinite(x) else "-inf"
+
+
+def _voucher() -> dict[str, Any]:
+    contract, token = "0x" + "c4" * 20, "0x" + "70" * 20
+    domain = voucher.channels_domain(31_337, contract)
+    receiver = Key.from_secret(hashlib.sha256(b"the receiver of the vectors").digest()).address
+    items = []
+    for delay, salt, amount in (
+        (900, bytes(32), 0),
+        (86_400, bytes(range(32)), 10**18),
+        (2_592_000, b"\xff" * 32, 2**128 - 1),
+    ):
+        terms = voucher.Terms(KEY.address, KEY.address, receiver, receiver, token, delay, salt)
+        channel = terms.channel(domain)
+        signed = voucher.sign_voucher(KEY, domain, channel, amount)
+        items.append(
+            {
+                "terms": [each.hex() if isinstance(each, bytes) else each for each in terms.values()],
+                "channel": channel.hex(),
+                "digest": voucher.voucher_digest(domain, channel, amount).hex(),
+                "canonical": encoding.canonical(signed.to_json()).decode(),
+            }
+        )
+    return {
+        "vouchers": {
+            "domain": {"chain_id": 31_337, "contract": contract, "separator": domain.hex()},
+            "secret": KEY.secret.hex(),
+            "items": items,
+        }
+    }
 
 
 def _receipt() -> dict[str, Any]:

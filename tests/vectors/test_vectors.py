@@ -28,6 +28,7 @@ from assay.core.keys import recover
 from assay.core.profile import Profile
 from assay.core.receipt import Receipt, verify_signature
 from assay.core.request import LEVELS, Request, SamplerSettings
+from assay.core.voucher import VOUCHER, Terms, Voucher, channels_domain, voucher_digest
 from assay.engines.exact.chunks import decode_vector, encode_vector
 from assay.engines.exact.convert import convert
 from assay.engines.exact.kernels import sampling as compiled
@@ -84,6 +85,26 @@ def test_merkle_proofs() -> None:
         merkle.verify(root, case["count"], case["index"], item, path)
         with pytest.raises(BindingMismatch):
             merkle.verify(root, case["count"], case["index"] ^ 1, item, path)
+
+
+def test_vouchers() -> None:
+    """Ids of channels, digests and signatures, each from the parts that stand there; eth_account signs the same."""
+    found = load("voucher/vouchers.json")
+    chain_id, contract = found["domain"]["chain_id"], found["domain"]["contract"]
+    domain = channels_domain(chain_id, contract)
+    assert domain.hex() == found["domain"]["separator"]
+    theirs = {"name": "x402 Batch Settlement", "version": "1", "chainId": chain_id, "verifyingContract": contract}
+    types = {"Voucher": [{"name": name, "type": kind} for name, kind in VOUCHER]}
+    payer = Account.from_key(found["secret"])
+    for item in found["items"]:
+        *parts, salt = item["terms"]
+        channel = Terms(*parts, bytes.fromhex(salt)).channel(domain)
+        assert channel.hex() == item["channel"]
+        read = Voucher.decode(item["canonical"].encode())
+        assert voucher_digest(domain, channel, read.amount).hex() == item["digest"]
+        message = {"channelId": channel, "maxClaimableAmount": read.amount}
+        assert bytes(payer.sign_typed_data(theirs, types, message).signature) == read.signature
+        read.check(domain, payer.address.lower())
 
 
 def test_keys() -> None:
