@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-NAMES: Final = ("Channels", "Collector", "Token")
+NAMES: Final = ("Channels", "Collector", "Token", "Vault")
 """All of them."""
 
 
