@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from eth_abi import encode
 from tests.chain.kit import CHAIN_ID, NOBODY, PEOPLE, Town, address, anvil, config, embedded, town_of
+from vyper.cli.vyper_compile import compile_files
 
 from assay.chain.ethereum import Account, Web3
 from assay.core.keys import keccak256
@@ -92,7 +94,9 @@ def test_by_somebody_elses_transaction(town: Town, salt: int) -> None:
     refused(town, EVE, refund, "nonce")
     assert state(town, terms) == (600, 10)
     refused(town, EVE, town.channels.functions.refund(config(terms), 1), "not the receiver's")
-    town.send(BOB, town.channels.functions.refund(config(terms), 10**9))
+    refused(town, BOB, town.channels.functions.refund(config(terms), 0), "nothing")
+    for _ in range(2):
+        town.send(BOB, town.channels.functions.refund(config(terms), 10**9))
     assert state(town, terms) == (10, 10)
 
 
@@ -105,14 +109,19 @@ def test_overdraft(town: Town, salt: int) -> None:
 
 
 def test_replay_and_stale_claims(town: Town, salt: int) -> None:
-    """A voucher that was claimed, or is older than one that was, gives nothing more."""
+    """A voucher that was claimed, or is older than one that was, gives nothing more, and spoils no batch it is in."""
     terms = town.terms(ADA, BOB, salt)
     town.deposit(ADA, terms, 1000)
+    other = town.terms(ADA, BOB, salt + 1)
+    town.deposit(ADA, other, 50)
     late = town.claim_of(ADA, terms, 600)
-    town.send(BOB, town.channels.functions.claim([late]))
-    refused(town, BOB, town.channels.functions.claim([late]), "claimed already")
-    refused(town, BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 599)]), "claimed already")
-    refused(town, BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 700)] * 2), "claimed already")
+    for claims in ([late], [late], [town.claim_of(ADA, terms, 599)], [late, town.claim_of(ADA, other, 50), late]):
+        town.send(BOB, town.channels.functions.claim(claims))
+        assert state(town, terms) == (1000, 600)
+    args = (address(BOB), town.token.address, terms.withdraw_delay)
+    town.send(BOB, town.channels.functions.claimCompact(*args, town.compact(ADA, terms, 600)))
+    assert state(town, terms) == (1000, 600)
+    assert state(town, other) == (50, 50)
 
 
 def test_vouchers_of_somebody_else_or_for_something_else(town: Town, salt: int) -> None:
@@ -153,29 +162,35 @@ def test_claims_of_others(town: Town, salt: int) -> None:
 
 
 def test_withdrawal_race(town: Town, salt: int) -> None:
-    """The payer gets nothing before its delay, and nothing that is claimed meanwhile; a deposit ends a withdrawal."""
+    """The payer gets nothing before its delay, nothing that is claimed meanwhile, and nothing that came later; nobody
+    else's deposit stops a withdrawal."""
     terms = town.terms(ADA, BOB, salt)
     town.deposit(ADA, terms, 1000)
     final = town.channels.functions.finalizeWithdraw(config(terms))
     refused(town, ADA, final, "not initiated")
     refused(town, EVE, town.channels.functions.initiateWithdraw(config(terms), 1000), "not the payer")
+    refused(town, ADA, town.channels.functions.initiateWithdraw(config(terms), 1001), "more than is left")
     town.send(ADA, town.channels.functions.initiateWithdraw(config(terms), 1000))
+    refused(town, ADA, town.channels.functions.initiateWithdraw(config(terms), 1), "initiated already")
     refused(town, ADA, final, "too early")
     town.send(BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 400)]))
     town.pass_time(86_000)
     refused(town, ADA, final, "too early")
     town.pass_time(500)
     before = town.balance(ADA.address)
-    town.send(EVE, final)
+    refused(town, EVE, final, "not the payer")
+    town.send(ADA, final)
     assert town.balance(ADA.address) == before + 600
     assert state(town, terms) == (400, 400)
     refused(town, ADA, final, "not initiated")
     refused(town, BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 401)]), "more than was deposited")
+    town.deposit(ADA, terms, 50)
+    town.send(ADA, town.channels.functions.initiateWithdraw(config(terms), 50))
     town.deposit(ADA, terms, 5)
-    town.send(ADA, town.channels.functions.initiateWithdraw(config(terms), 5))
-    town.deposit(ADA, terms, 5)
+    town.send(BOB, town.channels.functions.refund(config(terms), 20))  # counts as withdrawn
     town.pass_time(90_000)
-    refused(town, ADA, final, "not initiated")
+    town.send(ADA, final)
+    assert state(town, terms) == (405, 400)
 
 
 def test_terms_that_nobody_should_have(town: Town, salt: int) -> None:
@@ -235,5 +250,25 @@ def test_several_calls_in_one(town: Town, salt: int) -> None:
     before = town.balance(BOB.address)
     town.send(BOB, town.channels.functions.multicall([Web3.to_bytes(hexstr=each) for each in calls]))
     assert town.balance(BOB.address) > before
+    calls[0] = town.channels.encode_abi("claim", [[town.claim_of(ADA, terms, 1001)]])
     bad = [Web3.to_bytes(hexstr=each) for each in reversed(calls)]
-    refused(town, BOB, town.channels.functions.multicall(bad), "claimed already")
+    refused(town, BOB, town.channels.functions.multicall(bad), "more than was deposited")
+
+
+def test_deposits_within_a_deposit(town: Town, salt: int) -> None:
+    """A collector that calls back, straight or through `multicall`, has nothing counted twice."""
+    (found,) = compile_files([Path(__file__).with_name("Thief.vy")], ["abi", "bytecode"]).values()
+    made = town.web3.eth.contract(abi=found["abi"], bytecode=found["bytecode"]).constructor()
+    where = town.send(EVE, made)["contractAddress"]
+    thief = town.web3.eth.contract(address=where, abi=found["abi"])
+    town.send(EVE, town.token.functions.transfer(where, 10_000))
+    one, two = (replace(town.terms(EVE, EVE, salt + n), payer=where.lower()) for n in (0, 1))
+    before = town.balance(town.channels.address)
+    deposit = town.channels.encode_abi("deposit", [config(two), 100, NOBODY, b""])
+    many = town.channels.encode_abi("multicall", [[Web3.to_bytes(hexstr=deposit)]])
+    settle = town.channels.encode_abi("settle", [address(BOB), town.token.address])
+    for inner in (deposit, many, settle):
+        call = thief.functions.steal(town.channels.address, config(one), 100, Web3.to_bytes(hexstr=inner))
+        assert town.post(EVE, call)["status"] == 0
+    assert (state(town, one), state(town, two)) == ((0, 0), (0, 0))
+    assert town.balance(town.channels.address) == before

@@ -79,7 +79,6 @@ class ChannelsMachine(RuleBasedStateMachine):
         call = self.town.channels.functions.deposit(config(channel.terms), amount, NOBODY, b"")
         self.expect(channel.payer, call, True)
         channel.deposited += amount
-        channel.leaving = None
 
     @rule(which=st.integers(0, 3), more=AMOUNTS)
     def sign(self, which: int, more: int) -> None:
@@ -101,8 +100,8 @@ class ChannelsMachine(RuleBasedStateMachine):
         after = {id(channel): channel.claimed for channel, _, _ in chosen}
         ok = True
         for channel, _, amount in chosen:
-            ok = ok and after[id(channel)] < amount <= channel.deposited
-            after[id(channel)] = amount
+            ok = ok and amount <= max(channel.deposited, after[id(channel)])
+            after[id(channel)] = max(amount, after[id(channel)])
         if compact:
             entries = b"".join(self.town.compact(channel.payer, channel.terms, most) for channel, most, _ in chosen)
             call = self.town.channels.functions.claimCompact(address(receiver), self.town.token.address, DELAY, entries)
@@ -129,15 +128,16 @@ class ChannelsMachine(RuleBasedStateMachine):
             self.expect(STRANGER, functions.claim([mine]), False)
         self.expect(STRANGER, functions.initiateWithdraw(config(channel.terms), amount), False)
         self.expect(STRANGER, functions.refund(config(channel.terms), amount), False)
+        self.expect(STRANGER, functions.finalizeWithdraw(config(channel.terms)), False)
 
     @rule(which=st.integers(0, 3), amount=AMOUNTS)
     def initiate(self, which: int, amount: int) -> None:
         """The payer wants to leave."""
         channel = self.channels[which]
         call = self.town.channels.functions.initiateWithdraw(config(channel.terms), amount)
-        known = channel.deposited > 0 or channel.claimed > 0
-        self.expect(channel.payer, call, known)
-        if known:
+        ok = channel.leaving is None and amount <= channel.deposited - channel.claimed
+        self.expect(channel.payer, call, ok)
+        if ok:
             channel.leaving = (amount, self.chain.head.timestamp)
 
     @rule(which=st.integers(0, 3))
@@ -146,8 +146,8 @@ class ChannelsMachine(RuleBasedStateMachine):
         channel = self.channels[which]
         rest = channel.deposited - channel.claimed
         now = max(int(self.clock()), self.chain.head.timestamp)
-        ok = channel.leaving is not None and now >= channel.leaving[1] + DELAY and rest > 0
-        self.expect(STRANGER, self.town.channels.functions.finalizeWithdraw(config(channel.terms)), ok)
+        ok = channel.leaving is not None and now >= channel.leaving[1] + DELAY
+        self.expect(channel.payer, self.town.channels.functions.finalizeWithdraw(config(channel.terms)), ok)
         if ok and channel.leaving is not None:
             channel.deposited -= min(channel.leaving[0], rest)
             channel.leaving = None
@@ -157,10 +157,13 @@ class ChannelsMachine(RuleBasedStateMachine):
         """The receiver gives back."""
         channel = self.channels[which]
         rest = channel.deposited - channel.claimed
-        self.expect(channel.receiver, self.town.channels.functions.refund(config(channel.terms), amount), rest > 0)
-        if rest > 0:
-            channel.deposited -= min(amount, rest)
-            channel.refunds += 1
+        self.expect(channel.receiver, self.town.channels.functions.refund(config(channel.terms), amount), True)
+        back = min(amount, rest)
+        channel.deposited -= back
+        channel.refunds += 1
+        if channel.leaving is not None:
+            left = channel.leaving[0] - back
+            channel.leaving = (left, channel.leaving[1]) if left > 0 else None
 
     @rule(who=st.integers(0, 1))
     def settle(self, who: int) -> None:

@@ -8,6 +8,7 @@ import pytest
 from tests.chain.kit import Clock, key
 
 from assay.chain.devnet import ETHER, MINTER, TOKENS, Devnet
+from assay.chain.embedded import ChainError
 from assay.chain.ethereum import Account, Web3
 from assay.chain.provider import EmbeddedProvider
 from assay.core.errors import EncodingError, StoreError
@@ -50,6 +51,8 @@ def test_what_is_no_address() -> None:
         with pytest.raises(EncodingError):
             devnet.fund(wrong)
     assert devnet.chain.head.number == 3
+    with pytest.raises(ChainError, match="takes no money"):
+        devnet.fund(devnet.contracts.token)
 
 
 def test_contracts_of_another_version(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +61,9 @@ def test_it_goes_on_where_it_was(file: Path) -> None:
     channels = other.web3.eth.contract(address=town.channels.address, abi=town.channels.abi)
     assert channels.functions.channels(terms.channel(town.domain)).call() == [1000, 300]
     assert again.head.timestamp >= 100_000 + 1_800_000_050
+    clock.now += 10
+    again.send(signed(PEOPLE[5], nonce=again.nonce(PEOPLE[5].address)))
+    assert again.head.timestamp == 100_000 + 1_800_000_060  # time that was let pass is not given back
     again.close()
 
 
@@ -121,6 +125,7 @@ def test_kill_dash_nine(file: Path) -> None:
         ({"chainId": 1}, "for chain 1"),
         ({"value": RICH}, "insufficient funds"),
         ({"gas": 30_000_001}, "gas"),
+        ({"gas": 20_999}, "intrinsic gas too low"),
     ],
 )
 def test_refused_transactions(other: dict[str, Any], why: str) -> None:
@@ -133,6 +138,124 @@ def test_refused_transactions(other: dict[str, Any], why: str) -> None:
     assert chain.send(signed(ADA)) == name  # is here already
     with pytest.raises(ChainError, match="nonce too low"):
         chain.send(signed(ADA, value=8))
+
+
+def code(runtime: str) -> str:
+    """Of a contract, in hexadecimal, with the code that deploys it: CODECOPY and RETURN."""
+    return f"0x60{len(runtime) // 2:02x}600c60003960{len(runtime) // 2:02x}6000f3{runtime}"
+
+
+def deployed(chain: EmbeddedChain, runtime: str, nonce: int = 0) -> str:
+    """A contract's address."""
+    name = chain.send(signed(ADA, nonce=nonce, to=b"", data=code(runtime), value=0, gas=1_000_000))
+    block = chain.place(name)
+    assert block is not None
+    assert block.outcome is not None
+    assert block.outcome.contract is not None
+    return block.outcome.contract
+
+
+def test_estimates_end() -> None:
+    """Also of code that wants more gas than it uses, up to nearly all of a block's, or more than there is."""
+    chain = embedded()
+    rpc = ChainRpc(chain)
+    for nonce, least in enumerate((100_000, 25_000_000, 29_000_000)):
+        greedy = deployed(chain, f"5a63{least:08x}10600f5760006000fd5b00", nonce)  # revert if GAS < least
+        found = int(str(rpc.answer("eth_estimateGas", [{"from": ADA.address, "to": greedy}])), 16)
+        assert least < found <= least * 1.1 + 50_000
+    never = deployed(chain, "60006000fd", 3)
+    with pytest.raises(RpcError, match="reverted"):
+        rpc.answer("eth_estimateGas", [{"to": never}])
+
+
+def test_answers_are_bounded() -> None:
+    """However much is asked for at once."""
+    chain = embedded()
+    rpc = ChainRpc(chain)
+    for rewards in ("x" * 1_000_000, [1] * 101, 5):
+        with pytest.raises(RpcError, match="percentiles"):
+            rpc.answer("eth_feeHistory", ["0x400", "latest", rewards])
+    loud = deployed(chain, "620f42406000a000")  # LOG0 of a million bytes
+    for nonce in range(1, 6):
+        chain.send(signed(ADA, nonce=nonce, to=Web3.to_checksum_address(loud), value=0, gas=20_000_000))
+    with pytest.raises(RpcError, match="fewer blocks"):
+        rpc.answer("eth_getLogs", [{"fromBlock": "0x0"}])
+    assert len(rpc.answer("eth_getLogs", [{"fromBlock": "0x2", "toBlock": "0x3"}])) == 2  # type: ignore[arg-type]
+    wide = deployed(chain, "622dc6c06000f3", 6)  # RETURN of three million bytes
+    with pytest.raises(RpcError, match="gives back more"):
+        rpc.answer("eth_call", [{"to": wide}])
+
+
+def test_only_the_latest_state_is_there() -> None:
+    """A question about an earlier one is refused, not answered with another."""
+    chain = embedded()
+    chain.send(signed(ADA))
+    rpc = ChainRpc(chain)
+    for at in ("latest", "pending", "0x1"):
+        assert rpc.answer("eth_getBalance", [BOB.address, at]) == hex(RICH + 7)
+    for method, params in (("eth_getBalance", [BOB.address]), ("eth_call", [{}]), ("eth_getCode", [BOB.address])):
+        with pytest.raises(RpcError, match="only the latest"):
+            rpc.answer(method, [*params, "0x0"])
+
+
+def test_a_contract_that_ends_as_it_begins() -> None:
+    """SELFDESTRUCT in the transaction that makes it leaves nothing behind (EIP-6780)."""
+    chain = embedded()
+    name = chain.send(signed(ADA, to=b"", data="0x600160005533ff", value=9, gas=1_000_000))  # SSTORE, SELFDESTRUCT
+    block = chain.place(name)
+    assert block is not None
+    assert block.outcome is not None
+    assert block.outcome.ok
+    where = block.outcome.contract or ""
+    assert (chain.code(where), chain.storage(where, 0), chain.balance(where)) == (b"", 0, 0)
+
+
+def test_what_is_looked_at_is_not_kept() -> None:
+    """Accounts that a transaction asks for and that are empty cost the next ones nothing."""
+    chain = embedded()
+    curious = deployed(chain, "73" + "ab" * 20 + "3100")  # BALANCE of somebody
+    before = len(chain._accounts)
+    chain.send(signed(ADA, nonce=1, to=Web3.to_checksum_address(curious), value=0))
+    assert len(chain._accounts) == before
+
+
+def test_two_programs_with_one_log(file: Path) -> None:
+    """The second one is told what is wrong, and nothing of the first one is lost."""
+    one, two = embedded(file), embedded(file)
+    one.send(signed(ADA))
+    with pytest.raises(StoreError, match="another program"):
+        two.send(signed(BOB))
+    one.send(signed(ADA, nonce=1))
+    one.close()
+    two.close()
+    again = embedded(file)
+    assert again.nonce(ADA.address) == 2
+    again.close()
+
+
+def test_threads_see_whole_blocks() -> None:
+    """While one sends, others ask for receipts and balances: never an error, never half a payment."""
+    chain = embedded()
+    rpc, done = ChainRpc(chain), threading.Event()
+    names = [Transaction.decode(signed(ADA, nonce=n, to=address(BOB))).hash for n in range(60)]
+    wrong: list[object] = []
+
+    def ask() -> None:
+        while not done.is_set():
+            for name in names:
+                receipt = rpc.answer("eth_getTransactionReceipt", ["0x" + name.hex()])
+                if receipt is not None and chain.balance(BOB.address) < RICH + 7 * (names.index(name) + 1):
+                    wrong.append(receipt)
+
+    asking = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    for nonce in range(60):
+        chain.send(signed(ADA, nonce=nonce))
+    done.set()
+    for thread in asking:
+        thread.join()
+    assert not wrong
 
 
 def test_legacy_transactions() -> None:

@@ -75,9 +75,13 @@ def test_what_nobody_should_send(tmp_path: Path) -> None:
             assert http.post("/", content=b" " * (2 << 20)).status_code == 413
             assert http.post("/fund/nobody").status_code == 400
             assert http.get("/nothing").status_code == 404
+            half = b'[{"id": "\\ud800", "method": "eth_chainId"}, {"id": 1, "method": "\\udfff"}]'
+            first, second = http.post("/", content=half).json()
+            assert (first["result"], second["error"]["code"]) == (hex(CHAIN_ID), -32601)
+            assert http.post(f"/fund/{program.facts['token']}").status_code == 400
             calls = [
                 {"jsonrpc": "2.0", "id": n, "method": "eth_getBalance", "params": [NOBODY, "latest"]} for n in (1, 2)
             ]
             assert [each["result"] for each in http.post("/", json=calls).json()] == ["0x0", "0x0"]
-            assert http.get("/health").json()["block"] == 3
+            assert http.get("/health").json()["block"] >= 3
         assert "Traceback" not in program.log

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -24,6 +24,7 @@ from assay.core.errors import AssayError, EncodingError
 MAX_BODY: Final = 1 << 20
 MAX_BATCH: Final = 100
 """Calls in one request."""
+MAX_BATCH_BYTES: Final = 32 << 20
 _PARSE, _REQUEST = -32700, -32600
 """JSON-RPC's error codes."""
 
@@ -32,7 +33,7 @@ def devnet_app(devnet: Devnet) -> Starlette:
     """Answers `POST /` (JSON-RPC 2.0, batches too), `POST /fund/ADDRESS`, `GET /` and `GET /health`."""
     rpc, lock = ChainRpc(devnet.chain), asyncio.Lock()
 
-    async def answer(request: Request) -> JSONResponse:
+    async def answer(request: Request) -> Response:
         body = await request.body()
         try:
             check_bounds(body, what="the request")
@@ -42,8 +43,8 @@ def devnet_app(devnet: Devnet) -> Starlette:
         if isinstance(asked, list):
             if not 0 < len(asked) <= MAX_BATCH:
                 return JSONResponse(_error(None, _REQUEST, f"a batch has 1 to {MAX_BATCH} calls"), status_code=400)
-            return JSONResponse([await asyncio.to_thread(_answered, rpc, each) for each in asked])
-        return JSONResponse(await asyncio.to_thread(_answered, rpc, asked))
+            return _json(await asyncio.to_thread(_all_answered, rpc, asked))
+        return _json(json.dumps(await asyncio.to_thread(_answered, rpc, asked)))
 
     async def fund(request: Request) -> Response:
         try:
@@ -64,6 +65,24 @@ def devnet_app(devnet: Devnet) -> Starlette:
         Route("/fund/{address}", fund, methods=["POST"]),
     ]
     return Starlette(routes=routes, middleware=[Middleware(Limits, max_body=MAX_BODY)])
+
+
+def _json(text: str) -> Response:
+    """Of ASCII: what was asked may hold half a surrogate pair, which has no UTF-8."""
+    return Response(text, media_type="application/json")
+
+
+def _all_answered(rpc: ChainRpc, asked: Sequence[object]) -> str:
+    """The answers to a batch; when they are too long, the last ones are errors."""
+    answers: list[str] = []
+    size = 0
+    for each in asked:
+        answer = json.dumps(_answered(rpc, each))
+        if size + len(answer) > MAX_BATCH_BYTES:
+            answer = json.dumps(_error(None, _REQUEST, f"a batch is answered with at most {MAX_BATCH_BYTES} bytes"))
+        size += len(answer)
+        answers.append(answer)
+    return f"[{','.join(answers)}]"
 
 
 def _answered(rpc: ChainRpc, asked: object) -> dict[str, object]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from assay.chain.contracts import artefact
-from assay.chain.embedded import TIP, EmbeddedChain
+from assay.chain.embedded import TIP, ChainError, EmbeddedChain
 from assay.chain.ethereum import Account, Contract, Nonce, TxParams, Web3, Wei
 from assay.chain.provider import EmbeddedProvider
 from assay.core.errors import StoreError
@@ -56,6 +56,7 @@ class Devnet:
 
         Raises:
             EncodingError: this is no address.
+            ChainError: it is a contract that takes none.
             StoreError: the chain cannot keep it.
         """
         to = Web3.to_checksum_address(parse_address(address.lower(), what="the address"))
@@ -88,4 +89,6 @@ class Devnet:
 
     def _send(self, transaction: Mapping[str, Any]) -> None:
         signed = self._account.sign_transaction({**self._terms(), **transaction})
-        self.chain.send(bytes(signed.raw_transaction))
+        block = self.chain.place(self.chain.send(bytes(signed.raw_transaction)))
+        if block is None or block.outcome is None or not block.outcome.ok:
+            raise ChainError("the address takes no money", remedy="name one that is not a contract")

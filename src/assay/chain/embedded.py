@@ -20,7 +20,7 @@ import pyrevm
 from pyrevm import EVM, AccountInfo, BlockEnv, CfgEnv, Env
 
 from assay.chain.transactions import Transaction
-from assay.core.errors import AssayError, StoreError
+from assay.core.errors import InvalidRequest, StoreError
 from assay.core.keys import Address, keccak256
 
 GAS_LIMIT: Final = 30_000_000
@@ -34,13 +34,13 @@ SPEC: Final = "CANCUN"
 _PADDING: Final = 33
 """Zeros that revm appends to code."""
 _ACCOUNT: Final = re.compile(r"(0x[0-9a-f]{40}): Account \{ info")
-_STORAGE: Final = re.compile(r", storage: \{(.*?)\}, status: AccountStatus\(")
+_REST: Final = re.compile(r", storage: \{(.*?)\}, status: AccountStatus\(([^)]*)\)")
 _SLOT: Final = re.compile(r"(\d+): StorageSlot \{ previous_or_original_value: (\d+), present_value: (\d+)")
 _REVERT: Final = re.compile(r"Revert \{ gas_used: (\d+), output: 0x([0-9a-f]*) \}")
 _HALT: Final = re.compile(r"Halt \{ reason: (.*), gas_used: (\d+) \}")
 
 
-class ChainError(AssayError):
+class ChainError(InvalidRequest):
     """The chain refuses a transaction or a question."""
 
 
@@ -86,12 +86,26 @@ class Block:
     parent: bytes
     transaction: Transaction | None
     outcome: Outcome | None
+    hash: bytes
+    """32 bytes; not what other nodes would compute."""
 
-    @property
-    def hash(self) -> bytes:
-        """32 bytes; not what other nodes would compute."""
-        own = self.transaction.hash if self.transaction else bytes(32)
-        return keccak256(self.parent + own + self.number.to_bytes(8, "big") + self.timestamp.to_bytes(8, "big"))
+    @classmethod
+    def after(
+        cls, before: Block | None, timestamp: int, transaction: Transaction | None, outcome: Outcome | None
+    ) -> Block:
+        """The next one; the first one's number is 0."""
+        number, parent = (before.number + 1, before.hash) if before else (0, bytes(32))
+        own = transaction.hash if transaction else bytes(32)
+        name = keccak256(parent + own + number.to_bytes(8, "big") + timestamp.to_bytes(8, "big"))
+        return cls(number, timestamp, parent, transaction, outcome, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A block that is to be, and the accounts that it changes."""
+
+    block: Block
+    changes: Mapping[Address, _Account | None]
 
 
 class EmbeddedChain:
@@ -110,7 +124,8 @@ class EmbeddedChain:
         self._ahead = 0
         self._lock: Final = threading.RLock()
         self._accounts: Final = {address: _Account(balance) for address, balance in balances.items()}
-        self._blocks: Final = [Block(0, 0, bytes(32), None, None)]
+        self._blocks: Final = [Block.after(None, 0, None, None)]
+        self._names: Final = {self._blocks[0].hash: 0}
         self._places: Final[dict[bytes, int]] = {}
         begin = json.dumps({"chain_id": chain_id, "balances": {k: str(v) for k, v in sorted(balances.items())}})
         try:
@@ -127,7 +142,8 @@ class EmbeddedChain:
             elif kept[0] != begin:
                 raise StoreError(f"{path} is the log of another chain", "choose another folder")
             for timestamp, raw in self._log.execute("SELECT timestamp, raw FROM blocks ORDER BY number").fetchall():
-                self._append(timestamp, None if raw is None else Transaction.decode(raw))
+                self._take_over(self._next(timestamp, None if raw is None else Transaction.decode(raw)))
+            self._ahead = max(0, self.head.timestamp - int(clock()))  # what had been let pass
         except sqlite3.Error as error:
             raise StoreError(
                 f"the chain's log {path} cannot be used ({error})", "free disk space, or move it"
@@ -159,7 +175,11 @@ class EmbeddedChain:
             raise ChainError(f"0 to {MOST_SECONDS} seconds can pass at once")
         with self._lock:
             self._ahead += seconds
-            self._keep(None)
+            try:
+                self._keep(None)
+            except StoreError:
+                self._ahead -= seconds
+                raise
 
     def call(self, sender: Address, to: Address | None, data: bytes, value: int = 0, gas: int = GAS_LIMIT) -> Outcome:
         """What a call would do now; nothing is changed."""
@@ -178,9 +198,15 @@ class EmbeddedChain:
         """By its number; None: there is none."""
         return self._blocks[number] if 0 <= number < len(self._blocks) else None
 
+    def named(self, name: bytes) -> Block | None:
+        """By its hash."""
+        with self._lock:
+            return self._blocks[self._names[name]] if name in self._names else None
+
     def place(self, transaction: bytes) -> Block | None:
         """The block that a transaction, by its hash, is in."""
-        return self._blocks[self._places[transaction]] if transaction in self._places else None
+        with self._lock:
+            return self._blocks[self._places[transaction]] if transaction in self._places else None
 
     def balance(self, address: Address) -> int:
         """Wei."""
@@ -203,7 +229,8 @@ class EmbeddedChain:
         self._log.close()
 
     def _of(self, address: Address) -> _Account:
-        return self._accounts.get(address) or _Account()
+        with self._lock:
+            return self._accounts.get(address) or _Account()
 
     def _now(self) -> int:
         return max(int(self._clock()) + self._ahead, self.head.timestamp)
@@ -215,6 +242,8 @@ class EmbeddedChain:
         if transaction.nonce != sender.nonce:
             order = "nonce too low" if transaction.nonce < sender.nonce else "nonce too high"
             raise ChainError(f"{order}: {transaction.nonce}, and {sender.nonce} is next")
+        if transaction.gas < transaction.least_gas:
+            raise ChainError(f"intrinsic gas too low: {transaction.gas}, and {transaction.least_gas} is the least")
         if transaction.gas > GAS_LIMIT:
             raise ChainError(f"the transaction may take {transaction.gas} gas, and a block has {GAS_LIMIT}")
         if transaction.tip > transaction.most:
@@ -223,31 +252,55 @@ class EmbeddedChain:
             raise ChainError(f"insufficient funds: {transaction.sender} has {sender.balance} wei")
 
     def _keep(self, transaction: Transaction | None) -> None:
-        now = self._now()
+        """Run first, then write down, then believe: so that nothing is written that cannot be run again."""
+        step = self._next(self._now(), transaction)
+        block = step.block
         try:
             self._log.execute(
                 "INSERT INTO blocks VALUES (?, ?, ?)",
-                (self.head.number + 1, now, transaction.raw if transaction else None),
+                (block.number, block.timestamp, transaction.raw if transaction else None),
             )
+        except sqlite3.IntegrityError as error:
+            raise StoreError("another program writes this chain's log", "let each chain have its own") from error
         except sqlite3.Error as error:
             raise StoreError(f"the chain's log cannot be written ({error})", "free disk space") from error
-        self._append(now, transaction)
+        self._take_over(step)
 
-    def _append(self, timestamp: int, transaction: Transaction | None) -> None:
-        outcome = None
-        number = self.head.number + 1
-        if transaction is not None:
-            sender = self._accounts.setdefault(transaction.sender, _Account())
-            evm = self._evm(number, timestamp)
-            outcome = _run(
-                evm, transaction.sender, transaction.to, transaction.data, transaction.value, transaction.gas
-            )
-            if outcome.ok:
-                self._take_over(evm)
-            sender.nonce = transaction.nonce + 1
-            sender.balance -= outcome.gas * transaction.tip
-            self._places[transaction.hash] = number
-        self._blocks.append(Block(number, timestamp, self.head.hash, transaction, outcome))
+    def _next(self, timestamp: int, transaction: Transaction | None) -> _Step:
+        """What the next block will be; nothing is changed."""
+        if transaction is None:
+            return _Step(Block.after(self.head, timestamp, None, None), {})
+        evm = self._evm(self.head.number + 1, timestamp)
+        outcome = _run(evm, transaction.sender, transaction.to, transaction.data, transaction.value, transaction.gas)
+        block = Block.after(self.head, timestamp, transaction, outcome)
+        return _Step(block, _changes(evm) if outcome.ok else {})
+
+    def _take_over(self, step: _Step) -> None:
+        block, sent = step.block, step.block.transaction
+        for address, change in step.changes.items():
+            if change is None:
+                self._accounts.pop(address, None)
+                continue
+            account = self._accounts.get(address)
+            if account is None:
+                if not (change.balance or change.nonce or change.code or change.storage):
+                    continue  # it was looked at
+                account = self._accounts.setdefault(address, _Account())
+            account.balance, account.nonce = change.balance, change.nonce
+            account.code = account.code or change.code
+            for slot, value in change.storage.items():
+                if value:
+                    account.storage[slot] = value
+                else:
+                    account.storage.pop(slot, None)
+        if sent is not None and block.outcome is not None:
+            sender = self._accounts.setdefault(sent.sender, _Account())
+            sender.nonce = sent.nonce + 1
+            sender.balance -= block.outcome.gas * sent.tip
+        self._blocks.append(block)
+        self._names[block.hash] = block.number
+        if sent is not None:
+            self._places[sent.hash] = block.number
 
     def _evm(self, number: int, timestamp: int) -> EVM:
         """One that knows the state, and has touched nothing yet."""
@@ -262,23 +315,24 @@ class EmbeddedChain:
                 evm.revert(before)
         return evm
 
-    def _take_over(self, evm: EVM) -> None:
-        """The state after a transaction: whatever it touched."""
-        for name, info in evm.journal_state.items():
-            account = self._accounts.setdefault(name.lower(), _Account())
-            account.balance, account.nonce = info.balance, info.nonce
-            if not account.code:
-                account.code = (info.code or b"")[:-_PADDING]
-        text = evm.journal_str
-        heads = list(_ACCOUNT.finditer(text))
-        for head, following in zip(heads, [*heads[1:], None], strict=True):
-            storage = _STORAGE.search(text, head.end(), following.start() if following else len(text))
-            slots = self._accounts[head[1]].storage if storage and head[1] in self._accounts else {}
-            for slot, _, value in _SLOT.findall(storage[1] if storage else ""):
-                if int(value):
-                    slots[int(slot)] = int(value)
-                else:
-                    slots.pop(int(slot), None)
+
+def _changes(evm: EVM) -> dict[Address, _Account | None]:
+    """Whatever a transaction touched, as it is afterwards (storage: the slots that were touched); None: destroyed."""
+    found: dict[Address, _Account | None] = {
+        name.lower(): _Account(info.balance, info.nonce, (info.code or b"")[:-_PADDING])
+        for name, info in evm.journal_state.items()
+    }
+    text = evm.journal_str
+    heads = list(_ACCOUNT.finditer(text))
+    for head, following in zip(heads, [*heads[1:], None], strict=True):
+        rest = _REST.search(text, head.end(), following.start() if following else len(text))
+        account = found.get(head[1])
+        if rest is None or account is None:
+            continue
+        if "SelfDestructed" in rest[2]:
+            found[head[1]] = None
+        account.storage.update((int(slot), int(value)) for slot, _, value in _SLOT.findall(rest[1]))
+    return found
 
 
 def _info(balance: int, nonce: int, code: bytes) -> AccountInfo:

@@ -12,6 +12,10 @@ from assay.core.keys import Address, keccak256
 
 MAX_LOGS: Final = 10_000
 """Most events of one answer."""
+MAX_BYTES: Final = 2 << 20
+"""Most bytes of events in one answer, and of what a call gives back."""
+MAX_REWARDS: Final = 100
+_LATEST: Final = ("latest", "pending", "safe", "finalized")
 INVALID, NOT_FOUND, FAILED, REVERTED = -32602, -32601, -32000, 3
 """JSON-RPC's error codes, and those of Ethereum's nodes."""
 
@@ -77,13 +81,20 @@ class ChainRpc:
         except AssayError as error:
             raise RpcError(FAILED, error.message) from error
 
-    def _balance(self, address: object, _at: object = "latest") -> str:
+    def _require_latest(self, at: object) -> None:
+        if at not in _LATEST and _number(at) != self._chain.head.number:
+            raise RpcError(FAILED, "only the latest state is kept: ask for 'latest'")
+
+    def _balance(self, address: object, at: object = "latest") -> str:
+        self._require_latest(at)
         return hex(self._chain.balance(_address(address)))
 
-    def _count(self, address: object, _at: object = "latest") -> str:
+    def _count(self, address: object, at: object = "latest") -> str:
+        self._require_latest(at)
         return hex(self._chain.nonce(_address(address)))
 
-    def _code(self, address: object, _at: object = "latest") -> str:
+    def _code(self, address: object, at: object = "latest") -> str:
+        self._require_latest(at)
         return _hex(self._chain.code(_address(address)))
 
     def _send(self, raw: object) -> str:
@@ -93,21 +104,25 @@ class ChainRpc:
         return self._block(self._numbered(number), full)
 
     def _numbered(self, tag: object) -> Block | None:
-        if tag in ("latest", "pending", "safe", "finalized"):
+        if tag in _LATEST:
             return self._chain.head
         return self._chain.block(0 if tag == "earliest" else _number(tag))
 
-    def _fee_history(self, count: object, newest: object, rewards: Sequence[Any] = ()) -> dict[str, Any]:
+    def _fee_history(self, count: object, newest: object, rewards: object = ()) -> dict[str, Any]:
+        wanted = len(rewards) if isinstance(rewards, Sequence) and not isinstance(rewards, str) else MAX_REWARDS + 1
+        if wanted > MAX_REWARDS:
+            raise EncodingError(f"up to {MAX_REWARDS} percentiles can be asked for")
         block = self._numbered(newest) or self._chain.head
         size = min(_number(count), block.number + 1, 1024)
         return {
             "oldestBlock": hex(block.number - size + 1),
             "baseFeePerGas": ["0x0"] * (size + 1),
             "gasUsedRatio": [0.0] * size,
-            "reward": [[hex(TIP)] * len(rewards)] * size,
+            "reward": [[hex(TIP)] * wanted] * size,
         }
 
-    def _storage(self, address: object, slot: object, _at: object = "latest") -> str:
+    def _storage(self, address: object, slot: object, at: object = "latest") -> str:
+        self._require_latest(at)
         return _hex(self._chain.storage(_address(address), _number(slot)).to_bytes(32, "big"))
 
     def _run(self, asked: Mapping[str, Any], gas: int | None = None) -> Outcome:
@@ -117,23 +132,24 @@ class ChainRpc:
         most = min(_number(asked.get("gas") or hex(GAS_LIMIT)), GAS_LIMIT) if gas is None else gas
         return self._chain.call(sender, to, data, _number(asked.get("value") or "0x0"), most)
 
-    def _call(self, asked: Mapping[str, Any], _at: object = "latest", *_more: object) -> str:
+    def _call(self, asked: Mapping[str, Any], at: object = "latest", *_more: object) -> str:
+        self._require_latest(at)
         outcome = self._run(asked)
         _require(outcome)
+        if len(outcome.output) > MAX_BYTES:
+            raise RpcError(FAILED, f"the call gives back more than {MAX_BYTES} bytes")
         return _hex(outcome.output)
 
     def _estimate(self, asked: Mapping[str, Any], *_more: object) -> str:
-        """The least that suffices, to one part in 64: calls within keep some back, and refunds come at the end."""
+        """What suffices, to one part in 64: calls within keep some back, and refunds come at the end."""
         outcome = self._run(asked)
         _require(outcome)
-        low, high = outcome.gas - 1, GAS_LIMIT
-        guess = outcome.gas
+        low, high = outcome.gas - 1, outcome.gas
+        while high < GAS_LIMIT and not self._run(asked, high).ok:
+            low, high = high, min(high * 5 // 4, GAS_LIMIT)
         while high - low > high // 64 + 1:
-            if self._run(asked, guess).ok:
-                high = guess
-            else:
-                low = guess
-            guess = (low + high) // 2 if high < GAS_LIMIT else min(guess * 5 // 4, GAS_LIMIT)
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._run(asked, middle).ok else (middle, high)
         return hex(high)
 
     def _increase_time(self, seconds: object) -> str:
@@ -145,12 +161,7 @@ class ChainRpc:
         return "0x0"
 
     def _block_by_hash(self, wanted: object, full: object = False) -> dict[str, Any] | None:
-        name = _bytes(wanted)
-        for number in range(self._chain.head.number, -1, -1):
-            block = self._chain.block(number)
-            if block is not None and block.hash == name:
-                return self._block(block, full)
-        return None
+        return self._block(self._chain.named(_bytes(wanted)), full)
 
     def _block(self, block: Block | None, full: object) -> dict[str, Any] | None:
         if block is None:
@@ -201,7 +212,7 @@ class ChainRpc:
             "gasUsed": hex(outcome.gas),
             "effectiveGasPrice": hex(own.tip),
             "status": hex(outcome.ok),
-            "type": "0x2",
+            "type": hex(own.kind),
             "logsBloom": _bloom(outcome.logs),
             "logs": [_event(log, n, block) for n, log in enumerate(outcome.logs)],
         }
@@ -210,19 +221,22 @@ class ChainRpc:
         first = self._numbered(asked.get("fromBlock") or "latest")
         last = self._numbered(asked.get("toBlock") or "latest") or self._chain.head
         if "blockHash" in asked:
-            found = self._block_by_hash(asked["blockHash"])
-            first = last = None if found is None else self._chain.block(int(found["number"], 16))
+            first = last = self._chain.named(_bytes(asked["blockHash"]))
         addresses = asked.get("address")
         wanted = {_address(each) for each in ([addresses] if isinstance(addresses, str) else addresses or ())}
         topics = [_choices(each) for each in asked.get("topics") or ()]
         events: list[dict[str, Any]] = []
+        size = 0
         for number in range(first.number, last.number + 1) if first and last else ():
             block = self._chain.block(number)
             for n, log in enumerate(block.outcome.logs if block and block.outcome else ()):
                 if block and (not wanted or log.address in wanted) and _matches(log, topics):
                     events.append(_event(log, n, block))
-            if len(events) > MAX_LOGS:
-                raise RpcError(FAILED, f"more than {MAX_LOGS} events: ask for fewer blocks")
+                    size += len(log.data)
+                    if len(events) > MAX_LOGS or size > MAX_BYTES:
+                        raise RpcError(
+                            FAILED, f"more than {MAX_LOGS} events, or {MAX_BYTES} bytes: ask for fewer blocks"
+                        )
         return events
 
 
@@ -242,7 +256,7 @@ def _said(output: bytes) -> str:
 
 
 def _choices(topic: object) -> set[bytes] | None:
-    if topic is None:
+    if topic is None or topic == []:
         return None
     return {_bytes(each) for each in (topic if isinstance(topic, list) else [topic])}
 
@@ -269,7 +283,8 @@ def _sent(own: Transaction, block: Block) -> dict[str, Any]:
         "maxPriorityFeePerGas": hex(own.tip),
         "input": _hex(own.data),
         "chainId": hex(own.chain_id),
-        "type": "0x2",
+        "type": hex(own.kind),
+        **dict(zip(("v", "r", "s"), map(hex, own.signature), strict=True)),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from coincurve import PrivateKey, PublicKey
 from Crypto.Hash import keccak
@@ -13,7 +13,7 @@ from assay.core.errors import EncodingError, InvalidSignature
 Address: TypeAlias = str
 """0x and 40 lower-case hexadecimal digits."""
 
-_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 """Half the order of secp256k1's group: signatures have s at most this (EIP-2), so each has one spelling."""
 
 
@@ -60,7 +60,7 @@ def recover(digest: bytes, signature: bytes) -> Address:
     """
     if len(signature) != 65 or signature[64] not in (27, 28):
         raise InvalidSignature("a signature has 65 bytes and ends with 27 or 28")
-    if int.from_bytes(signature[32:64], "big") > _HALF_ORDER:
+    if int.from_bytes(signature[32:64], "big") > HALF_ORDER:
         raise InvalidSignature("the signature's s is in the upper half (EIP-2)")
     try:
         public = PublicKey.from_signature_and_message(signature[:64] + bytes([signature[64] - 27]), digest, hasher=None)

@@ -7,13 +7,14 @@
         of them at once. Speaks the ABI of x402's `batch-settlement`, and a shorter one of its own (`claimCompact`).
 @dev A channel is its terms: its id is their EIP-712 digest, so terms never change. Authorizers are keys, not contracts.
      A word of storage holds a channel: deposits less withdrawals in the upper half, what was claimed in the lower one.
-     Tokens that take a fee on transfer, or call back, are refused by what arrives, or harmless: no state follows a call.
+     Whatever moves money is locked against calls from within it: a collector that deposits again while it collects would
+     have the same tokens counted twice. Tokens that take a fee on transfer are refused by what arrives.
 """
 
 from ethereum.ercs import IERC20
 
 interface Collector:
-    def collect(payer: address, token: address, amount: uint128, channelId: bytes32, data: Bytes[1024]): nonpayable
+    def collect(payer: address, token: address, amount: uint256, channelId: bytes32, data: Bytes[1024]): nonpayable
 
 struct ChannelConfig:
     payer: address
@@ -137,11 +138,13 @@ def _voucher_digest(channel_id: bytes32, amount: uint128) -> bytes32:
 @internal
 def _raise(channel_id: bytes32, claimed: uint256) -> uint256:
     """
-    @dev Raise what was claimed of a channel; by how much.
+    @dev Raise what was claimed of a channel; by how much. A claim that is no more than an earlier one gives nothing, so
+         that nobody can spoil a batch by claiming a part of it before.
     """
     word: uint256 = self.words[channel_id]
     before: uint256 = word & LOW
-    assert claimed > before, "claimed already"
+    if claimed <= before:
+        return 0
     assert claimed <= word >> 128, "more than was deposited"
     self.words[channel_id] = word + claimed - before
     log Claimed(channelId=channel_id, totalClaimed=convert(claimed, uint128))
@@ -162,10 +165,11 @@ def _claim(claims: DynArray[VoucherClaim, MAX_CLAIMS], authorizer: address):
         )
 
 
+@nonreentrant
 @external
 def deposit(config: ChannelConfig, amount: uint128, collector: address, collectorData: Bytes[1024]):
     """
-    @notice Put tokens into a channel; the first deposit opens it. Ends a withdrawal that was initiated.
+    @notice Put tokens into a channel; the first deposit opens it.
     @param collector Who has the payer's authorisation; this contract's own address or zero: the caller pays from an
            allowance to this contract.
     """
@@ -177,7 +181,6 @@ def deposit(config: ChannelConfig, amount: uint128, collector: address, collecto
     word: uint256 = self.words[channel_id]
     assert (word >> 128) + convert(amount, uint256) <= LOW, "too much"
     self.words[channel_id] = word + (convert(amount, uint256) << 128)
-    self.leaving[channel_id] = 0
     before: uint256 = staticcall IERC20(config.token).balanceOf(self)
     if collector == empty(address) or collector == self:
         assert msg.sender == config.payer, "not the payer"
@@ -185,12 +188,15 @@ def deposit(config: ChannelConfig, amount: uint128, collector: address, collecto
             msg.sender, self, convert(amount, uint256), default_return_value=True
         )
     else:
-        extcall Collector(collector).collect(config.payer, config.token, amount, channel_id, collectorData)
+        extcall Collector(collector).collect(
+            config.payer, config.token, convert(amount, uint256), channel_id, collectorData
+        )
     after: uint256 = staticcall IERC20(config.token).balanceOf(self)
     assert after == before + convert(amount, uint256), "not collected"
     log Deposited(channelId=channel_id, payer=config.payer, receiver=config.receiver, amount=amount)
 
 
+@nonreentrant
 @external
 def claim(voucherClaims: DynArray[VoucherClaim, MAX_CLAIMS]):
     """
@@ -199,6 +205,7 @@ def claim(voucherClaims: DynArray[VoucherClaim, MAX_CLAIMS]):
     self._claim(voucherClaims, msg.sender)
 
 
+@nonreentrant
 @external
 def claimCompact(
     receiver: address, token: address, withdrawDelay: uint40, entries: Bytes[ENTRY * MAX_CLAIMS]
@@ -225,9 +232,11 @@ def claimCompact(
         digest: bytes32 = self._voucher_digest(channel_id, convert(amount, uint128))
         self._check(digest, extract32(entries, at + 68, output_type=uint256), s & (2**255 - 1), 27 + (s >> 255), config.payer)
         total += self._raise(channel_id, amount)
+    assert total <= LOW, "too much"
     self.earned[receiver][token] += total << 128
 
 
+@nonreentrant
 @external
 def claimWithSignature(voucherClaims: DynArray[VoucherClaim, MAX_CLAIMS], authorizerSignature: Bytes[65]):
     """
@@ -253,6 +262,7 @@ def _batch_digest(claims: DynArray[VoucherClaim, MAX_CLAIMS]) -> bytes32:
     return self._digest(keccak256(abi_encode(BATCH_TYPE, keccak256(slice(packed, 64, len(packed) - 64)))))
 
 
+@nonreentrant
 @external
 def settle(receiver: address, token: address):
     """
@@ -260,62 +270,87 @@ def settle(receiver: address, token: address):
     """
     word: uint256 = self.earned[receiver][token]
     amount: uint256 = (word >> 128) - (word & LOW)
-    if amount > 0:
-        self.earned[receiver][token] = word + amount
-        assert extcall IERC20(token).transfer(receiver, amount, default_return_value=True)
+    if amount == 0:
+        return
+    self.earned[receiver][token] = word + amount
+    assert extcall IERC20(token).transfer(receiver, amount, default_return_value=True)
     log Settled(receiver=receiver, token=token, sender=msg.sender, amount=convert(amount, uint128))
 
 
 @internal
-def _take(config: ChannelConfig, channel_id: bytes32, amount: uint128):
+def _take(config: ChannelConfig, channel_id: bytes32, amount: uint256) -> uint256:
     """
-    @dev Give the payer back up to `amount` of what is not claimed.
+    @dev Give the payer back up to `amount` of what is not claimed; how much that was.
     """
     word: uint256 = self.words[channel_id]
-    back: uint256 = min(convert(amount, uint256), (word >> 128) - (word & LOW))
-    assert back > 0, "nothing is left"
-    self.words[channel_id] = word - (back << 128)
-    assert extcall IERC20(config.token).transfer(config.payer, back, default_return_value=True)
+    back: uint256 = min(amount, (word >> 128) - (word & LOW))
+    if back > 0:
+        self.words[channel_id] = word - (back << 128)
+        assert extcall IERC20(config.token).transfer(config.payer, back, default_return_value=True)
     log Withdrawn(channelId=channel_id, amount=convert(back, uint128))
+    return back
+
+
+@internal
+def _refund(config: ChannelConfig, channel_id: bytes32, amount: uint128):
+    """
+    @dev What is given back counts as withdrawn.
+    """
+    assert amount > 0, "nothing"
+    self.refundNonce[channel_id] += 1
+    back: uint256 = self._take(config, channel_id, convert(amount, uint256))
+    word: uint256 = self.leaving[channel_id]
+    if word != 0:
+        self.leaving[channel_id] = 0 if back >= word >> 128 else word - (back << 128)
+
+
+@view
+@internal
+def _check_payer(config: ChannelConfig):
+    assert msg.sender == config.payer or msg.sender == config.payerAuthorizer, "not the payer"
 
 
 @external
 def initiateWithdraw(config: ChannelConfig, amount: uint128):
     """
-    @notice Begin to take back up to `amount`; the receiver has the channel's delay to claim. Begins anew if repeated.
+    @notice Begin to take back what is not claimed; the receiver has the channel's delay to claim. One at a time.
+    @dev Once the delay is over, the payer can take it at any moment: receivers do not count on what is leaving.
     """
-    assert msg.sender == config.payer or msg.sender == config.payerAuthorizer, "not the payer"
-    assert amount > 0, "nothing"
+    self._check_payer(config)
     channel_id: bytes32 = self._id(config)
-    assert self.words[channel_id] != 0, "no channel"
+    word: uint256 = self.words[channel_id]
+    assert self.leaving[channel_id] == 0, "initiated already"
+    assert 0 < amount and convert(amount, uint256) <= (word >> 128) - (word & LOW), "more than is left"
     self.leaving[channel_id] = (convert(amount, uint256) << 128) | block.timestamp
     log WithdrawInitiated(channelId=channel_id, amount=amount, at=block.timestamp)
 
 
+@nonreentrant
 @external
 def finalizeWithdraw(config: ChannelConfig):
     """
-    @notice Take back what is not claimed, once the delay is over. Anybody may call; the payer is paid.
+    @notice Take back what is not claimed meanwhile, once the delay is over.
     """
+    self._check_payer(config)
     channel_id: bytes32 = self._id(config)
     word: uint256 = self.leaving[channel_id]
     assert word != 0, "not initiated"
     assert block.timestamp >= (word & LOW) + convert(config.withdrawDelay, uint256), "too early"
     self.leaving[channel_id] = 0
-    self._take(config, channel_id, convert(word >> 128, uint128))
+    self._take(config, channel_id, word >> 128)
 
 
+@nonreentrant
 @external
 def refund(config: ChannelConfig, amount: uint128):
     """
-    @notice The receiver's authorizer gives back at once up to `amount` of what is not claimed.
+    @notice The receiver, or its authorizer, gives back at once up to `amount` of what is not claimed.
     """
-    assert msg.sender == config.receiverAuthorizer, "not the receiver's"
-    channel_id: bytes32 = self._id(config)
-    self.refundNonce[channel_id] += 1
-    self._take(config, channel_id, amount)
+    assert msg.sender == config.receiverAuthorizer or msg.sender == config.receiver, "not the receiver's"
+    self._refund(config, self._id(config), amount)
 
 
+@nonreentrant
 @external
 def refundWithSignature(
     config: ChannelConfig, amount: uint128, nonce: uint256, receiverAuthorizerSignature: Bytes[65]
@@ -327,8 +362,7 @@ def refundWithSignature(
     assert nonce == self.refundNonce[channel_id], "nonce"
     digest: bytes32 = self._digest(keccak256(abi_encode(REFUND_TYPE, channel_id, nonce, amount)))
     self._check_bytes(digest, receiverAuthorizerSignature, config.receiverAuthorizer)
-    self.refundNonce[channel_id] = nonce + 1
-    self._take(config, channel_id, amount)
+    self._refund(config, channel_id, amount)
 
 
 @external

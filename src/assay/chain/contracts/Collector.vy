@@ -24,7 +24,7 @@ def __init__(channels: address):
 
 
 @external
-def collect(payer: address, token: address, amount: uint128, channelId: bytes32, data: Bytes[1024]):
+def collect(payer: address, token: address, amount: uint256, channelId: bytes32, data: Bytes[1024]):
     """
     @notice Called by `Channels.deposit`.
     @param data ABI-encoded: valid after, valid before (Unix seconds), a salt, the signature. The authorisation's nonce is
@@ -36,7 +36,6 @@ def collect(payer: address, token: address, amount: uint128, channelId: bytes32,
     salt: uint256 = 0
     signature: Bytes[65] = b""
     after, before, salt, signature = abi_decode(data, (uint256, uint256, uint256, Bytes[65]))
-    value: uint256 = convert(amount, uint256)
     nonce: bytes32 = keccak256(abi_encode(channelId, salt))
-    extcall Authorized(token).receiveWithAuthorization(payer, self, value, after, before, nonce, signature)
-    assert extcall IERC20(token).transfer(msg.sender, value, default_return_value=True)
+    extcall Authorized(token).receiveWithAuthorization(payer, self, amount, after, before, nonce, signature)
+    assert extcall IERC20(token).transfer(msg.sender, amount, default_return_value=True)

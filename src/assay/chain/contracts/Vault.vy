@@ -134,7 +134,8 @@ def collect():
 @external
 def release():
     """
-    @notice Pay the provider what has been held long enough, unless a dispute is under way. Anybody may call.
+    @notice Pay the provider what has been held long enough, unless a dispute is under way. Anybody may call. It fails when
+            there is nothing to pay: `collect` is what starts the window.
     """
     self._collect()
     assert block.timestamp >= self.frozenUntil, "frozen"
