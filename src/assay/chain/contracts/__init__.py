@@ -12,6 +12,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
+FOLDER = files("assay.chain.contracts").joinpath("compiled")
+"""Where they are; tests of tests put others in their place."""
 NAMES: Final = ("Channels", "Collector", "Token", "Vault")
 """All of them."""
 
@@ -33,5 +35,5 @@ def artefact(name: str) -> Artefact:
     Raises:
         FileNotFoundError: there is no such contract.
     """
-    found = json.loads(files("assay.chain.contracts").joinpath("compiled", f"{name}.json").read_text(encoding="utf-8"))
+    found = json.loads(FOLDER.joinpath(f"{name}.json").read_text(encoding="utf-8"))
     return Artefact(name, found["abi"], bytes.fromhex(found["code"]))

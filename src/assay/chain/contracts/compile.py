@@ -11,11 +11,15 @@ from assay.chain.contracts import NAMES
 HERE: Final = Path(__file__).parent
 
 
-def compiled(name: str) -> str:
-    """The file of a contract: canonical JSON of its ABI and the code that deploys it."""
+def compiled(name: str, folder: Path = HERE) -> str:
+    """The file of a contract whose source is in a folder: JSON of its ABI and the code that deploys it.
+
+    Raises:
+        VyperException: it is no contract.
+    """
     from vyper.cli.vyper_compile import compile_files
 
-    (found,) = compile_files([HERE / f"{name}.vy"], ["abi", "bytecode"], paths=[str(HERE)]).values()
+    (found,) = compile_files([folder / f"{name}.vy"], ["abi", "bytecode"], paths=[str(folder)]).values()
     code = found["bytecode"].removeprefix("0x")
     return json.dumps({"abi": found["abi"], "code": code}, indent=1, sort_keys=True) + "\n"
 
