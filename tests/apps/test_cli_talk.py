@@ -165,13 +165,14 @@ def test_chat_goes_on_after_an_error(url: str) -> None:
 def test_ctrl_c_stops_the_answer_not_the_program(tmp_path: Path, tmp_home: Path) -> None:
     """Ctrl-C in the middle of an answer ends the answer, whose receipt is kept, and the chat goes on."""
     file = tmp_path / "cut.json"
-    with provider_process(tmp_path, delay=0.1) as (url, _):
+    with provider_process(tmp_path, delay=0.02) as (url, _):
         chat = subprocess.Popen(
             [*COMMAND, "chat", "--url", url, "--max-tokens", "400", "--model", MODEL],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` has it ignored
         )
         assert chat.stdin is not None
         assert chat.stdout is not None
