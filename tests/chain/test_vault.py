@@ -70,9 +70,9 @@ def test_a_channel_pays_into_a_vault(place: Place) -> None:
     before = town.balance(PROVIDER.address)
     place.refused(PROVIDER, place.vault.functions.release(), "nothing is ripe")
     town.send(EVE, place.vault.functions.collect())
-    place.clock.now += WINDOW
+    place.clock.now += WINDOW + WINDOW // 16 - 1
     place.refused(PROVIDER, place.vault.functions.release(), "nothing is ripe")
-    place.clock.now += WINDOW // 16
+    place.clock.now += 1
     assert place.vault.functions.ripe().call() == 600
     town.send(EVE, place.vault.functions.release())
     assert town.balance(PROVIDER.address) == before + 600
@@ -100,8 +100,73 @@ def test_a_vault_that_nobody_empties(place: Place) -> None:
         place.town.send(EVE, place.vault.functions.collect())
     place.clock.now += 2 * WINDOW
     assert place.vault.functions.ripe().call() == 400
+    before = place.town.balance(PROVIDER.address)
     place.town.send(PROVIDER, place.vault.functions.release())
+    assert place.town.balance(PROVIDER.address) == before + 400
     assert place.vault.functions.held().call() == 0
+    place.pay(5)
+    place.refused(PROVIDER, place.vault.functions.release(), "nothing is ripe")
+    for _ in range(20):
+        place.clock.now += WINDOW
+        place.pay(1)
+        place.town.send(EVE, place.vault.functions.collect())
+    before = place.town.balance(COURT.address)
+    place.town.send(COURT, place.vault.functions.forfeit())
+    assert place.town.balance(COURT.address) == before + 25
+    place.clock.now += 2 * WINDOW
+    place.pay(7)
+    place.refused(PROVIDER, place.vault.functions.release(), "nothing is ripe")
+    assert place.vault.functions.ripe().call() == 0
+
+
+def test_many_payments_at_once(place: Place) -> None:
+    """More than there are buckets, within seconds: none is released before its time, and all are then."""
+    for n in range(40):
+        place.clock.now += 2
+        place.pay(10)
+        place.town.send(EVE, place.vault.functions.collect())
+        if n % 10 == 9:
+            place.refused(PROVIDER, place.vault.functions.release(), "nothing is ripe")
+    place.clock.now += WINDOW - 100
+    place.refused(PROVIDER, place.vault.functions.release(), "nothing is ripe")
+    place.clock.now += WINDOW // 16 + 200
+    assert place.vault.functions.ripe().call() == 400
+
+
+def test_each_payment_has_its_own_window(place: Place) -> None:
+    """What comes in half a window later is released half a window later."""
+    place.pay(100)
+    place.town.send(EVE, place.vault.functions.collect())
+    place.clock.now += WINDOW // 2
+    place.pay(30)
+    place.town.send(EVE, place.vault.functions.collect())
+    place.clock.now += WINDOW // 2 + WINDOW // 16
+    assert place.vault.functions.ripe().call() == 100
+    place.town.send(PROVIDER, place.vault.functions.release())
+    place.refused(PROVIDER, place.vault.functions.release(), "nothing is ripe")
+    place.clock.now += WINDOW // 2
+    assert place.vault.functions.ripe().call() == 30
+
+
+def test_what_is_told(place: Place) -> None:
+    """Events say what was held and until when, released, frozen and forfeited; nothing is told of nothing."""
+    events, start = place.vault.events, place.chain.head.timestamp
+    (opened,) = place.maker.events.Opened().get_logs(from_block=0)
+    assert (opened["args"]["provider"], opened["args"]["vault"]) == (address(PROVIDER), place.vault.address)
+    place.pay(40)
+    for _ in range(2):
+        place.town.send(EVE, place.vault.functions.collect())
+    (held,) = events.Held().get_logs(from_block=0)
+    assert dict(held["args"]) == {"amount": 40, "until": start + WINDOW + WINDOW // 16}
+    place.clock.now += 2 * WINDOW
+    place.town.send(EVE, place.vault.functions.release())
+    place.pay(2)
+    place.town.send(COURT, place.vault.functions.freeze(start))
+    place.town.send(COURT, place.vault.functions.forfeit())
+    assert [each["args"]["amount"] for each in events.Released().get_logs(from_block=0)] == [40]
+    assert [each["args"]["until"] for each in events.Frozen().get_logs(from_block=0)] == [start]
+    (forfeited,) = events.Forfeited().get_logs(from_block=0)
+    assert dict(forfeited["args"]) == {"to": address(COURT), "amount": 2}
 
 
 def test_a_dispute(place: Place) -> None:
@@ -112,10 +177,14 @@ def test_a_dispute(place: Place) -> None:
     place.pay(70)
     now = place.chain.head.timestamp
     place.refused(PROVIDER, place.vault.functions.freeze(0), "not the court")
-    place.refused(COURT, place.vault.functions.freeze(now + 61 * 86_400), "too long")
-    place.town.send(COURT, place.vault.functions.freeze(now + 50 * 86_400))
+    latest = max(int(place.clock()), now) + 60 * 86_400
+    place.refused(COURT, place.vault.functions.freeze(latest + 1), "too long")
+    place.town.send(COURT, place.vault.functions.freeze(latest))
     place.refused(PROVIDER, place.vault.functions.release(), "frozen")
     assert place.vault.functions.ripe().call() == 0
+    place.town.send(COURT, place.vault.functions.freeze(int(place.clock()) + 10))
+    place.clock.now += 10
+    assert place.town.why(PROVIDER, place.vault.functions.release()) == ""
     place.town.send(COURT, place.vault.functions.freeze(0))
     assert place.vault.functions.ripe().call() == 500
     place.town.send(COURT, place.vault.functions.freeze(now + 50 * 86_400))
@@ -134,6 +203,8 @@ def test_makers_that_nobody_should_have(place: Place) -> None:
     for args in ((NOBODY, token, WINDOW), (token, NOBODY, WINDOW), (token, token, 3599), (token, token, 31 * 86_400)):
         made = place.town.web3.eth.contract(abi=found.abi, bytecode=found.code).constructor(*args)
         assert place.town.post(EVE, made)["status"] == 0
+    for window in (3600, 30 * 86_400):
+        place.town.deploy("Vault", token, address(COURT), window)
 
 
 class VaultMachine(RuleBasedStateMachine):

@@ -54,7 +54,6 @@ def __init__(token: address, court: address, window: uint256):
     COURT = court
     WINDOW = window
     MAKER = self
-    self.provider = self  # the maker is nobody's vault
 
 
 @external
@@ -115,7 +114,6 @@ def _collect():
         until = block.timestamp + WINDOW + WINDOW // 16
         if last - self.first == MOST:  # the oldest was begun 17 sixteenths of the window ago, or earlier
             self.ready += self.buckets[self.first] >> 64
-            self.buckets[self.first] = 0
             self.first += 1
         self.buckets[last] = (more << 64) | until
         self.next = last + 1
@@ -145,7 +143,6 @@ def release():
         if at == self.next or (self.buckets[at] & LOW) > block.timestamp:
             break
         total += self.buckets[at] >> 64
-        self.buckets[at] = 0
         at += 1
     assert total > 0, "nothing is ripe"
     self.first = at
@@ -175,8 +172,6 @@ def forfeit() -> uint256:
     assert msg.sender == COURT, "not the court"
     self._collect()
     amount: uint256 = self.held
-    for at: uint256 in range(self.first, self.next, bound=MOST):
-        self.buckets[at] = 0
     self.first = self.next
     self.ready = 0
     self.held = 0
