@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from eth_abi import encode
-from tests.chain.kit import CHAIN_ID, NOBODY, PEOPLE, Town, address, anvil, config, embedded, town_of
+from tests.chain.kit import CHAIN_ID, NOBODY, PEOPLE, Clock, Town, address, anvil, config, embedded, town_of
 from vyper.cli.vyper_compile import compile_files
 
 from assay.chain.ethereum import Account, Web3
@@ -272,3 +272,84 @@ def test_deposits_within_a_deposit(town: Town, salt: int) -> None:
         assert town.post(EVE, call)["status"] == 0
     assert (state(town, one), state(town, two)) == ((0, 0), (0, 0))
     assert town.balance(town.channels.address) == before
+
+
+def test_keys_of_their_own(town: Town, salt: int) -> None:
+    """Payer and receiver may have others sign and claim for them; each may still do it alone."""
+    signer, clerk = PEOPLE[4:6]
+    keys = {"payer_authorizer": signer.address, "receiver_authorizer": clerk.address}
+    terms = replace(town.terms(ADA, BOB, salt), **keys)
+    town.deposit(ADA, terms, 1000)
+    for n, who in enumerate((clerk, BOB), 1):
+        town.send(who, town.channels.functions.claim([town.claim_of(signer, terms, 10 * n)]))
+    refused(town, BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 30)]), "signature")
+    for who in (clerk, BOB):
+        town.send(who, town.channels.functions.refund(config(terms), 100))
+    assert state(town, terms) == (800, 20)
+    for who in (signer, ADA):
+        town.send(who, town.channels.functions.initiateWithdraw(config(terms), 100))
+        town.pass_time(90_000)
+        town.send(who, town.channels.functions.finalizeWithdraw(config(terms)))
+    assert state(town, terms) == (600, 20)
+
+
+def test_bounds_that_hold(town: Town, salt: int) -> None:
+    """The shortest and the longest delay; all that was deposited; exactly when the delay is over; a hundred at once."""
+    for delay in (900, 2_592_000):
+        terms = town.terms(ADA, BOB, salt, withdraw_delay=delay)
+        town.deposit(ADA, terms, 100)
+        town.send(BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 100)]))
+        assert state(town, terms) == (100, 100)
+    many = [town.terms(ADA, BOB, salt + 10 + n) for n in range(100)]
+    town.deposit(ADA, many[0], 50)
+    entries = b"".join(town.compact(ADA, each, 50 if each is many[0] else 0) for each in many)
+    args = (address(BOB), town.token.address, many[0].withdraw_delay)
+    earned = town.channels.functions.receivers(address(BOB), town.token.address).call()[0]
+    town.send(BOB, town.channels.functions.claimCompact(*args, entries))
+    assert town.channels.functions.receivers(address(BOB), town.token.address).call()[0] == earned + 50
+    assert town.why(BOB, town.channels.functions.claimCompact(*args, entries + entries[:132]))
+
+
+def test_what_is_told(town: Town, salt: int) -> None:
+    """Events of a channel's life, each once."""
+    terms = town.terms(ADA, BOB, salt)
+    channel, events = terms.channel(town.domain), town.channels.events
+    first = town.deposit(ADA, terms, 100)["blockNumber"]
+    town.send(BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 60)]))
+    town.send(BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 60)]))
+    for _ in range(2):
+        town.send(EVE, town.channels.functions.settle(address(BOB), town.token.address))
+    begun = town.send(ADA, town.channels.functions.initiateWithdraw(config(terms), 30))
+    town.send(BOB, town.channels.functions.refund(config(terms), 5))
+    town.pass_time(90_000)
+    town.send(ADA, town.channels.functions.finalizeWithdraw(config(terms)))
+
+    def told(kind: Any, **which: Any) -> list[dict[str, Any]]:
+        return [dict(each["args"]) for each in kind().get_logs(from_block=first, argument_filters=which)]
+
+    deposited = {"channelId": channel, "payer": address(ADA), "receiver": address(BOB), "amount": 100}
+    assert told(events.Deposited, channelId=channel) == [deposited]
+    assert told(events.Claimed, channelId=channel) == [{"channelId": channel, "totalClaimed": 60}]
+    (settled,) = told(events.Settled, receiver=address(BOB), sender=address(EVE))
+    assert settled["amount"] >= 60
+    at = town.web3.eth.get_block(begun["blockNumber"])["timestamp"]
+    assert told(events.WithdrawInitiated, channelId=channel) == [{"channelId": channel, "amount": 30, "at": at}]
+    assert [each["amount"] for each in told(events.Withdrawn, channelId=channel)] == [5, 25]
+    assert state(town, terms) == (70, 60)
+    assert town.channels.functions.pendingWithdrawals(channel).call() == [0, 0]
+
+
+def test_a_withdrawal_to_the_second() -> None:
+    """Not a second before the delay is over, but then."""
+    clock = Clock()
+    chain = embedded(clock=clock)
+    own = town_of(chain)
+    terms = own.terms(ADA, BOB, 1, withdraw_delay=900)
+    own.deposit(ADA, terms, 100)
+    own.send(ADA, own.channels.functions.initiateWithdraw(config(terms), 100))
+    final = own.channels.functions.finalizeWithdraw(config(terms))
+    clock.now += 899
+    refused(own, ADA, final, "too early")
+    clock.now += 1
+    own.send(ADA, final)
+    assert state(own, terms) == (0, 0)
