@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from tests.chain.kit import CHAIN_ID, PEOPLE, Town, address, anvil, embedded, town_of
@@ -27,7 +25,7 @@ def measure(say: Say) -> Iterator[Figure]:
     """Both chains do the same; then vouchers."""
     found = {"embedded": _gas(town_of(embedded()))}
     say("the embedded chain is done")
-    with tempfile.TemporaryDirectory() as folder, anvil(Path(folder)) as web3:
+    with anvil() as web3:
         found["anvil"] = _gas(Town(web3))
     say("anvil is done")
     own, real = found["embedded"], found["anvil"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from tests.running import free_port
 
+from assay.apps.config import home
 from assay.chain.contracts import artefact
 from assay.chain.embedded import EmbeddedChain
 from assay.chain.ethereum import Account, Contract, Web3
@@ -55,17 +57,30 @@ def embedded(path: Path | None = None, clock: Clock | None = None) -> EmbeddedCh
     )
 
 
+def _anvil_program() -> Path:
+    """The program, out of npm's registry, kept beside the models."""
+    kept = home() / "anvil" / ANVIL.rsplit("@", 1)[1] / "anvil"
+    if not kept.exists():
+        npm = shutil.which("npm")
+        if npm is None or not sys.platform.startswith("linux"):
+            pytest.skip("anvil comes as a package of npm for Linux")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+            fetched = subprocess.run([npm, "pack", "--silent", ANVIL], cwd=folder, check=False, capture_output=True)
+            if fetched.returncode:
+                pytest.skip("npm cannot fetch anvil here")
+            (archive,) = Path(folder).glob("*.tgz")
+            shutil.unpack_archive(archive, folder, filter="data")
+            program = Path(folder) / "package" / "bin" / "anvil"
+            program.chmod(0o755)
+            program.replace(kept)
+    return kept
+
+
 @contextmanager
-def anvil(folder: Path) -> Iterator[Web3]:
-    """A real node with the same rules, from npm's registry."""
-    npm = shutil.which("npm")
-    if npm is None or not sys.platform.startswith("linux"):
-        pytest.skip("anvil comes as a package of npm for Linux")
-    subprocess.run([npm, "pack", "--silent", ANVIL], cwd=folder, check=True, capture_output=True, timeout=120)
-    (archive,) = folder.glob("*.tgz")
-    shutil.unpack_archive(archive, folder, filter="data")
-    program = folder / "package" / "bin" / "anvil"
-    program.chmod(0o755)
+def anvil() -> Iterator[Web3]:
+    """A real node with the same rules."""
+    program = _anvil_program()
     port = free_port()
     args = ["--port", str(port), "--hardfork", "cancun", "--chain-id", str(CHAIN_ID), "--base-fee", "0", "--silent"]
     with subprocess.Popen([program, *args]) as process:

@@ -20,10 +20,10 @@ ADA, BOB, EVE = PEOPLE[1:4]
 
 
 @pytest.fixture(scope="module", params=["embedded", pytest.param("anvil", marks=pytest.mark.slow)])
-def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+def town(request: pytest.FixtureRequest) -> Iterator[Town]:
     """The contracts, on either chain."""
     if request.param == "anvil":
-        with anvil(tmp_path_factory.mktemp("anvil")) as web3:
+        with anvil() as web3:
             yield Town(web3)
     else:
         yield town_of(embedded())

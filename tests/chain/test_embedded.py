@@ -300,10 +300,10 @@ def test_junk_is_answered_with_errors() -> None:
 
 
 @pytest.fixture(scope="module", params=["embedded", pytest.param("anvil", marks=pytest.mark.slow)])
-def web3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web3]:
+def web3(request: pytest.FixtureRequest) -> Iterator[Web3]:
     """Either chain."""
     if request.param == "anvil":
-        with anvil(tmp_path_factory.mktemp("anvil")) as found:
+        with anvil() as found:
             yield found
     else:
         yield Web3(EmbeddedProvider(embedded()))
@@ -339,9 +339,9 @@ def test_web3_is_at_home(web3: Web3) -> None:
 
 
 @pytest.mark.slow
-def test_gas_is_that_of_a_real_node(tmp_path: Path) -> None:
+def test_gas_is_that_of_a_real_node() -> None:
     """The same transactions cost the same to the last unit, and leave the same behind."""
-    with anvil(tmp_path) as real:
+    with anvil() as real:
         towns = [Town(real), town_of(embedded())]
         spent = []
         for town in towns:
