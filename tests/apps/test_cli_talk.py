@@ -172,7 +172,6 @@ def test_ctrl_c_stops_the_answer_not_the_program(tmp_path: Path, tmp_home: Path)
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` has it ignored
         )
         assert chat.stdin is not None
         assert chat.stdout is not None
