@@ -353,3 +353,38 @@ def test_a_withdrawal_to_the_second() -> None:
     clock.now += 1
     own.send(ADA, final)
     assert state(own, terms) == (0, 0)
+
+
+def test_absurd_amounts() -> None:
+    """Of a token with more than 2^128 units: a channel holds as many, and sums of claims do not wrap around."""
+    own = town_of(embedded())
+    most = 2**128 - 1
+    own.send(PEOPLE[0], own.token.functions.mint(address(ADA), 2**200))
+    one, two = own.terms(ADA, BOB, 1), own.terms(ADA, BOB, 2)
+    deposit = own.channels.functions.deposit
+    own.deposit(ADA, one, most)
+    refused(own, ADA, deposit(config(one), 1, NOBODY, b""), "too much")
+    own.deposit(ADA, two, most)
+    args = (address(BOB), own.token.address, one.withdraw_delay)
+    both = own.compact(ADA, one, most) + own.compact(ADA, two, 1)
+    refused(own, BOB, own.channels.functions.claimCompact(*args, both), "too much")
+    own.send(BOB, own.channels.functions.claimCompact(*args, own.compact(ADA, one, most)))
+    assert own.post(BOB, own.channels.functions.claim([own.claim_of(ADA, two, 1)]))["status"] == 0
+    own.send(EVE, own.channels.functions.settle(address(BOB), own.token.address))
+    assert own.channels.functions.receivers(address(BOB), own.token.address).call() == [most, most]
+    assert state(own, two) == (most, 0)
+
+
+def test_empty_batches(town: Town) -> None:
+    """Nothing to claim by nobody's signature."""
+    refused(town, EVE, town.channels.functions.claimWithSignature([], bytes(65)), "nothing")
+
+
+def test_signatures_of_other_sizes(town: Town, salt: int) -> None:
+    """A byte less or more is none."""
+    terms = town.terms(ADA, BOB, salt)
+    town.deposit(ADA, terms, 10)
+    (_, signature, _) = town.claim_of(ADA, terms, 5)
+    for wrong in (signature[:64], b"", signature[:64] + b"\x1d"):
+        refused(town, BOB, town.channels.functions.claim([((config(terms), 5), wrong, 5)]), "signature")
+    assert town.post(BOB, town.channels.functions.claim([((config(terms), 5), signature + b"\0", 5)]))["status"] == 0
