@@ -388,3 +388,15 @@ def test_signatures_of_other_sizes(town: Town, salt: int) -> None:
     for wrong in (signature[:64], b"", signature[:64] + b"\x1d"):
         refused(town, BOB, town.channels.functions.claim([((config(terms), 5), wrong, 5)]), "signature")
     assert town.post(BOB, town.channels.functions.claim([((config(terms), 5), signature + b"\0", 5)]))["status"] == 0
+
+
+def test_withdrawals_of_nothing_or_too_much(town: Town, salt: int) -> None:
+    """Only what is not claimed can leave."""
+    terms = town.terms(ADA, BOB, salt)
+    initiate = town.channels.functions.initiateWithdraw
+    refused(town, ADA, initiate(config(terms), 1), "more than is left")
+    town.deposit(ADA, terms, 1000)
+    town.send(BOB, town.channels.functions.claim([town.claim_of(ADA, terms, 400)]))
+    refused(town, ADA, initiate(config(terms), 0), "more than is left")
+    refused(town, ADA, initiate(config(terms), 601), "more than is left")
+    town.send(ADA, initiate(config(terms), 600))
