@@ -362,7 +362,8 @@ def test_absurd_amounts() -> None:
     own.send(PEOPLE[0], own.token.functions.mint(address(ADA), 2**200))
     one, two = own.terms(ADA, BOB, 1), own.terms(ADA, BOB, 2)
     deposit = own.channels.functions.deposit
-    own.deposit(ADA, one, most)
+    own.deposit(ADA, one, 2**127)
+    own.deposit(ADA, one, most - 2**127)
     refused(own, ADA, deposit(config(one), 1, NOBODY, b""), "too much")
     own.deposit(ADA, two, most)
     args = (address(BOB), own.token.address, one.withdraw_delay)
@@ -400,3 +401,8 @@ def test_withdrawals_of_nothing_or_too_much(town: Town, salt: int) -> None:
     refused(town, ADA, initiate(config(terms), 0), "more than is left")
     refused(town, ADA, initiate(config(terms), 601), "more than is left")
     town.send(ADA, initiate(config(terms), 600))
+    town.send(BOB, town.channels.functions.refund(config(terms), 200))
+    pending = town.channels.functions.pendingWithdrawals(terms.channel(town.domain))
+    assert pending.call()[0] == 400
+    town.send(BOB, town.channels.functions.refund(config(terms), 400))  # all that was to leave has left
+    assert pending.call() == [0, 0]
