@@ -9,6 +9,7 @@ import pytest
 from tests.engines.exact.models import write_model
 from tests.engines.exact.running import Pass, running
 
+from assay.core.errors import EncodingError
 from assay.engines.exact.challenge import challenge
 from assay.engines.exact.chunks import Chunks, encode_vector
 from assay.engines.exact.convert import convert
@@ -100,6 +101,15 @@ def test_every_product_is_tested(program: Program, passes: list[Pass], threads: 
     heads[3] = heads[3].copy()
     heads[3][17] += 1 << 46  # modulo 2^64 this would be missed once in 2^18 times
     assert right(program, [each.body for each in passes], heads, threads) == [True] * 3 + [False] + [True] * 4
+
+
+def test_what_fills_a_head_up_is_zeros(program: Program, passes: list[Pass]) -> None:
+    """Nothing is carried behind its last accumulator."""
+    assert program.vocabulary % 256
+    heads = {n: each.head for n, each in enumerate(passes)}
+    heads[5] = np.concatenate([heads[5], np.ones(1, np.int64)])
+    with pytest.raises(EncodingError, match="zeros"):
+        right(program, [each.body for each in passes], heads)
 
 
 def test_absurd_accumulators(program: Program) -> None:
