@@ -189,8 +189,8 @@ MAX_AMOUNT: Final = (1 << 128) - 1
 """Wei; more than there is of any token."""
 
 
-def decimal(digits: str, *, what: str) -> int:
-    """A number of up to 128 bits from its one decimal spelling.
+def decimal(digits: str, *, what: str, most: int = MAX_AMOUNT) -> int:
+    """A number of wei, at most `most`, from its one decimal spelling.
 
     Raises:
         EncodingError: another spelling, or more.
@@ -198,8 +198,8 @@ def decimal(digits: str, *, what: str) -> int:
     if not digits.isascii() or not digits.isdigit() or len(digits) > 39 or str(int(digits)) != digits:
         raise EncodingError(f"{what} is not a decimal integer")
     number = int(digits)
-    if number > MAX_AMOUNT:
-        raise EncodingError(f"{what} has more than 128 bits")
+    if number > most:
+        raise EncodingError(f"{what} is more than {most}")
     return number
 
 

@@ -27,7 +27,7 @@ from assay.core.errors import (
 from assay.core.keys import Address, parse_address
 from assay.core.offer import Offer, Price
 from assay.core.profile import SAMPLERS
-from assay.core.request import LEVELS, Request, natural, text
+from assay.core.request import LEVELS, Request, decimal, natural, text
 from assay.network.openai.shape import error_object
 
 MAX_OFFERS: Final = 256
@@ -289,9 +289,4 @@ def _offer(value: Json, provider: Address, url: str) -> Offer:
 
 
 def _wei(value: Json) -> int:
-    digits = text(value, "price")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 30) or str(int(digits)) != digits:
-        raise EncodingError("a price is not wei per token in decimal digits")
-    if int(digits) > _MAX_WEI:
-        raise EncodingError("a price is out of range")
-    return int(digits)
+    return decimal(text(value, "price"), what="a price", most=_MAX_WEI)

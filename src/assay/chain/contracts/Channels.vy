@@ -135,6 +135,12 @@ def _voucher_digest(channel_id: bytes32, amount: uint128) -> bytes32:
     return self._digest(keccak256(abi_encode(VOUCHER_TYPE, channel_id, amount)))
 
 
+@view
+@internal
+def _refund_digest(channel_id: bytes32, nonce: uint256, amount: uint128) -> bytes32:
+    return self._digest(keccak256(abi_encode(REFUND_TYPE, channel_id, nonce, amount)))
+
+
 @internal
 def _raise(channel_id: bytes32, claimed: uint256) -> uint256:
     """
@@ -360,7 +366,7 @@ def refundWithSignature(
     """
     channel_id: bytes32 = self._id(config)
     assert nonce == self.refundNonce[channel_id], "nonce"
-    digest: bytes32 = self._digest(keccak256(abi_encode(REFUND_TYPE, channel_id, nonce, amount)))
+    digest: bytes32 = self._refund_digest(channel_id, nonce, amount)
     self._check_bytes(digest, receiverAuthorizerSignature, config.receiverAuthorizer)
     self._refund(config, channel_id, amount)
 
@@ -430,7 +436,7 @@ def getRefundDigest(channelId: bytes32, nonce: uint256, amount: uint128) -> byte
     """
     @return What the receiver's authorizer signs for `refundWithSignature`.
     """
-    return self._digest(keccak256(abi_encode(REFUND_TYPE, channelId, nonce, amount)))
+    return self._refund_digest(channelId, nonce, amount)
 
 
 @view

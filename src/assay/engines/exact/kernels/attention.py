@@ -44,6 +44,15 @@ def _load(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type, align: Whole)
     return loaded
 
 
+def _words(value: int) -> ir.Constant:
+    return ir.Constant(_WORDS, [value] * LANES)
+
+
+def _splat(builder: ir.IRBuilder, value: ir.Value, kind: ir.VectorType) -> ir.Value:
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_WORD, 0))
+    return builder.shuffle_vector(first, first, _words(0))
+
+
 def _sums(unroll: int, queries: int, *, add: bool) -> Callable[..., Whole]:
     """An intrinsic: for each query q and each u < `unroll`, to int64 [16] at out + q * out_step + 128 u, the sum over
     i < count of v[u, i] (int16 [16, 2] at data + u * apart + i * step) times the pair 256 * high[q, i] + low[q, i].
@@ -94,9 +103,7 @@ def _loop(
     sums: list[list[ir.Value]] = []
     for row, factor in zip(totals, factors, strict=True):
         pair = _load(builder, builder.add(factor, builder.mul(index, ir.Constant(_LONG, 4))), _WORD, 2)
-        lane = builder.insert_element(ir.Constant(_WORDS, ir.Undefined), pair, ir.Constant(_WORD, 0))
-        lanes = builder.shuffle_vector(lane, lane, ir.Constant(_WORDS, [0] * LANES))
-        both = builder.bitcast(lanes, _SHORTS)
+        both = builder.bitcast(_splat(builder, pair, _WORDS), _SHORTS)
         sums.append([add_pairs(builder, total, vector, both) for total, vector in zip(row, loaded, strict=True)])
     following = builder.add(index, ir.Constant(_LONG, 1))
     builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
@@ -104,7 +111,7 @@ def _loop(
     index.add_incoming(following, loop)
     for phis, values in zip(totals, sums, strict=True):
         for phi, value in zip(phis, values, strict=True):
-            phi.add_incoming(ir.Constant(_WORDS, [0] * LANES), before)
+            phi.add_incoming(_words(0), before)
             phi.add_incoming(value, loop)
     builder.position_at_end(after)
     return sums
@@ -178,15 +185,6 @@ def _exponents(scores: np.ndarray, key_fractions: np.ndarray, by: Whole, score_s
         for i in range(count, end):
             scores[i] = _NO_SCORE
     return peak
-
-
-def _words(value: int) -> ir.Constant:
-    return ir.Constant(_WORDS, [value] * LANES)
-
-
-def _splat(builder: ir.IRBuilder, value: ir.Value, kind: ir.VectorType) -> ir.Value:
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_WORD, 0))
-    return builder.shuffle_vector(first, first, ir.Constant(_WORDS, [0] * LANES))
 
 
 def _clipped(builder: ir.IRBuilder, x: ir.Value, kind: ir.VectorType, least: int | None, most: int) -> ir.Value:

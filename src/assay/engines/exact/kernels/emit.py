@@ -11,6 +11,7 @@ from numba.extending import intrinsic
 
 _PAIRS: Final = 16
 _WORD: Final = ir.IntType(32)
+_LONG: Final = ir.IntType(64)
 _WORDS: Final = ir.VectorType(_WORD, _PAIRS)
 _TWO_A_LANE: Final = ir.VectorType(_WORD, 2 * _PAIRS)
 
@@ -30,6 +31,11 @@ def declared(builder: ir.IRBuilder, name: str, gives: ir.Type, takes: Sequence[i
     """One of LLVM's intrinsic functions."""
     known = builder.module.globals.get(name)
     return known or ir.Function(builder.module, ir.FunctionType(gives, takes), name)
+
+
+def place(builder: ir.IRBuilder, address: ir.Value, offset: int, kind: ir.Type) -> ir.Value:
+    """A pointer to what is `offset` bytes behind an address (a number of 64 bits)."""
+    return builder.inttoptr(builder.add(address, ir.Constant(_LONG, offset)), kind.as_pointer())
 
 
 def add_pairs(builder: ir.IRBuilder, total: ir.Value, left: ir.Value, right: ir.Value) -> ir.Value:

@@ -14,9 +14,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from assay.engines.exact.kernels.emit import add_pairs, compiled_for, declared, generated
+from assay.engines.exact.kernels.emit import add_pairs, compiled_for, declared, generated, place
 from assay.engines.exact.kernels.packing import CHUNK
-from assay.engines.exact.kernels.pointers import word_at
+from assay.engines.exact.kernels.pointers import half_word_at, word_at
 from assay.engines.exact.kernels.scalars import Whole, compiled
 
 LOW_BITS: Final = 52
@@ -29,11 +29,6 @@ _WORD, _LONG = ir.IntType(32), ir.IntType(64)
 _SHORTS, _WORDS, _LONGS = ir.VectorType(ir.IntType(16), 32), ir.VectorType(_WORD, 16), ir.VectorType(_LONG, 8)
 
 
-def _load(builder: ir.IRBuilder, address: ir.Value, offset: int, kind: ir.Type) -> ir.Value:
-    place = builder.inttoptr(builder.add(address, ir.Constant(_LONG, offset)), kind.as_pointer())
-    return builder.load(place, align=1)
-
-
 def _sum(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
     while len(values) > 1:
         values = [
@@ -44,7 +39,7 @@ def _sum(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
 
 @generated
 def _rows_fused(_typing: Any, _r: Any, _y: Any, _out: Any) -> tuple[Any, Callable[..., ir.Value]]:
-    """`_rows` by multiplying 52 bits by 52 (AVX-512 IFMA), for y of less than 52 bits."""
+    """`_rows_plain` by multiplying 52 bits by 52 (AVX-512 IFMA), for y of less than 52 bits."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
         r_at, y_at, out = arguments
@@ -54,36 +49,27 @@ def _rows_fused(_typing: Any, _r: Any, _y: Any, _out: Any) -> tuple[Any, Callabl
         highs: list[ir.Value] = [zero] * 4
         negative: list[ir.Value] = [zero] * 2
         for i in range(CHUNK // 8):
-            y = _load(builder, y_at, 64 * i, _LONGS)
-            r = builder.zext(_load(builder, r_at, 32 * i, ir.VectorType(_WORD, 8)), _LONGS)
+            y = builder.load(place(builder, y_at, 64 * i, _LONGS), align=1)
+            r = builder.load(place(builder, r_at, 32 * i, ir.VectorType(_WORD, 8)), align=1)
+            r = builder.zext(r, _LONGS)
             lows[i % 4] = builder.call(low, [lows[i % 4], y, r])
             highs[i % 4] = builder.call(high, [highs[i % 4], y, r])
             # A negative y was read as y + 2^52.
             less = builder.sub(negative[i % 2], r)
             negative[i % 2] = builder.select(builder.icmp_signed("<", y, zero), less, negative[i % 2])
-        for place, values in ((0, lows), (64, [*highs, *negative])):
-            pointer = builder.inttoptr(builder.add(out, ir.Constant(_LONG, place)), _LONGS.as_pointer())
+        for offset, values in ((0, lows), (64, [*highs, *negative])):
+            pointer = place(builder, out, offset, _LONGS)
             builder.store(builder.add(builder.load(pointer, align=8), _sum(builder, values)), pointer, align=8)
         return ir.Constant(_LONG, 0)
 
     return types.int64(*[types.int64] * 3), codegen
 
 
-@generated
-def _long_at(_typing: Any, _address: Any) -> tuple[Any, Callable[..., ir.Value]]:
-    """The uint32 at an address."""
-
-    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
-        return builder.zext(_load(builder, arguments[0], 0, _WORD), _LONG)
-
-    return types.int64(types.int64), codegen
-
-
 @compiled
 def _rows_plain(r: Whole, y: Whole, out: np.ndarray) -> None:
     low, high = np.int64(0), np.int64(0)
     for i in range(CHUNK):
-        factor, number = _long_at(r + 4 * i), word_at(y + 8 * i)
+        factor, number = half_word_at(r + 4 * i), word_at(y + 8 * i)
         below, above = factor * (number & 0xFFFFFFFF), factor * (number >> 32)
         low += (below & _LOW) + ((above & 0xFFFFF) << 32)
         high += (below >> LOW_BITS) + (above >> 20)
@@ -114,7 +100,7 @@ def _columns(_typing: Any, _v: Any, _x: Any) -> tuple[Any, Callable[..., ir.Valu
     def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> ir.Value:
         totals: list[ir.Value] = [ir.Constant(_WORDS, [0] * 16)] * 4
         for i in range(CHUNK // 32):
-            one, other = (_load(builder, address, 64 * i, _SHORTS) for address in arguments)
+            one, other = (builder.load(place(builder, address, 64 * i, _SHORTS), align=1) for address in arguments)
             totals[i % 4] = add_pairs(builder, totals[i % 4], one, other)
         halves = builder.sext(_sum(builder, totals), ir.VectorType(_LONG, 16))
         return builder.call(declared(builder, "llvm.vector.reduce.add.v16i64", _LONG, [halves.type]), [halves])

@@ -12,7 +12,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from assay.engines.exact.kernels.emit import declared, generated
+from assay.engines.exact.kernels.emit import declared, generated, place
 from assay.engines.exact.kernels.scalars import Whole, compiled
 
 CHUNK: Final = 256
@@ -31,10 +31,6 @@ def _splat(value: int) -> ir.Constant:
     return ir.Constant(_LONGS, [value] * _STEP)
 
 
-def _at(builder: ir.IRBuilder, address: ir.Value, offset: int, kind: ir.Type) -> ir.Value:
-    return builder.inttoptr(builder.add(address, ir.Constant(_LONG, offset)), kind.as_pointer())
-
-
 @generated
 def _spread(context: Any, source: Any) -> tuple[Any, Callable[..., Any]]:
     """One int64 with a bit wherever a number of the int64 [256] at an address has one that differs from its sign."""
@@ -42,7 +38,7 @@ def _spread(context: Any, source: Any) -> tuple[Any, Callable[..., Any]]:
     def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
         total = _splat(0)
         for i in range(0, CHUNK, _STEP):
-            x = builder.load(_at(builder, arguments[0], 8 * i, _LONGS), align=1)
+            x = builder.load(place(builder, arguments[0], 8 * i, _LONGS), align=1)
             total = builder.or_(total, builder.xor(x, builder.ashr(x, _splat(63))))
         return builder.call(declared(builder, f"llvm.vector.reduce.or.v{_STEP}i64", _LONG, [_LONGS]), [total])
 
@@ -57,9 +53,9 @@ def _writer(bits: int, shift: int) -> Callable[..., Any]:
         def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
             kind = _integers(bits)
             for i in range(0, CHUNK, _STEP):
-                x = builder.load(_at(builder, arguments[0], 8 * i, _LONGS), align=1)
+                x = builder.load(place(builder, arguments[0], 8 * i, _LONGS), align=1)
                 part = builder.trunc(builder.lshr(x, _splat(shift)), kind)
-                builder.store(part, _at(builder, arguments[1], bits // 8 * i, kind), align=1)
+                builder.store(part, place(builder, arguments[1], bits // 8 * i, kind), align=1)
             return target.get_dummy_value()
 
         return types.void(types.uintp, types.uintp), generate
@@ -75,14 +71,14 @@ def _reader(width: int) -> Callable[..., Any]:
         def generate(target: Any, builder: ir.IRBuilder, _: Any, arguments: list[ir.Value]) -> ir.Value:
             words, above = _integers(32), _integers(8 * (width - 4))
             for i in range(0, CHUNK, _STEP):
-                x = builder.load(_at(builder, arguments[0], 4 * i, words), align=1)
+                x = builder.load(place(builder, arguments[0], 4 * i, words), align=1)
                 if width == 4:
                     x = builder.sext(x, _LONGS)
                 else:
-                    high = _at(builder, arguments[0], 4 * CHUNK + (width - 4) * i, above)
+                    high = place(builder, arguments[0], 4 * CHUNK + (width - 4) * i, above)
                     signed = builder.shl(builder.sext(builder.load(high, align=1), _LONGS), _splat(32))
                     x = builder.or_(builder.zext(x, _LONGS), signed)
-                builder.store(x, _at(builder, arguments[1], 8 * i, _LONGS), align=1)
+                builder.store(x, place(builder, arguments[1], 8 * i, _LONGS), align=1)
             return target.get_dummy_value()
 
         return types.void(types.uintp, types.uintp), generate

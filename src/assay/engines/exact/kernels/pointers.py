@@ -33,3 +33,13 @@ def word_at(_typing: Any, _address: Any) -> tuple[Any, Any]:
         return builder.load(builder.inttoptr(values[0], _LONG.as_pointer()))
 
     return types.int64(types.int64), codegen
+
+
+@generated
+def half_word_at(_typing: Any, _address: Any) -> tuple[Any, Any]:
+    """The uint32 at an address."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return builder.zext(builder.load(builder.inttoptr(values[0], ir.IntType(32).as_pointer())), _LONG)
+
+    return types.int64(types.int64), codegen
