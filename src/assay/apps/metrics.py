@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -95,9 +95,13 @@ class Measured:
 
     async def answer(self, request: Request, ask: Ask, *, top_logprobs: int | None = None) -> Answer:
         """As the inner one."""
+        return await self.measure(request, self._inner.answer(request, ask, top_logprobs=top_logprobs))
+
+    async def measure(self, request: Request, starting: Awaitable[Answer]) -> Answer:
+        """An answer that is about to start, measured."""
         started = time.monotonic()
         try:
-            answer = await self._inner.answer(request, ask, top_logprobs=top_logprobs)
+            answer = await starting
         except AssayError as error:
             self._metrics.refusals.labels("busy" if isinstance(error, Busy) else error.kind).inc()
             self._log.info("refused", assurance=request.level, kind=error.kind, reason=error.message)

@@ -1,0 +1,125 @@
+"""One answer that a gateway pays for, and the channel that pays for it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from assay.core.bundle import Bundle
+from assay.core.encoding import canonical
+from assay.core.errors import BindingMismatch, ProviderFailed
+from assay.core.hashing import Digest
+from assay.core.offer import Offer
+from assay.core.payment import Due, Payment
+from assay.core.request import Request
+from assay.market.ledger import check_asked, most_prompt_tokens
+from assay.market.pricing import amount_due
+from assay.network.wire import encode_offers
+from assay.store.channels import Channel, Outstanding
+
+if TYPE_CHECKING:
+    from assay.apps.wallet import Wallet
+
+
+class Account:
+    """One channel in memory."""
+
+    def __init__(self, row: Channel) -> None:
+        self.row = row
+        self.counting = 0
+        """What receipts are worth that are being counted."""
+        self.outstanding: Final[dict[str, Outstanding]] = {}
+        self.purses: Final[set[LivePurse]] = set()
+        self.lock: Final = asyncio.Lock()
+        """Of writes: rows are replaced in their order."""
+        self.asked = 0
+        """In mid-answer."""
+        self.paying: asyncio.Task[None] | None = None
+        self.posting: asyncio.Task[None] | None = None
+
+    @property
+    def earned(self) -> int:
+        """What all checked receipts are worth."""
+        return self.row.earned + self.counting
+
+    @property
+    def most(self) -> int:
+        """What may be owed beyond what is earned."""
+        return sum(item.most for item in self.outstanding.values())
+
+    @property
+    def left(self) -> int:
+        """Of the deposit, when everything under way is paid."""
+        return self.row.funds - max(self.row.signed, self.earned) - sum(purse.value for purse in self.purses)
+
+
+class LivePurse:
+    """Implements `Purse`: one answer at a provider."""
+
+    def __init__(self, wallet: Wallet, account: Account, offer: Offer, request: Request) -> None:
+        self.mark: Final = secrets.token_hex(16)
+        self.value = 0
+        """What has come is worth, as far as it was asked for."""
+        self._wallet: Final = wallet
+        self._account: Final = account
+        self._offer: Final = offer
+        body = canonical(request.to_json())
+        self._prompts: Final = most_prompt_tokens(len(body), offer.context)
+        self._prompt: int | None = None
+        self._payment: Final = wallet.payment(account, request.digest)
+        most = offer.price.of(self._prompts, min(request.max_tokens or offer.context, offer.context))
+        listed = encode_offers(offer.provider, [offer])
+        self._item: Final = Outstanding(self.mark, account.row.id, most, offer.url, listed, body)
+        account.purses.add(self)
+        wallet.begin(account, self._item)
+
+    @property
+    def channel(self) -> Digest:
+        """Which pays."""
+        return self._account.row.id
+
+    @property
+    def payment(self) -> Payment:
+        """See `Purse.payment`."""
+        return self._payment
+
+    def due(self, due: Due, received: int) -> None:
+        """See `Purse.due`.
+
+        Raises:
+            ProviderFailed: it asks for more than all its answers can be worth.
+        """
+        if due.prompt > self._prompts or due.amount > self._account.earned + self._account.most:
+            self._wallet.leave(self._offer.provider, "asked too much in mid-answer")
+            raise ProviderFailed(
+                f"{self._offer.provider} asks for {due.amount} wei, and that cannot be owed", "ask another provider"
+            )
+        self._prompt = due.prompt
+        self.value = max(self.value, amount_due(self._offer.price, due.prompt, received))
+        self._wallet.pay_due(self._account, due)
+
+    def settle(self, bundle: Bundle) -> None:
+        """See `Purse.settle`."""
+        receipt, account = bundle.receipt, self._account
+        account.purses.discard(self)
+        if receipt.channel != self.channel:
+            raise BindingMismatch("channel", "the receipt is of another channel than the one that pays")
+        price = amount_due(self._offer.price, receipt.prompt_count, receipt.output_count)
+        others = account.most - (self._item.most if self.mark in account.outstanding else 0)
+        try:
+            check_asked(receipt.amount, earned=account.earned + price, outstanding=others)
+            if self._prompt not in (None, receipt.prompt_count):
+                raise BindingMismatch("prompt", "the receipt's prompt has another length than was told before")
+        except BindingMismatch as error:
+            # The answer is paid, what is asked beyond it is not, and there is no further one.
+            self._wallet.count(account, self._item, receipt.digest, price, account.earned + price)
+            self._wallet.leave(self._offer.provider, error.message)
+            raise
+        self._wallet.count(account, self._item, receipt.digest, price, receipt.amount)
+
+    def over(self, *, begun: bool) -> None:
+        """See `Purse.over`."""
+        self._account.purses.discard(self)
+        if not begun:
+            self._wallet.forget(self._account, self.mark)
