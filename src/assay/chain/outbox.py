@@ -15,14 +15,11 @@ from typing import Final
 
 from assay.chain.ethereum import Account, Web3
 from assay.chain.node import Asked, Head, MinedIn, Node, NodeRefused
-from assay.chain.outbox_file import Attempt, Mined, OutboxFile, Row, Sent, Wish
-from assay.core.errors import ChainFailed, InvalidRequest, NotFound, StoreError, TransactionFailed
-from assay.core.keys import Address, Key, parse_address
+from assay.chain.outbox_file import MAX_GAS, Attempt, Mined, OutboxFile, Row, Sent, Wish
+from assay.core.errors import ChainFailed, NotFound, StoreError, TransactionFailed
+from assay.core.keys import Address, Key
 
 GWEI: Final = 10**9
-MAX_DATA: Final = 120_000
-"""Bytes: nodes take transactions of up to 128 KiB."""
-MAX_GAS: Final = 30_000_000
 IN_FLIGHT: Final = 16
 """Transactions that wait in nodes at once: more, nodes do not promise to keep (geth's `accountslots`)."""
 DEEP: Final = 64
@@ -115,12 +112,7 @@ class Outbox:
             InvalidRequest, StoreError: see `send`.
         """
         for each in wishes:
-            parse_address(each.to, what="where a transaction goes")
-            if not 0 < len(each.name) <= 200 or len(each.data) > MAX_DATA:
-                raise InvalidRequest(f"a transaction has a name of up to 200 letters, and up to {MAX_DATA} bytes")
-            least = 21_000 + 4 * each.data.count(0) + 16 * (len(each.data) - each.data.count(0))
-            if each.gas is not None and not least <= each.gas <= MAX_GAS:
-                raise InvalidRequest(f"the transaction {each.name} needs {least} to {MAX_GAS} gas")
+            each.check()
         self._file.add(wishes)
         self._tell()
         return [self.look(each.name) for each in wishes]
@@ -136,6 +128,11 @@ class Outbox:
     def unfinished(self, prefix: str = "") -> list[Sent]:
         """What has names that begin so, and is neither final nor failed."""
         return [row.sent for row in self._file.unfinished(prefix)]
+
+    def last(self, prefix: str) -> Mined | None:
+        """The latest of what has names that begin so, and is final; None: there is none."""
+        row = self._file.last(prefix)
+        return None if row is None else row.mined
 
     def result(self, name: str) -> Mined | None:
         """What became of a transaction; None: that is open.

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from assay.chain.node import Entry
-from assay.core.errors import StoreError
-from assay.core.keys import Address, keccak256
+from assay.core.errors import InvalidRequest, StoreError
+from assay.core.keys import Address, keccak256, parse_address
 
 State: TypeAlias = Literal["queued", "pending", "mined", "final", "failed"]
 """Queued: without a nonce yet. Pending: signed, perhaps broadcast. Mined: in a block that may vanish. Final: in a block
 that counts, done or reverted. Failed: never in a block."""
 KEPT: Final = 256
 """Of transactions that are done so many are kept whole; of older ones name, outcome and cost."""
+MAX_DATA: Final = 120_000
+"""Bytes: nodes take transactions of up to 128 KiB."""
+MAX_GAS: Final = 30_000_000
 _SCHEMA: Final = 1
 _LOCK_SECONDS: Final = 2.0
 """How long a process that takes over waits for the one before to let go."""
@@ -47,6 +50,20 @@ class Wish:
     data: bytes
     gas: int | None = None
     """At most; None: it is estimated when its turn comes."""
+
+    def check(self) -> None:
+        """Check what nodes would refuse.
+
+        Raises:
+            EncodingError: it goes to no address.
+            InvalidRequest: its name, data or gas are out of range.
+        """
+        parse_address(self.to, what="where a transaction goes")
+        if not 0 < len(self.name) <= 200 or len(self.data) > MAX_DATA:
+            raise InvalidRequest(f"a transaction has a name of up to 200 letters, and up to {MAX_DATA} bytes")
+        least = 21_000 + 16 * len(self.data) - 12 * self.data.count(0)  # Yellow Paper, 6.2; EIP-2028
+        if self.gas is not None and not least <= self.gas <= MAX_GAS:
+            raise InvalidRequest(f"the transaction {self.name} needs {least} to {MAX_GAS} gas")
 
     @property
     def digest(self) -> bytes:
@@ -183,6 +200,13 @@ class OutboxFile:
         """Those whose name begins so, and which are not final, oldest first."""
         found = self._rows("WHERE state IN ('queued', 'pending', 'mined') ORDER BY id")
         return [row for row in found if row.name.startswith(prefix)]
+
+    def last(self, prefix: str) -> Row | None:
+        """The latest final one whose name begins so."""
+        found = self._rows(
+            "WHERE state = 'final' AND substr(name, 1, ?) = ? ORDER BY id DESC LIMIT 1", len(prefix), prefix
+        )
+        return found[0] if found else None
 
     def attempts(self, row: Row) -> list[Attempt]:
         """Of a transaction, oldest first."""
