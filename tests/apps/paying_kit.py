@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +29,14 @@ from assay.chain.outbox import Pace as OutboxPace
 from assay.chain.provider import EmbeddedProvider
 from assay.core.keys import Key
 from assay.core.offer import Price
-from assay.core.payment import Requirements
+from assay.core.payment import Requirements, pay_for
 from assay.core.ports import Engine
-from assay.core.request import LEVELS
-from assay.core.voucher import Terms, Voucher
+from assay.core.receipt import Receipt
+from assay.core.request import LEVELS, Request
+from assay.core.voucher import Terms, Voucher, sign_voucher
 from assay.journey import MarketAnswers
 from assay.network.http import HttpTransport, Patience
+from assay.network.wire import encode_request, encode_voucher
 from assay.store.channels import Channel, ChannelStore
 from assay.store.receipts import ReceiptStore
 from assay.store.tabs import TabStore
@@ -105,12 +108,15 @@ async def paid_provider(
     pace: TillPace = PACE,
     kind: type[LocalAnswers] = LocalAnswers,
     client: Any = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Provider]:
     """A provider over one engine."""
     url = f"sqlite:///{root / (key.address + '.db')}"
     refused: list[str] = []
     store, tabs = ReceiptStore(url), TabStore(url)
-    till = Till(bank.requirements(key, credit), client or bank.client(key), tabs, pace=pace, refused=refused.append)
+    till = Till(
+        bank.requirements(key, credit), client or bank.client(key), tabs, pace=pace, refused=refused.append, clock=clock
+    )
     local = kind([engine or TinyEngine()], key, store, prices=dict.fromkeys(LEVELS, price), till=till, parallel=8)
     app = provider_app(local, store, key.address, pace=Pace(sign_of_life=0.5), till=till)
     async with running(app, drain=local.drain) as here:
@@ -210,4 +216,73 @@ def claim(client: ChainClient, terms: Terms, voucher: Voucher) -> int:
     return client.channel_state(voucher.channel).claimed
 
 
-Work = Callable[[], Awaitable[None]]
+@dataclass
+class Payer:
+    """Somebody with a channel and a pen, who may sign and send what he likes."""
+
+    bank: Bank
+    there: Provider
+    http: httpx.AsyncClient
+    terms: Terms
+    client: ChainClient
+    key: Key = GATEWAY
+
+    @property
+    def domain(self) -> bytes:
+        return self.client.domain
+
+    @property
+    def channel(self) -> bytes:
+        return self.terms.channel(self.domain)
+
+    def voucher(self, amount: int, **other: Any) -> Voucher:
+        """Of the channel, or with another `key`, `domain` or `channel`."""
+        values = {"key": self.key, "domain": self.domain, "channel": self.channel} | other
+        return sign_voucher(values["key"], values["domain"], values["channel"], amount)
+
+    async def pay(self, voucher: Voucher, terms: Terms | None = None) -> httpx.Response:
+        """Hand in a voucher."""
+        body = encode_voucher(terms or self.terms, voucher)
+        return await self.http.post(f"{self.there.url}/assay/v1/vouchers", content=body)
+
+    async def ask(
+        self, request: Request, voucher: Voucher | None = None, *, pay: bool = False, **other: Any
+    ) -> list[dict[str, Any]]:
+        """The events of an answer; `pay`: what is due is paid. An error instead of a stream is the only event."""
+        values = {"key": self.key, "terms": self.terms, "domain": self.domain} | other
+        payment = pay_for(values["key"], values["terms"], values["domain"], request.digest, voucher)
+        body = encode_request(request, None, None if other.get("unpaid") else payment)
+        found: list[dict[str, Any]] = []
+        async with self.http.stream("POST", f"{self.there.url}/assay/v1/answers", content=body) as reply:
+            if reply.status_code != 200:
+                return [json.loads(await reply.aread()) | {"status": reply.status_code}]
+            async for line in reply.aiter_lines():
+                if line.startswith("data: "):
+                    found.append(json.loads(line[6:]))
+                    if pay and "due" in found[-1]:
+                        assert (await self.pay(self.voucher(int(found[-1]["due"])))).status_code == 204
+        return found
+
+
+@asynccontextmanager
+async def payer(bank: Bank, there: Provider, deposit: int = 10_000, *, key: Key = GATEWAY) -> AsyncIterator[Payer]:
+    """With so much in a channel."""
+    client, required = bank.client(key), there.till.requirements
+    terms = Terms(
+        key.address, key.address, required.receiver, required.authorizer, required.token, 900, bytes(31) + b"\1"
+    )
+    if deposit:
+        client.approve_and_deposit(terms, deposit, "deposit")
+        client.outbox.wait("deposit/deposit", 5)
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+        yield Payer(bank, there, http, terms, client, key)
+
+
+def tokens(events: list[dict[str, Any]]) -> int:
+    """How many came."""
+    return sum("t" in event for event in events)
+
+
+def receipt_of(events: list[dict[str, Any]]) -> Receipt:
+    """The last event's."""
+    return Receipt.from_json(events[-1]["bundle"]["receipt"])

@@ -56,6 +56,8 @@ def gateway_app(
     """
     log, metrics = logger("gateway"), Metrics()
     metrics.watch_verdicts(store)
+    if wallet is not None:
+        metrics.watch_money(wallet.sums)
 
     def health() -> Mapping[str, object]:
         return {"active": market.active}

@@ -60,6 +60,7 @@ class Meter:
         self._due: Final = due
         self._loop: Final = asyncio.get_running_loop()
         self._asked = -1
+        self._over = False
 
     @property
     def channel(self) -> Digest:
@@ -69,18 +70,21 @@ class Meter:
     def covers(self, tokens: int) -> bool:
         """Whether token number `tokens` (from 1) may be handed over now; asks for a voucher in time."""
         tab = self.account.tab
+        if self._over:  # hung up while this waited
+            return True
         tab.running[self] = amount_due(self._price, self._prompt, tokens)
         if tab.low and tab.total - self._asked > tab.credit // 4:
             self._ask()
         return tab.covers
 
-    async def wait(self, tokens: int) -> None:
-        """Wait until token number `tokens` may be handed over.
+    async def wait(self, tokens: int, grace: float | None = None) -> None:
+        """Wait until token number `tokens` may be handed over, for as many seconds as the till gives, or `grace`.
 
         Raises:
             PaymentRequired: no voucher came within the grace, or the channel has not enough money.
         """
-        account, until = self.account, self._till.clock() + self._till.pace.grace
+        account = self.account
+        until = self._till.clock() + (self._till.pace.grace if grace is None else grace)
         looked, paid = False, -1
         while not self.covers(tokens):
             if not account.tab.backed:
@@ -108,7 +112,9 @@ class Meter:
             await account.change(left)
 
     def ended(self, tokens: int) -> None:
-        """So many tokens were handed over, and the receipt is to come."""
+        """So many tokens were handed over, no more will be, and the receipt is to come."""
+        self._over = True
+        self.account.wake()
         self.account.tab.running[self] = amount_due(self._price, self._prompt, tokens)
 
     def signed(self, owed: int) -> None:
@@ -122,7 +128,8 @@ class Meter:
             self._loop.call_soon_threadsafe(count)
 
     def forget(self) -> None:
-        """The answer came to nothing."""
+        """Nothing is under way any more."""
+        self._over = True
         self.account.tab.running.pop(self, None)
         self.account.wake()
 

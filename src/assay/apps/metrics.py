@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from starlette.requests import Request as HttpRequest
@@ -51,6 +51,14 @@ class Metrics:
         self.next_token: Final = Histogram(
             "assay_next_token_seconds", "From one token to the next", buckets=_NEXT, registry=self.registry
         )
+
+        self.payments_refused: Final = Counter(
+            "assay_payments_refused", "Payments that were not taken, by reason", ["reason"], registry=self.registry
+        )
+
+    def watch_money(self, sums: Callable[[], Mapping[str, int]]) -> None:
+        """Show amounts by kind, added up in the database at every scrape."""
+        self.registry.register(_Money(sums))
 
     def watch_verdicts(self, store: ReceiptStore) -> None:
         """Show what checks found, counted in the database at every scrape."""
@@ -176,6 +184,24 @@ class _MeasuredAnswer:
             receipt=receipt.digest.hex() if receipt else None,
             problem=problem or None,
         )
+
+
+class _Money(Collector):
+    def __init__(self, sums: Callable[[], Mapping[str, int]]) -> None:
+        self._sums = sums
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        (family,) = self.describe()
+        try:
+            for kind, wei in self._sums().items():
+                family.add_metric([kind], wei)
+        except AssayError:
+            return  # the other numbers are still worth having
+        yield family
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Nothing is asked of the database when the registry checks names."""
+        yield GaugeMetricFamily("assay_wei", "Wei on channels, cumulative, by kind", labels=["kind"])
 
 
 def _route(registry: CollectorRegistry) -> Route:

@@ -96,10 +96,11 @@ def provider_app(
     pace: Pace | None = None,
     traces: Traces | None = None,
     till: Till | None = None,
+    metrics: Metrics | None = None,
 ) -> Starlette:
     """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`. `till`: the
-    one of `local`, if answers are paid."""
-    log, metrics = logger("provider"), Metrics()
+    one of `local`, if answers are paid. `metrics`: to add to."""
+    log, metrics = logger("provider"), metrics or Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
     bundles = LocalBundles(local, store)

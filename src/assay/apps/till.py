@@ -103,6 +103,11 @@ class Till:
         self._opening: Final[dict[Digest, asyncio.Task[Account]]] = {}
         self._keeping: Final[set[asyncio.Task[None]]] = set()
 
+    @property
+    def claimed(self) -> int:
+        """Wei, of all channels that are in use, when the chain was asked last."""
+        return sum(account.claimed for account in list(self._accounts.values()))
+
     async def admit(self, payment: Payment | None, request: Digest) -> Account:
         """Check what comes with the request of this digest, and take its voucher, which is kept in the background.
 
@@ -174,7 +179,9 @@ class Till:
                     "shorten the prompt, or ask a provider with more credit",
                     reason="credit",
                 )
-            await meter.wait(1)
+            # Only where something is on its way does a place wait for it.
+            expected = account.known > account.tab.paid or len(account.tab.running) > 0
+            await meter.wait(1, None if expected else 0.0)
         except BaseException:
             meter.forget()
             raise

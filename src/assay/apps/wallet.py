@@ -94,6 +94,10 @@ class Wallet:
             self._top_up(account)
         return LivePurse(self, account, offer, request)
 
+    def sums(self) -> Mapping[str, int]:
+        """Wei over all channels by kind, out of the database."""
+        return self._store.sums()
+
     def leave(self, provider: Address, reason: str) -> None:
         """See `Payer.leave`."""
         if provider in self._left:

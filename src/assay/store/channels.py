@@ -218,6 +218,12 @@ class ChannelStore:
             found = connection.scalar(query)
         return None if found is None else int(found)
 
+    def sums(self) -> dict[str, int]:
+        """Wei over all channels, by kind."""
+        kinds = ("deposited", "withdrawn", "earned", "signed", "accepted")
+        known = self.known()
+        return {kind: sum(getattr(channel, kind) for channel in known) for kind in kinds}
+
     def close(self) -> None:
         """Let go of the database."""
         self._engine.dispose()
