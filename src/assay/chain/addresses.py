@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Final
 
 import httpx
 
 from assay.core.errors import ChainFailed, ConfigError, EncodingError
 from assay.core.keys import Address, parse_address
 
-_MOST = 1 << 16
+_MOST: Final = 1 << 16
 """Bytes that a development chain says about itself."""
+_PLAIN: Final = {"accept-encoding": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,8 @@ class Addresses:
         """
         body = bytearray()
         try:
-            with httpx.stream("GET", url, timeout=seconds, trust_env=False) as answer:
-                for part in answer.raise_for_status().iter_bytes():
+            with httpx.stream("GET", url, timeout=seconds, trust_env=False, headers=_PLAIN) as answer:
+                for part in answer.raise_for_status().iter_raw():
                     body += part
                     if len(body) > _MOST:
                         raise ValueError("it tells too much")

@@ -25,12 +25,12 @@ Earning: TypeAlias = tuple[Terms, Voucher, int]
 Errand: TypeAlias = Literal["claim", "settle", "open", "collect", "release"]
 GAS: Final[dict[Errand, int]] = {
     "claim": 45_000,
-    "settle": 75_000,
-    "open": 115_000,
-    "collect": 95_000,
+    "settle": 65_000,
+    "open": 90_000,
+    "collect": 100_000,
     "release": 80_000,
 }
-"""Of a transaction, at most about (measured; tests compare)."""
+"""Of a transaction, at most about: a test compares."""
 EACH_GAS: Final = 18_100, 27_000
 """More for each voucher, in the short form and in the long one."""
 MOST: Final = 10 * MAX_CLAIMS

@@ -43,7 +43,9 @@ class NodeRefused(ChainFailed):
         """A contract said no."""
         self.unpaid: Final = not self.reverted and ("insufficient funds" in said or "exceeds allowance" in said)
         """The sender cannot pay for the gas."""
-        self.known: Final = "known" in said or "already" in said or "nonce too low" in said
+        self.known: Final = any(
+            words in said for words in ("already", "known transaction", "nonce too low", "oldnonce")
+        )
         """It has the transaction, or another one with this nonce is mined."""
         self.cheap: Final = "underpriced" in said or "fee" in said
         """It wants more for the gas."""
@@ -105,7 +107,7 @@ class HttpProvider(BaseProvider):
         self._url: Final = url
         self._seconds: Final = seconds
         self._max: Final = max_answer
-        self._client: Final = httpx.Client(timeout=seconds, trust_env=False)
+        self._client: Final = httpx.Client(timeout=seconds, trust_env=False, headers={"accept-encoding": "identity"})
 
     @override
     def make_request(self, method: RPCEndpoint, params: Sequence[object]) -> RPCResponse:
@@ -113,7 +115,7 @@ class HttpProvider(BaseProvider):
         asked = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         end, body = time.monotonic() + self._seconds, bytearray()
         with self._client.stream("POST", self._url, json=asked) as answer:
-            for part in answer.iter_bytes(1 << 16):
+            for part in answer.iter_raw():
                 body += part
                 if len(body) > self._max or time.monotonic() > end:
                     raise ChainFailed(f"the node's answer to {method} is too long or too slow", "ask another node")

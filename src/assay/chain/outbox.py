@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from assay.chain.ethereum import Account, Web3
+from assay.chain.fees import GWEI, Fee, Fees
 from assay.chain.node import Asked, Head, MinedIn, Node, NodeRefused
 from assay.chain.outbox_file import MAX_GAS, Attempt, Mined, OutboxFile, Row, Sent, Wish
 from assay.core.errors import ChainFailed, NotFound, StoreError, TransactionFailed
 from assay.core.keys import Address, Key
 
-GWEI: Final = 10**9
 IN_FLIGHT: Final = 16
 """Transactions that wait in nodes at once: more, nodes do not promise to keep (geth's `accountslots`)."""
 DEEP: Final = 64
@@ -65,7 +65,7 @@ class Outbox:
         chain_id: int,
         *,
         confirmations: int = 5,
-        max_fee: int = 500 * GWEI,
+        max_fee: int = 200 * GWEI,
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,10 +80,9 @@ class Outbox:
         self.node: Final = Node(provider, chain_id)
         self.confirmations: Final = confirmations
         self.pace: Final = pace or Pace()
-        self.trouble = ""
-        """What keeps transactions from being mined, as far as is known; empty: nothing."""
+        self._away = self._refusal = ""
         self._account: Final = Account.from_key(key.secret)
-        self._max_fee: Final = max_fee
+        self._fees: Final = Fees(self.node, max_fee)
         self._clock: Final = clock
         self._file: Final = OutboxFile(path, chain_id, key.address)
         self._stepping: Final = threading.Lock()
@@ -93,6 +92,12 @@ class Outbox:
         self._timers: Final[dict[int, _Timer]] = {}
         self._doubts: Final[dict[int, tuple[int, int, float]]] = {}
         self._moved = False
+        self._known = b""
+
+    @property
+    def trouble(self) -> str:
+        """What keeps transactions from being mined, as far as is known; empty: nothing."""
+        return self._away or self._refusal
 
     def send(self, name: str, to: Address, data: bytes, gas: int | None = None) -> Sent:
         """Send a transaction once, however often this is called with its name; it is on disk when this returns.
@@ -200,7 +205,7 @@ class Outbox:
         try:
             return self.step()
         except (ChainFailed, StoreError) as error:
-            self.trouble = str(error)
+            self._away = str(error)
             return None
 
     def step(self) -> bool:
@@ -211,25 +216,27 @@ class Outbox:
             StoreError: the file cannot be written.
         """
         with self._stepping:
-            self._moved, self.trouble = False, ""
-            rows = self._file.open(IN_FLIGHT)
+            self._moved, rows = False, self._file.open(IN_FLIGHT)
             if not rows:
+                self._away = self._refusal = ""
                 return False
             head, count = self.node.head(), self.node.count(self.address)
             self._mend(head, count, rows)
             waiting = 0
             for row in rows:
                 if row.state == "mined":
-                    self._confirm(row, head)
+                    if head.hash != self._known:
+                        self._confirm(row, head)
                 elif row.nonce is not None and row.nonce < count:
                     self._look_for(row, head)
                 elif row.nonce is not None:
                     waiting += 1
                     self._push(row, head)
-                elif waiting >= IN_FLIGHT or not self._begin(row, head, count, first=row is rows[0]):
+                elif waiting >= IN_FLIGHT or not self._begin(row, head, count, alone=not waiting):
                     break
                 else:
                     waiting += 1
+            self._known, self._away = head.hash, ""
             return self._moved
 
     def _row(self, name: str) -> Row:
@@ -254,53 +261,48 @@ class Outbox:
         lost = {row.nonce: row for row in self._file.done_from(count)}
         found = [lost.get(nonce) for nonce in missing]
         if any(row is None or row.mined is None or row.mined.block > head.number + DEEP for row in found):
-            self.trouble = "the chain does not know transactions that it had: it is another one, or begins anew"
+            self._refusal = "the chain does not know transactions that it had: it is another one, or begins anew"
         elif tries >= _TRIES:
             for row in found:
                 if row is not None and self._file.attempts(row):
                     self._file.reopen(row)
                     self._tell()
 
-    def _begin(self, row: Row, head: Head, count: int, *, first: bool) -> bool:
-        """Give a transaction its nonce; False: it waits, and so do those behind it. `first`: none is before it."""
+    def _begin(self, row: Row, head: Head, count: int, *, alone: bool) -> bool:
+        """Give a transaction its nonce; False: it waits, and so does what follows. `alone`: all before it are mined."""
         gas = row.gas
         if gas is None:
             try:
                 gas = min(self.node.estimate(self.address, row.to, row.data) * 5 // 4, MAX_GAS)
             except NodeRefused as error:
-                return first and self._unwilling(row, head, error)
+                return alone and self._unwilling(row, head, error)
         nonce = max(count, self._file.following())
-        self._sign(row, nonce, gas, *self._fees(head))
+        self._sign(row, nonce, gas, self._fees.now(head))
         return True
 
     def _unwilling(self, row: Row, head: Head, error: NodeRefused) -> bool:
         """The estimate failed though all before it is mined; True: for good."""
-        tries, _, _ = self._doubt(row.id, head)
-        if error.unpaid or error.busy or tries < (_TRIES if error.reverted else _STUBBORN):
-            self.trouble = f"{error.why} (gas is paid by {self.address})" if error.unpaid else error.message
+        tries, _, since = self._doubt(row.id, head)
+        early = tries < (_TRIES if error.reverted else _STUBBORN) or self._clock() - since < 3 * self.pace.poll
+        if error.unpaid or error.busy or early:
+            self._refusal = f"{error.why} (gas is paid by {self.address})" if error.unpaid else error.message
             return False
         self._file.fail(row, error.why)
         self._doubts.pop(row.id)
         self._tell()
         return True
 
-    def _sign(self, row: Row, nonce: int, gas: int, tip: int, most: int) -> None:
+    def _sign(self, row: Row, nonce: int, gas: int, fee: Fee) -> None:
         """Sign, keep, and only then broadcast."""
         to = Web3.to_checksum_address(row.to)
         signed = self._account.sign_transaction({
             "type": 2, "chainId": self.node.chain_id, "nonce": nonce, "to": to, "value": 0, "data": row.data,
-            "gas": gas, "maxFeePerGas": most, "maxPriorityFeePerGas": tip,
+            "gas": gas, "maxFeePerGas": fee.most, "maxPriorityFeePerGas": fee.tip,
         })  # fmt: skip
-        attempt = Attempt(bytes(signed.hash), tip, most, bytes(signed.raw_transaction))
+        attempt = Attempt(bytes(signed.hash), fee, bytes(signed.raw_transaction))
         self._file.try_with(row, nonce, gas, attempt)
         self._timers[row.id] = _Timer(self._clock(), self._clock())
         self._broadcast(row, attempt)
-
-    def _fees(self, head: Head) -> tuple[int, int]:
-        """Tip and most, wei for a unit of gas: good while the base fee at most doubles (as web3.py does it). The tip is
-        paid whatever the base fee is, so a node cannot have it as high as that."""
-        tip = min(self.node.tip(), self._max_fee // 10)
-        return tip, min(2 * head.base_fee + tip, self._max_fee)
 
     def _push(self, row: Row, head: Head) -> None:
         """One that is not mined: again, or with higher fees."""
@@ -309,7 +311,9 @@ class Outbox:
         if timer is None:  # since before a restart, or a reorganisation
             self._timers[row.id] = _Timer(now, now)
             self._broadcast(row, attempt)
-        elif now - timer.raised >= self.pace.stuck or (attempt.most < head.base_fee and now - timer.sent >= 1):
+        elif now - timer.raised >= self.pace.stuck or (
+            attempt.fee.most < head.base_fee and now - timer.sent >= self.pace.poll
+        ):
             self._raise(row, attempt, head)
         elif now - timer.sent >= self.pace.again:
             timer.sent = now
@@ -317,25 +321,24 @@ class Outbox:
 
     def _raise(self, row: Row, last: Attempt, head: Head) -> None:
         """By an eighth at least, which nodes want of a replacement; as it is where that would be too much."""
-        tip, most = self._fees(head)
-        tip, most = max(tip, last.tip * 9 // 8 + 1), max(most, last.most * 9 // 8 + 1)
-        if most <= self._max_fee and row.nonce is not None and row.gas is not None:
-            self._sign(row, row.nonce, row.gas, min(tip, most), most)
+        fee = self._fees.more(last.fee, head)
+        if fee is not None and row.nonce is not None and row.gas is not None:
+            self._sign(row, row.nonce, row.gas, fee)
             return
-        self.trouble = f"the chain asks for more than {self._max_fee} wei for a unit of gas: allow more, or wait"
         self._timers[row.id] = _Timer(self._clock(), self._clock())
         self._broadcast(row, last)
+        self._refusal = f"no more than {self._fees.limit} wei are to be paid for a unit of gas: allow more, or wait"
 
     def _broadcast(self, row: Row, attempt: Attempt) -> None:
         try:
             self.node.send(attempt.raw)
         except NodeRefused as error:
-            if error.known:
+            if not error.known:
+                self._refusal = f"{error.why} (gas is paid by {self.address})" if error.unpaid else error.message
+                if error.cheap:
+                    self._timers[row.id].raised = float("-inf")
                 return
-            self.trouble = f"{error.why} (gas is paid by {self.address})" if error.unpaid else error.message
-            if error.cheap:
-                self._timers[row.id].raised = float("-inf")
-            return
+        self._refusal = ""
         self._tell()
 
     def _look_for(self, row: Row, head: Head) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+from assay.chain.fees import Fee
 from assay.chain.node import Entry
 from assay.core.errors import InvalidRequest, StoreError
 from assay.core.keys import Address, keccak256, parse_address
@@ -124,9 +125,7 @@ class Attempt:
     """A signed form of a transaction: all of one transaction have the same nonce, so one at most is mined."""
 
     hash: bytes
-    tip: int
-    most: int
-    """Wei for a unit of gas: beyond the base fee, and in all."""
+    fee: Fee
     raw: bytes
 
 
@@ -212,7 +211,7 @@ class OutboxFile:
         """Of a transaction, oldest first."""
         with self._guard(), self._lock:
             found = self._db.execute("SELECT hash, tip, most, raw FROM attempts WHERE sent = ? ORDER BY id", (row.id,))
-            return [Attempt(*each) for each in found.fetchall()]
+            return [Attempt(name, Fee(tip, most), raw) for name, tip, most, raw in found.fetchall()]
 
     def following(self) -> int:
         """The nonce after the highest one that was given."""
@@ -236,7 +235,7 @@ class OutboxFile:
             )
             db.execute(
                 "INSERT OR IGNORE INTO attempts (sent, hash, tip, most, raw) VALUES (?, ?, ?, ?, ?)",
-                (row.id, attempt.hash, attempt.tip, attempt.most, attempt.raw),
+                (row.id, attempt.hash, attempt.fee.tip, attempt.fee.most, attempt.raw),
             )
 
     def reopen(self, row: Row) -> None:
