@@ -198,10 +198,10 @@ class MarketAnswers:
             self.health.over(offer.url)
             if isinstance(error, Busy):
                 self.health.busy(offer.url, self._clock(), error)
-            elif isinstance(error, ProviderFailed | NotFound | PaymentRequired):
+            elif isinstance(error, ProviderFailed | NotFound) or (purse and isinstance(error, PaymentRequired)):
                 self.failed(offer, error)
             if purse is not None:
-                purse.over(begun=False)
+                purse.over(0, refused=isinstance(error, PaymentRequired))
             if answer is not None:
                 await asyncio.shield(answer.close())
             raise
@@ -213,9 +213,7 @@ class MarketAnswers:
 
     async def _purse_for(self, offer: Offer, request: Request) -> Purse:
         if self._payer is None:
-            raise PaymentRequired(
-                f"{offer.provider} wants to be paid", "set [chain] and a budget, or ask a provider that is free"
-            )
+            raise PaymentRequired(f"{offer.provider} wants to be paid", "set [chain] and a budget, or ask a free one")
         return await self._payer.open(offer, request)
 
     def _look_up_verdicts(self) -> None:
@@ -336,6 +334,8 @@ class MarketAnswer:
             self._market.failed(self.offer, error)
             raise
         except VerificationError as error:
+            if self._purse is not None:
+                self._purse.refuse(error.message)
             self._market.failed(self.offer, error)
             raise ProviderFailed(
                 f"the receipt of {self.offer.provider} does not hold: {error.message}", "ask another provider"
@@ -353,7 +353,7 @@ class MarketAnswer:
 
     def _taken(self, task: asyncio.Task[Bundle]) -> None:
         if self._purse is not None:
-            self._purse.over(begun=True)
+            self._purse.over(len(self._tokens))
         self._market.health.over(self.offer.url)
         self.over.set_result(None)
         if not task.cancelled():

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 from tests.running import running
-from tests.tiny import TinyEngine, tiny_key
+from tests.tiny import EOG, TinyEngine, tiny_key
 
 from assay.apps.funding import Budget, Funding
 from assay.apps.gateway import gateway_app
@@ -47,6 +47,13 @@ CREDIT = 500
 QUICK = Patience(connect=1.0, reply=3.0, token=5.0, silence=3.0, farewell=1.0, refresh=0.2)
 PACE = TillPace(grace=0.5, refresh=0.1)
 HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 16}
+
+
+def endless(delay: float = 0.0) -> TinyEngine:
+    """An engine whose answers are as long as they may be."""
+    engine = TinyEngine(delay=delay)
+    engine.numbers._bias[EOG] = -1e9
+    return engine
 
 
 @dataclass
@@ -250,7 +257,8 @@ class Payer:
     ) -> list[dict[str, Any]]:
         """The events of an answer; `pay`: what is due is paid. An error instead of a stream is the only event."""
         values = {"key": self.key, "terms": self.terms, "domain": self.domain} | other
-        payment = pay_for(values["key"], values["terms"], values["domain"], request.digest, voucher)
+        terms = values["terms"]
+        payment = pay_for(values["key"], terms, terms.channel(values["domain"]), request.digest, voucher)
         body = encode_request(request, None, None if other.get("unpaid") else payment)
         found: list[dict[str, Any]] = []
         async with self.http.stream("POST", f"{self.there.url}/assay/v1/answers", content=body) as reply:

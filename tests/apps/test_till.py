@@ -14,6 +14,7 @@ from tests.apps.paying_kit import (
     Bank,
     Payer,
     claim,
+    endless,
     paid_provider,
     payer,
     receipt_of,
@@ -27,8 +28,7 @@ from assay.core.errors import ChainFailed, StoreError
 from assay.core.voucher import channels_domain
 
 pytestmark = pytest.mark.anyio
-LONG = tiny_request(max_tokens=600, nonce=bytes([4]) * 32)
-"""Its answer has 600 tokens."""
+LONG = tiny_request(max_tokens=600)
 SHORT = tiny_request(max_tokens=16)
 PROMPT = len(TinyReader().render(SHORT).tokens)
 
@@ -144,7 +144,7 @@ async def test_vouchers_over_what_the_channel_holds_are_refused_until_it_does(tm
 @pytest.mark.parametrize("credit", [100, 333])
 async def test_who_does_not_pay_gets_no_more_than_the_credit(tmp_path: Path, bank: Bank, credit: int) -> None:
     """A long answer ends where the credit does, with a receipt for what came; the next one is refused."""
-    engine = TinyEngine(delay=0.001)
+    engine = endless(0.001)
     async with paid_provider(tmp_path, bank, engine, credit=credit) as there, payer(bank, there) as somebody:
         events = await somebody.ask(LONG)
         receipt = receipt_of(events)
@@ -162,7 +162,7 @@ async def test_who_does_not_pay_gets_no_more_than_the_credit(tmp_path: Path, ban
 
 async def test_who_hangs_up_without_paying_leaves_the_provider_within_its_credit(tmp_path: Path, bank: Bank) -> None:
     """Again and again, until the credit is used up; what is owed is what was delivered."""
-    async with paid_provider(tmp_path, bank, TinyEngine(delay=0.001)) as there, payer(bank, there) as somebody:
+    async with paid_provider(tmp_path, bank, endless(0.001)) as there, payer(bank, there) as somebody:
         for number in range(60):
             request = tiny_request(max_tokens=600, nonce=bytes([number]) * 32)
             asking = asyncio.create_task(somebody.ask(request))
@@ -178,7 +178,7 @@ async def test_who_hangs_up_without_paying_leaves_the_provider_within_its_credit
 
 async def test_a_long_answer_goes_on_while_it_is_paid(tmp_path: Path, bank: Bank) -> None:
     """Vouchers are asked for before the credit is used up, so the stream does not stop; all of it comes."""
-    async with paid_provider(tmp_path, bank, credit=200) as there, payer(bank, there) as somebody:
+    async with paid_provider(tmp_path, bank, endless(), credit=200) as there, payer(bank, there) as somebody:
         events = await somebody.ask(LONG, pay=True)
         receipt = receipt_of(events)
         assert (receipt.output_count, tokens(events)) == (600, 600)
@@ -192,7 +192,7 @@ async def test_a_long_answer_goes_on_while_it_is_paid(tmp_path: Path, bank: Bank
 async def test_overdrafts_are_refused(tmp_path: Path, bank: Bank) -> None:
     """Two programs on one channel, each paying well by its own books: together they get what is deposited, no more."""
     deposit = 700
-    async with paid_provider(tmp_path, bank, TinyEngine(delay=0.001)) as there, payer(bank, there, deposit) as one:
+    async with paid_provider(tmp_path, bank, endless(0.001)) as there, payer(bank, there, deposit) as one:
         other = Payer(bank, there, one.http, one.terms, one.client)
         both = await asyncio.gather(
             *(each.ask(replace(LONG, nonce=bytes([n]) * 32)) for n, each in enumerate((one, other)))
@@ -213,7 +213,7 @@ async def test_overdrafts_are_refused(tmp_path: Path, bank: Bank) -> None:
 
 async def test_a_withdrawal_that_begins_in_mid_answer_ends_it(tmp_path: Path, bank: Bank) -> None:
     """What is leaving does not count: the stream stops at what is paid for, and that can still be claimed."""
-    engine = TinyEngine(delay=0.01)
+    engine = endless(0.01)
     async with paid_provider(tmp_path, bank, engine, credit=200) as there, payer(bank, there, 5000) as somebody:
         asking = asyncio.create_task(somebody.ask(LONG, pay=True))
         await soon(lambda: engine.generated > 100)
@@ -274,7 +274,7 @@ async def test_a_voucher_that_cannot_be_kept_counts_for_nothing(
     tmp_path: Path, bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk: 429, the voucher is not taken for paid, and is taken when there is room."""
-    async with paid_provider(tmp_path, bank, credit=100) as there, payer(bank, there) as somebody:
+    async with paid_provider(tmp_path, bank, endless(), credit=100) as there, payer(bank, there) as somebody:
         await somebody.ask(LONG)
         with monkeypatch.context() as patch:
 
@@ -326,7 +326,7 @@ async def test_a_prompt_that_costs_more_than_the_credit_is_refused(tmp_path: Pat
 async def test_parallel_answers_share_one_credit(tmp_path: Path, bank: Bank) -> None:
     """Eight at once without a voucher: together no more than the credit, and no two receipts ask for the same."""
     pace = TillPace(grace=0.2, refresh=0.1)
-    async with paid_provider(tmp_path, bank, TinyEngine(delay=0.001), pace=pace) as there:
+    async with paid_provider(tmp_path, bank, endless(0.001), pace=pace) as there:
         async with payer(bank, there) as somebody:
             all_of_them = await asyncio.gather(*(somebody.ask(replace(LONG, nonce=bytes([n]) * 32)) for n in range(8)))
             answered = [events for events in all_of_them if tokens(events)]

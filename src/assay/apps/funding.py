@@ -94,6 +94,13 @@ class Funding:
                 reason="terms",
             )
 
+    def fits(self, terms: Terms, required: Requirements) -> bool:
+        """A channel on these terms is what the provider wants now."""
+        known = self._client.addresses
+        given = (known.channels, terms.token, terms.receiver, terms.receiver_authorizer)
+        wanted = (required.contract, required.token, required.receiver, required.authorizer)
+        return given == wanted and terms.withdraw_delay >= required.delay
+
     def find_or_open(self, offer: Offer, required: Requirements) -> Channel:
         """The open channel on the provider's terms, made where there is none; without a deposit yet. Blocks.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from assay.core.bundle import Bundle
@@ -15,11 +16,16 @@ from assay.core.payment import Due, Payment
 from assay.core.request import Request
 from assay.market.ledger import check_asked, most_prompt_tokens
 from assay.market.pricing import amount_due
+from assay.network.http import IN_FLIGHT
 from assay.network.wire import encode_offers
 from assay.store.channels import Channel, Outstanding
 
 if TYPE_CHECKING:
     from assay.apps.wallet import Wallet
+
+
+LONGEST_REST: Final = 300.0
+"""Seconds between two attempts to send or fetch what is missing."""
 
 
 class Account:
@@ -35,8 +41,20 @@ class Account:
         """Of writes: rows are replaced in their order."""
         self.asked = 0
         """In mid-answer."""
+        self.depositing: Final = asyncio.Lock()
+        self.failures = 0
+        """Rounds in which the provider could not be reached, since the last good one."""
+        self.rests_until = 0.0
+        """Unix seconds."""
+        self.refusals = 0
+        """Requests that the provider did not begin because of the payment, since the last one that it did."""
         self.paying: asyncio.Task[None] | None = None
         self.posting: asyncio.Task[None] | None = None
+
+    def rest(self, now: float, *, good: bool) -> None:
+        """Leave the provider alone for a while after a failure, longer with each."""
+        self.failures = 0 if good else self.failures + 1
+        self.rests_until = now if good else now + min(2.0 ** min(self.failures, 16), LONGEST_REST)
 
     @property
     def earned(self) -> int:
@@ -70,7 +88,7 @@ class LivePurse:
         self._payment: Final = wallet.payment(account, request.digest)
         most = offer.price.of(self._prompts, min(request.max_tokens or offer.context, offer.context))
         listed = encode_offers(offer.provider, [offer])
-        self._item: Final = Outstanding(self.mark, account.row.id, most, offer.url, listed, body)
+        self._item: Final = Outstanding(self.mark, account.row.id, most, offer.url, listed, body, wallet.now)
         account.purses.add(self)
         wallet.begin(account, self._item)
 
@@ -118,8 +136,25 @@ class LivePurse:
             raise
         self._wallet.count(account, self._item, receipt.digest, price, receipt.amount)
 
-    def over(self, *, begun: bool) -> None:
-        """See `Purse.over`."""
+    def refuse(self, reason: str) -> None:
+        """See `Purse.refuse`."""
         self._account.purses.discard(self)
-        if not begun:
+        if self.mark in self._account.outstanding:
             self._wallet.forget(self._account, self.mark)
+        self._wallet.leave(self._offer.provider, reason)
+
+    def over(self, received: int, *, refused: bool = False) -> None:
+        """See `Purse.over`."""
+        account = self._account
+        account.purses.discard(self)
+        if received:
+            account.refusals = 0
+        if self.mark not in account.outstanding:
+            return
+        if received:  # there may be a receipt yet, for what came and was on its way
+            most = self._offer.price.of(self._prompts, received + IN_FLIGHT)
+            account.outstanding[self.mark] = replace(self._item, most=min(self._item.most, most))
+        else:
+            self._wallet.forget(account, self.mark)
+        if refused:
+            self._wallet.refused(account)

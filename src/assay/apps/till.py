@@ -119,7 +119,7 @@ class Till:
                 raise PaymentRequired("answers here have to be paid for", "ask through a gateway with a channel")
             account = await self._account(payment.terms)
             try:
-                payment.check(self._chain.domain, request)
+                payment.check(account.channel, request)
             except InvalidSignature as error:
                 raise PaymentRequired(error.message, "sign with the channel's key", reason="signature") from error
             if payment.voucher is not None and payment.voucher.amount > account.known:

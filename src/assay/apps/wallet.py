@@ -37,6 +37,10 @@ from assay.store.channels import Channel, ChannelStore, Outstanding
 
 ROUND_SECONDS: Final = 2.0
 """Between two looks at what is left to do."""
+MOST_REFUSALS: Final = 3
+"""Of one channel in a row, before another one is opened."""
+FAREWELL_SECONDS: Final = 5.0
+"""At the end, for vouchers that are on their way."""
 _FORGET_SECONDS: Final = 86_400
 """After which a provider that has no receipt for a request is taken at its word."""
 Recover = Callable[[Bundle, Offer, Request, Digest], Awaitable[None]]
@@ -80,6 +84,7 @@ class Wallet:
         """The open channel with each provider."""
         self._opening: Final[dict[Address, asyncio.Task[Account]]] = {}
         self._topping: Final[dict[Digest, asyncio.Task[None]]] = {}
+        self._closing: Final[dict[Address, asyncio.Task[None]]] = {}
         self._left: Final[set[Address]] = set()
         self._work: Final[set[asyncio.Task[None]]] = set()
 
@@ -88,7 +93,7 @@ class Wallet:
         if offer.payment is None or offer.provider in self._left:
             raise PaymentRequired(f"{offer.provider} is paid no more", "ask another provider", reason="left")
         account = self._accounts.get(offer.provider)
-        if account is None or account.row.terms.receiver != offer.payment.receiver or account.left <= 0:
+        if account is None or account.left <= 0 or not self._funding.fits(account.row.terms, offer.payment):
             account = await self._ready(offer)
         if account.left < self._funding.budget.top_up_below:
             self._top_up(account)
@@ -105,24 +110,28 @@ class Wallet:
         self._left.add(provider)
         account = self._accounts.pop(provider, None)
         if account is not None:
-            self._log("channel_closing", {"channel": account.row.id.hex(), "provider": provider, "reason": reason})
-            self.soon(self._change(account, lambda: self._store.closing(account.row.id, reason)))
+            self._close(account, reason)
 
     @asynccontextmanager
     async def running(self, recover: Recover) -> AsyncIterator[None]:
         """Do in the background what is left to do; at the end, what is being signed is kept and sent."""
+        for row in await asyncio.to_thread(self._store.known):
+            if row.state == "open" and row.terms.payer == self._key.address:
+                self._accounts[row.provider] = Account(row)
+        accounts = {account.row.id: account for account in self._accounts.values()}
         for item in await asyncio.to_thread(self._store.outstanding):
-            account = await self._known(item.channel)
-            if account is not None:
-                account.outstanding[item.mark] = item
+            if item.channel in accounts:
+                accounts[item.channel].outstanding[item.mark] = item
         rounds = asyncio.create_task(self._rounds(recover))
         try:
             yield
         finally:
             rounds.cancel()
             await asyncio.gather(rounds, return_exceptions=True)
-            while self._work:
-                await asyncio.gather(*self._work, return_exceptions=True)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    while self._work:
+                        await asyncio.wait(self._work)
             self._store.close()
 
     def soon(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -141,7 +150,21 @@ class Wallet:
 
     def payment(self, account: Account, request: Digest) -> Payment:
         """What goes with a request."""
-        return pay_for(self._key, account.row.terms, self._funding.domain, request, account.row.voucher)
+        return pay_for(self._key, account.row.terms, account.row.id, request, account.row.voucher)
+
+    @property
+    def now(self) -> int:
+        """Unix seconds."""
+        return int(self._clock())
+
+    def refused(self, account: Account) -> None:
+        """The provider does not take the payment. Where all is paid that is known here, the books differ for good:
+        after some attempts the channel is given up for another one."""
+        account.refusals += 1
+        settled = not account.outstanding and account.earned <= account.row.accepted
+        if account.refusals >= MOST_REFUSALS and settled and self._accounts.get(account.row.provider) is account:
+            del self._accounts[account.row.provider]
+            self._close(account, "the provider does not take its vouchers")
 
     def begin(self, account: Account, item: Outstanding) -> None:
         """A request goes out. Should the program end before this is on the disk, its receipt is not fetched later."""
@@ -183,6 +206,13 @@ class Wallet:
             self._hand_over(account)
 
         self.soon(work())
+
+    def _close(self, account: Account, reason: str) -> None:
+        facts = {"channel": account.row.id.hex(), "provider": account.row.provider, "reason": reason}
+        self._log("channel_closing", facts)
+        self._closing[account.row.provider] = self.soon(
+            self._change(account, lambda: self._store.closing(account.row.id, reason))
+        )
 
     async def _locked(self, account: Account, work: Callable[[], None]) -> None:
         async with account.lock:
@@ -235,6 +265,8 @@ class Wallet:
     async def _make_ready(self, offer: Offer) -> Account:
         required = offer.payment
         assert required is not None
+        if (closing := self._closing.get(offer.provider)) is not None:
+            await asyncio.wait([closing])
         await asyncio.to_thread(self._funding.agree, offer, required)
         row = await asyncio.to_thread(self._funding.find_or_open, offer, required)
         account = self._accounts.get(offer.provider)
@@ -242,28 +274,22 @@ class Wallet:
             account = self._accounts[offer.provider] = Account(row)
         if row.url != offer.url:
             await self._change(account, lambda: self._store.moved(row.id, offer.url))
-        if account.left <= 0 or account.row.depositing:
-            await self._change(account, lambda: self._funding.deposit(account.row, self._funding.budget.wait))
+        await self._deposit(account, 1)
         return account
 
     def _top_up(self, account: Account) -> None:
         name = account.row.id
         if name not in self._topping:
+            self._topping[name] = self.soon(self._deposit(account, self._funding.budget.top_up_below))
+            self._topping[name].add_done_callback(lambda _: self._topping.pop(name, None))
 
-            async def work() -> None:
+    async def _deposit(self, account: Account, least: int) -> None:
+        """Deposit if less than `least` is left, or go on with a deposit under way; one at a time."""
+        async with account.depositing:
+            if account.left < least or account.row.depositing:
                 done = await asyncio.to_thread(self._funding.deposit, account.row, self._funding.budget.wait)
                 async with account.lock:
                     account.row = replace(account.row, deposited=done.deposited, depositing=0)
-
-            self._topping[name] = self.soon(work())
-            self._topping[name].add_done_callback(lambda _: self._topping.pop(name, None))
-
-    async def _known(self, channel: Digest) -> Account | None:
-        """The account of an open channel that is in the database."""
-        for row in await asyncio.to_thread(self._store.known):
-            if row.id == channel and row.state == "open":
-                return self._accounts.setdefault(row.provider, Account(row))
-        return None
 
     async def _rounds(self, recover: Recover) -> None:
         while True:
@@ -282,25 +308,40 @@ class Wallet:
             if row.state == "closing" and account is not None and account.row.id == row.id:
                 del self._accounts[row.provider]  # another program has said so
         for account in list(self._accounts.values()):
+            if self._clock() < account.rests_until:
+                continue
+            if account.row.depositing:
+                self._top_up(account)
             live = {purse.mark for purse in account.purses}
-            for item in [item for mark, item in account.outstanding.items() if mark not in live]:
-                await self._recover(account, item, recover)
+            missing = [item for mark, item in account.outstanding.items() if mark not in live]
+            found = [await self._recover(account, item, recover) for item in missing]
             if account.row.signed > account.row.accepted:
                 self._hand_over(account)
+            if account.posting is not None:
+                await asyncio.wait([account.posting])
+            account.rest(self._clock(), good=all(found) and account.row.signed <= account.row.accepted)
         await self._funding.withdraw_all()
 
-    async def _recover(self, account: Account, item: Outstanding, recover: Recover) -> None:
+    async def _recover(self, account: Account, item: Outstanding, recover: Recover) -> bool:
+        """Fetch a receipt and count it; whether that is done."""
         request = Request.from_json(parse_canonical(item.request, what="a request"))
         [offer] = decode_offers(item.offer, item.url)
         try:
             bundle = await self._post.bundle(item.url, request.name)
             await recover(bundle, offer, request, account.row.id)
         except NotFound:
-            if self._clock() - item.kept > _FORGET_SECONDS:
-                self.forget(account, item.mark)
+            if self._clock() - item.kept < _FORGET_SECONDS:
+                return False
+            self.forget(account, item.mark)
         except AssayError as error:
             self._log("receipt_not_recovered", {"provider": offer.provider, "reason": error.message})
+            return False
         else:
             receipt = bundle.receipt
             price = amount_due(offer.price, receipt.prompt_count, receipt.output_count)
-            self.count(account, item, receipt.digest, price, receipt.amount)
+            if price > item.most:
+                self.forget(account, item.mark)
+                self.leave(offer.provider, "a receipt for more than came")
+            else:
+                self.count(account, item, receipt.digest, price, receipt.amount)
+        return True

@@ -82,14 +82,13 @@ class Payment:
     """65 bytes by the payer's authorizer over `request_digest`: terms are public, and who only knows them must not run
     up debts on somebody else's channel."""
 
-    def check(self, domain: bytes, request: Digest) -> None:
-        """Check that the payer's authorizer wants the request with this digest paid from the channel.
+    def check(self, channel: Digest, request: Digest) -> None:
+        """Check that the payer's authorizer wants the request with this digest paid; `channel` is that of the terms.
 
         Raises:
             InvalidSignature: it did not sign that.
         """
-        signed = request_digest(self.terms.channel(domain), request)
-        if recover(signed, self.signature) != self.terms.payer_authorizer:
+        if recover(request_digest(channel, request), self.signature) != self.terms.payer_authorizer:
             raise InvalidSignature(f"the payment of this request is not signed by {self.terms.payer_authorizer}")
 
     def to_json(self) -> dict[str, Json]:
@@ -131,6 +130,6 @@ def request_digest(channel: Digest, request: Digest) -> Digest:
     return digest("assay/payment/1", channel + request)
 
 
-def pay_for(key: Key, terms: Terms, domain: bytes, request: Digest, voucher: Voucher | None) -> Payment:
-    """The payment of the request with this digest, by the key that signs for the channel."""
-    return Payment(terms, voucher, key.sign(request_digest(terms.channel(domain), request)))
+def pay_for(key: Key, terms: Terms, channel: Digest, request: Digest, voucher: Voucher | None) -> Payment:
+    """The payment of the request with this digest, by the key that signs for the channel, whose terms these are."""
+    return Payment(terms, voucher, key.sign(request_digest(channel, request)))

@@ -274,8 +274,13 @@ class Purse(Protocol):
         """
         ...
 
-    def over(self, *, begun: bool) -> None:
-        """The answer has ended, with a receipt or without. `begun`: a token had come, so that something may be owed."""
+    def refuse(self, reason: str) -> None:
+        """The receipt does not hold: nothing is paid for it, and the provider is dealt with no more."""
+        ...
+
+    def over(self, received: int, *, refused: bool = False) -> None:
+        """The answer has ended after so many tokens, with a receipt or without. `refused`: the provider did not begin
+        it because of the payment."""
         ...
 
 
