@@ -166,7 +166,7 @@ async def test_free_answers_need_no_channel(tmp_path: Path, bank: Bank) -> None:
 
 
 async def test_channels_are_topped_up_in_time_and_never_beyond_the_budget(tmp_path: Path, bank: Bank) -> None:
-    """Deposits of 300 while answers cost 40 each, until 900 of 1,000 are there; then nothing more is begun, and all is paid."""
+    """Deposits of 300 while answers cost 40 each, until 900 of 1,000 are there; then the reply says so; all is paid."""
     async with paid_provider(tmp_path, bank) as there:
         async with paying_gateway(tmp_path, bank, there.url, budget=Budget(1000, 300, 150)) as here:
             statuses = []
