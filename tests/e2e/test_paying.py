@@ -121,6 +121,12 @@ def test_ten_questions_are_paid_and_claimed(place: Place, model_path: Path) -> N
                 until(lambda: look.token_balance(receiver) == had + total)
             else:  # a vault, which holds it back
                 until(lambda: look.vault_state(there.facts["address"]) == (total, 0))
+            told = place.assay("ask", "Hello", "--url", here.url, "--max-tokens", "3", "--json").stdout
+            (own,) = json.loads(told)["receipts"]
+            cost = 3 * own["prompt_count"] + 7 * own["output_count"]
+            assert json.loads(told)["cost_wei"] == str(cost)
+            total += cost
+            until(lambda: look.channel_state(channel.id).claimed == total)
         at = {"ASSAY_DATA_DIR": str(place.root / "gateway")}
         (shown,) = json.loads(place.assay("channels", "list", "--json", **at).stdout)["channels"]
         assert (shown["signed"], shown["state"]) == (str(total), "open")

@@ -15,7 +15,7 @@ from assay.core.errors import NotFound, StoreError
 app = typer.Typer(help="A gateway's payment channels: list them, take money back.", no_args_is_help=True)
 
 
-@app.command("list")
+@app.command("list", epilog="Example: [bold]assay channels list --json[/bold]")
 def list_channels(as_json: JsonFlag = False) -> None:
     """Show every channel: what was deposited, earned by the provider, signed, and is left; in wei."""
     from assay.apps.config import load_config
@@ -37,7 +37,7 @@ def list_channels(as_json: JsonFlag = False) -> None:
     out.print(table)
 
 
-@app.command("close")
+@app.command("close", epilog="Example: [bold]assay channels close all --chain http://127.0.0.1:8545[/bold]")
 def close_channels(
     name: Annotated[str, typer.Argument(help="A channel's id (or 8 digits of its beginning), a provider, or `all`.")],
     chain: ChainOption = None,
