@@ -71,6 +71,15 @@ def pay(town: Town, amount: int = 1) -> tuple[Address, bytes]:
     return town.token.address.lower(), encoded("transfer", ("address", "uint256"), BOB.address, amount)
 
 
+def steps(outbox: Outbox, name: str, state: str) -> None:
+    """Until it has come so far."""
+    for _ in range(100):
+        if outbox.look(name).state == state:
+            return
+        outbox.step()
+    raise AssertionError(f"{name} is {outbox.look(name).state}: {outbox.trouble}")
+
+
 def run(args: list[Any]) -> subprocess.CompletedProcess[str]:
     """A process of its own, to its end."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
@@ -352,8 +361,7 @@ def test_a_node_that_lies(town: Town, wire: Wire, lie: str, method: str) -> None
 def test_a_receipt_of_something_else(town: Town, outbox: Outbox, wire: Wire) -> None:
     """Or with another's events is not believed."""
     outbox.send("pay", *pay(town))
-    while not wire.raws:
-        outbox.step()
+    outbox.step()
     own = Transaction.decode(wire.raws[-1]).hash
     true = dict(town.web3.provider.make_request("eth_getTransactionReceipt", ["0x" + own.hex()])["result"])  # type: ignore[arg-type]
     for change in (
@@ -586,8 +594,7 @@ def test_a_reorganisation(real: Town, how: str) -> None:
     kept = ask("evm_snapshot", [])["result"]  # type: ignore[arg-type]
     outbox.send("one", *pay(real, 3))
     outbox.send("two", *pay(real, 4))
-    while outbox.look("two").state != "mined":
-        outbox.step()
+    steps(outbox, "two", "mined")
     assert real.balance(BOB.address) == before + 7
     if how == "reorg":
         assert "error" not in ask("anvil_reorg", [2, []])  # type: ignore[arg-type]
@@ -631,8 +638,7 @@ def test_one_that_is_stuck(real: Town) -> None:
     try:
         outbox.send("pay", *pay(real, 5))
         outbox.send("more", *pay(real, 6))
-        while outbox.look("more").state == "queued":
-            outbox.step()
+        steps(outbox, "more", "pending")
         ask("anvil_setNextBlockBaseFeePerGas", [hex(20 * 10**9)])  # type: ignore[arg-type]
         for _ in range(40):
             ask("evm_mine", [])  # type: ignore[arg-type]
