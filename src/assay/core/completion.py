@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from assay.core import tree16
 from assay.core.encoding import pack_ids
 from assay.core.hashing import Digest, digest
 
@@ -32,8 +34,8 @@ class Prompt:
         return digest("assay/prompt-text/1", nonce, self.text)
 
     def token_digest(self, nonce: bytes) -> Digest:
-        """Salted digest of the token ids."""
-        return digest("assay/prompt-tokens/1", nonce, pack_ids(self.tokens))
+        """Salted root over the token ids."""
+        return _tokens_root("assay/prompt-tokens/2", nonce, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +84,24 @@ class Completion:
 
 
 def output_digest(nonce: bytes, tokens: tuple[int, ...]) -> Digest:
-    """Salted digest of the output token ids."""
-    return digest("assay/output/1", nonce, pack_ids(tokens))
+    """Salted root over the output token ids."""
+    return _tokens_root("assay/output/2", nonce, tokens)
+
+
+TokensTag: TypeAlias = Literal["assay/prompt-tokens/2", "assay/output/2"]
+"""Whether tokens are a prompt's or an output's."""
+
+
+def token_salts(tag: TokensTag, nonce: bytes, count: int) -> list[Digest]:
+    """Of each token its own: one can be shown without the nonce, and without others becoming guessable."""
+    return [digest(tag, nonce, index.to_bytes(4, "big")) for index in range(count)]
+
+
+def token_leaf(salt: Digest, token: bytes) -> Digest:
+    """The leaf of one token, which is 4 bytes, big-endian."""
+    return digest("assay/token/1", salt, token)
+
+
+def _tokens_root(tag: TokensTag, nonce: bytes, tokens: Sequence[int]) -> Digest:
+    data, salts = pack_ids(tokens), token_salts(tag, nonce, len(tokens))
+    return tree16.root([token_leaf(salt, data[4 * i : 4 * i + 4]) for i, salt in enumerate(salts)])
