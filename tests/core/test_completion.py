@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.core import tree16
-from assay.core.completion import Prompt, output_digest, token_leaf, token_salts
+from assay.core.completion import Prompt, output_digest, token_leaves, token_salts
 from assay.core.errors import BindingMismatch, EncodingError
 
 NONCE = bytes(range(32))
@@ -32,16 +32,15 @@ def test_prompt_and_output_are_told_apart() -> None:
 def test_a_token_opens(tokens: list[int], data: st.DataObject) -> None:
     """By its salt and path; another token, salt, place or path does not."""
     salts = token_salts("assay/output/2", NONCE, len(tokens))
-    leaves = [token_leaf(salt, token.to_bytes(4)) for salt, token in zip(salts, tokens, strict=True)]
+    leaves = token_leaves(salts, tokens)
     root, count = output_digest(NONCE, tuple(tokens)), len(tokens)
     at = data.draw(st.integers(0, count - 1))
     beside = at - 1 if at else 1
     path = tree16.prove(leaves, at)
     tree16.verify(root, count, at, leaves[at], path)
-    token = tokens[at].to_bytes(4)
     for index, leaf, way in (
-        (at, token_leaf(salts[beside], token), path),
-        (at, token_leaf(salts[at], (tokens[at] ^ 1).to_bytes(4)), path),
+        (at, token_leaves([salts[beside]], [tokens[at]])[0], path),
+        (at, token_leaves([salts[at]], [tokens[at] ^ 1])[0], path),
         (at, leaves[beside], path),
         (beside, leaves[at], path),
         (at, leaves[at], tree16.prove(leaves, beside)),

@@ -22,7 +22,7 @@ from assay.core.completion import (
     StopReason,
     TopLogprobs,
     output_digest,
-    token_leaf,
+    token_leaves,
     token_salts,
 )
 from assay.core.evidence import TOP_K, evidence_root, evidence_salt, logits_leaf, top_leaf
@@ -341,7 +341,7 @@ def _token(count: int, prompt: bool) -> dict[str, Any]:
     """The last token but one of so many, or the only one, opened."""
     nonce, tokens, index = bytes(range(32)), tuple(1000 * i for i in range(count)), max(0, count - 2)
     salts = token_salts("assay/prompt-tokens/2" if prompt else "assay/output/2", nonce, count)
-    leaves = [token_leaf(salt, encoding.pack_ids([token])) for salt, token in zip(salts, tokens, strict=True)]
+    leaves = token_leaves(salts, tokens)
     return {
         "nonce": nonce.hex(),
         "tokens": tokens,

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from assay.core import tree16
 from assay.core.encoding import pack_ids
-from assay.core.hashing import Digest, digest
+from assay.core.hashing import Digest, digest, digests
 
 StopReason: TypeAlias = Literal["stop", "length", "cancelled", "failed"]
 """`stop`: end-of-generation token or stop text. `length`: max_tokens or the context's end. `cancelled`: the consumer
@@ -94,14 +94,18 @@ TokensTag: TypeAlias = Literal["assay/prompt-tokens/2", "assay/output/2"]
 
 def token_salts(tag: TokensTag, nonce: bytes, count: int) -> list[Digest]:
     """Of each token its own: one can be shown without the nonce, and without others becoming guessable."""
-    return [digest(tag, nonce, index.to_bytes(4, "big")) for index in range(count)]
+    return digests(tag, nonce, (index.to_bytes(4, "big") for index in range(count)))
 
 
-def token_leaf(salt: Digest, token: bytes) -> Digest:
-    """The leaf of one token, which is 4 bytes, big-endian."""
-    return digest("assay/token/1", salt, token)
+def token_leaves(salts: Sequence[Digest], tokens: Sequence[int]) -> list[Digest]:
+    """The leaf of each token.
+
+    Raises:
+        EncodingError: an id does not fit into 4 bytes.
+    """
+    data = pack_ids(tokens)
+    return digests("assay/token/1", b"", (salt + data[4 * i : 4 * i + 4] for i, salt in enumerate(salts)))
 
 
 def _tokens_root(tag: TokensTag, nonce: bytes, tokens: Sequence[int]) -> Digest:
-    data, salts = pack_ids(tokens), token_salts(tag, nonce, len(tokens))
-    return tree16.root([token_leaf(salt, data[4 * i : 4 * i + 4]) for i, salt in enumerate(salts)])
+    return tree16.root(token_leaves(token_salts(tag, nonce, len(tokens)), tokens))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from typing import Literal, TypeAlias
 
@@ -55,3 +56,14 @@ def digest(tag: Tag, *parts: bytes | memoryview) -> Digest:
     for part in parts:
         state.update(part)
     return state.digest()
+
+
+def digests(tag: Tag, start: bytes, parts: Iterable[bytes]) -> list[Digest]:
+    """`digest(tag, start, part)` of each part, in half the time."""
+    state = hashlib.sha256(prefix(tag) + start)
+    found: list[Digest] = []
+    for part in parts:
+        one = state.copy()
+        one.update(part)
+        found.append(one.digest())
+    return found

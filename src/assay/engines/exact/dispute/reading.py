@@ -19,7 +19,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from assay.core.completion import token_leaf
+from assay.core.completion import token_leaves
 from assay.core.errors import BindingMismatch, EncodingError
 from assay.core.hashing import Digest, digest
 from assay.engines.exact.dispute import trees
@@ -204,13 +204,12 @@ class OpenedReader(Reader):
     @override
     def token(self, position: int) -> int:
         """The next bytes, of the vocabulary: token, salt, and path under the root of prompt or answer."""
-        data, salt = self.take(4), self.take(32)
+        token, salt = int.from_bytes(self.take(4), "big"), self.take(32)
         evidence, roots = self._roots.evidence, self._roots.tokens
         root, count, index = roots.prompt, evidence.prompt, position
         if position >= evidence.prompt:
             root, count, index = roots.output, evidence.output, position - evidence.prompt
-        self._bind(root, count, index, [token_leaf(salt, data)])
-        token = int.from_bytes(data, "big")
+        self._bind(root, count, index, token_leaves([salt], [token]))
         if token >= self.plan.shape.embedding.rows:
             raise BindingMismatch("token", f"token {token} is not in the vocabulary")
         return token

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from typing_extensions import override
 
-from assay.core.completion import token_leaf, token_salts
+from assay.core.completion import token_leaves, token_salts
 from assay.core.hashing import Digest
 from assay.engines.exact.dispute import trees
 from assay.engines.exact.dispute.catalogue import Opened, Table
@@ -27,12 +27,14 @@ class OpenedTokens:
     """The tokens of a prompt or of an answer, to open each by itself."""
 
     def __init__(self, tokens: Sequence[int], salts: Sequence[Digest]) -> None:
-        self._shown: Final = [(token.to_bytes(4, "big"), salt) for token, salt in zip(tokens, salts, strict=True)]
-        self.levels: Final = trees.levels_of([token_leaf(salt, token) for token, salt in self._shown])
+        self._tokens: Final = tokens
+        self._salts: Final = salts
+        self.levels: Final = trees.levels_of(token_leaves(salts, tokens))
 
     def open(self, index: int) -> bytes:
         """Token, salt and path."""
-        return b"".join([*self._shown[index], *trees.prove(self.levels, index, index + 1)])
+        token = self._tokens[index].to_bytes(4, "big")
+        return b"".join([token, self._salts[index], *trees.prove(self.levels, index, index + 1)])
 
 
 class Response:
