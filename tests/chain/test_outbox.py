@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -472,6 +474,48 @@ def test_a_node_that_is_behind(town: Town, outbox: Outbox, wire: Wire) -> None:
     for n in range(8):
         assert outbox.wait(f"{n}", SOON).ok
     assert town.balance(BOB.address) == before + 8
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_everything_at_once(town: Town, wire: Wire, tmp_path: Path, seed: int) -> None:
+    """A node that fails, loses answers, is behind and wants more, under programs that are killed: each pays once."""
+    dice, pace = Random(seed), replace(QUICK, lost=1000)
+
+    def chaos(method: str) -> Callable[[Sequence[object]], Any]:
+        def rule(params: Sequence[object]) -> Any:
+            what = dice.random()
+            if what < 0.1:
+                return away(params)
+            if what < 0.2:
+                wire.provider.make_request(method, params)
+                raise TimeoutError("no answer")
+            lies = {
+                "eth_getTransactionReceipt": result(None),
+                "eth_getTransactionCount": result(hex(max(0, nonce(town) - dice.randrange(3)))),
+                "eth_sendRawTransaction": error(dice.choice(["underpriced", "already known", "nonce too low"])),
+                "eth_estimateGas": error("rate limit", -32005),
+            }
+            return lies.get(method) if what < 0.4 else None
+
+        return rule
+
+    methods = ("eth_blockNumber", "eth_getBlockByNumber", "eth_getTransactionReceipt", "eth_getTransactionCount")
+    for method in (*methods, "eth_sendRawTransaction", "eth_estimateGas", "eth_maxPriorityFeePerGas", "eth_chainId"):
+        wire.rules[method] = chaos(method)
+    before, first = town.balance(BOB.address), nonce(town)
+    for life in range(8):
+        outbox = Outbox(tmp_path / "outbox", wire, ADA, CHAIN_ID, confirmations=0, pace=pace)
+        for n in range(life + 2):
+            outbox.send(f"{n}", *pay(town, 10**n))
+        for _ in range(dice.randrange(12)):
+            outbox._try_step()
+        outbox.close()
+    outbox = Outbox(tmp_path / "outbox", wire, ADA, CHAIN_ID, confirmations=0, pace=pace)
+    for n in range(9):
+        assert outbox.wait(f"{n}", 60).ok
+    assert town.balance(BOB.address) == before + 111_111_111
+    assert nonce(town) == first + 9
+    outbox.close()
 
 
 # ---- the file
