@@ -140,12 +140,12 @@ def _answer(model: Model) -> Response:
             tokens.append(draw(runner.logits(last), rules.settings, rules.seed, len(tokens) - PROMPT))
     finally:
         runner.close()
-    return Response(model, Parameters(model), tokens, PROMPT, np.array(records), rules)
+    return Response(model, Parameters(model), tokens, PROMPT, np.array(records), NONCE, rules)
 
 
 def _terms(own: Response) -> Terms:
     root = own.parameters.parameters.root
-    return Terms(own.shape, root, own.evidence(NONCE), own.tokens, own.rules.settings, own.rules.seed)
+    return Terms(own.shape, root, own.evidence, own.token_roots, own.rules.settings, own.rules.seed)
 
 
 def _targets(shape: Shape, position: int) -> list[Target]:
@@ -184,7 +184,7 @@ def _receipts(tally: _Tally, own: Response, dice: Random, count: int) -> None:
 
 
 def _with(own: Response, tokens: Sequence[int], records: np.ndarray) -> Response:
-    return Response(own.model, own.parameters.parameters, tokens, own.prompt, records, own.rules)
+    return Response(own.model, own.parameters.parameters, tokens, own.prompt, records, NONCE, own.rules)
 
 
 def _silent(tally: _Tally, own: Response, plans: Sequence[Plan], honest: Prover) -> None:

@@ -36,7 +36,7 @@ from assay.verify.binding import check_offline
 
 pytestmark = pytest.mark.anyio
 QUICK = Patience(connect=0.5, reply=1.0, token=2.0, silence=1.0, farewell=1.0, refresh=0.2)
-LONG_SEED = 6
+LONG_SEED = 4
 """With it, the tiny model's answer to HELLO has hundreds of tokens."""
 HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 16}
 

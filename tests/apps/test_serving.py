@@ -20,7 +20,7 @@ from assay.verify.binding import check_offline
 
 pytestmark = pytest.mark.anyio
 KEY = tiny_key()
-LONG = tiny_request(max_tokens=600, nonce=bytes([4]) * 32)
+LONG = tiny_request(max_tokens=600, nonce=bytes([3]) * 32)
 
 
 @pytest.fixture

@@ -265,6 +265,21 @@ def test_every_channel_has_its_turn(shop: Shop) -> None:
     assert asked == [200, 400, 400, 300, 200, 200, 200, 200]
 
 
+def test_what_is_known_may_be_old(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So all that is to be claimed is looked at again: what was taken back meanwhile spoils nothing."""
+    monkeypatch.setattr("assay.chain.cashier._LOOKS", 1)
+    channels = [shop.channel(salt, 1000) for salt in range(3)]
+    for terms in channels:
+        shop.earn(terms, 500)
+    rich = shop.cashier(replace(FREE, least=10**6))
+    shop.look(rich, 4)
+    for terms in channels:
+        shop.town.send(BOB, shop.town.channels.functions.refund(config(terms), 800))
+    rich._habits = FREE  # type: ignore[misc]
+    shop.look(rich)
+    assert [shop.claimed(terms) for terms in channels] == [200] * 3
+
+
 def test_a_crash_between_decision_and_claim(shop: Shop) -> None:
     """Another cashier goes on with what was kept, and claims nothing twice."""
     terms, sent = shop.channel(1), shop.sent()

@@ -136,6 +136,9 @@ def test_claims_of_all_kinds_at_once(town: Town, people: dict[str, ChainClient],
     claims += [(kinds[3], voucher(bob, ADA, kinds[3], 80), 60)]
     hers = replace(own, payer_authorizer=EVE.address)
     claims += [(hers, voucher(bob, EVE, hers, 60), 60)]
+    theirs = replace(own, receiver_authorizer=EVE.address)
+    done(ada, ada.approve_and_deposit(theirs, 100, "open/6"))
+    claims += [(theirs, voucher(bob, ADA, theirs, 60), 60)]
     sent = bob.claim(claims, "claim")
     assert len(sent) == 4
     for each in sent:

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -69,6 +71,15 @@ def outbox(wire: Wire, tmp_path: Path) -> Iterator[Outbox]:
 def pay(town: Town, amount: int = 1) -> tuple[Address, bytes]:
     """A transfer to Bob."""
     return town.token.address.lower(), encoded("transfer", ("address", "uint256"), BOB.address, amount)
+
+
+def steps(outbox: Outbox, name: str, state: str) -> None:
+    """Until it has come so far."""
+    for _ in range(100):
+        if outbox.look(name).state == state:
+            return
+        outbox.step()
+    raise AssertionError(f"{name} is {outbox.look(name).state}: {outbox.trouble}")
 
 
 def run(args: list[Any]) -> subprocess.CompletedProcess[str]:
@@ -352,8 +363,7 @@ def test_a_node_that_lies(town: Town, wire: Wire, lie: str, method: str) -> None
 def test_a_receipt_of_something_else(town: Town, outbox: Outbox, wire: Wire) -> None:
     """Or with another's events is not believed."""
     outbox.send("pay", *pay(town))
-    while not wire.raws:
-        outbox.step()
+    outbox.step()
     own = Transaction.decode(wire.raws[-1]).hash
     true = dict(town.web3.provider.make_request("eth_getTransactionReceipt", ["0x" + own.hex()])["result"])  # type: ignore[arg-type]
     for change in (
@@ -464,6 +474,48 @@ def test_a_node_that_is_behind(town: Town, outbox: Outbox, wire: Wire) -> None:
     for n in range(8):
         assert outbox.wait(f"{n}", SOON).ok
     assert town.balance(BOB.address) == before + 8
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_everything_at_once(town: Town, wire: Wire, tmp_path: Path, seed: int) -> None:
+    """A node that fails, loses answers, is behind and wants more, under programs that are killed: each pays once."""
+    dice, pace = Random(seed), replace(QUICK, lost=1000)
+
+    def chaos(method: str) -> Callable[[Sequence[object]], Any]:
+        def rule(params: Sequence[object]) -> Any:
+            what = dice.random()
+            if what < 0.1:
+                return away(params)
+            if what < 0.2:
+                wire.provider.make_request(method, params)
+                raise TimeoutError("no answer")
+            lies = {
+                "eth_getTransactionReceipt": result(None),
+                "eth_getTransactionCount": result(hex(max(0, nonce(town) - dice.randrange(3)))),
+                "eth_sendRawTransaction": error(dice.choice(["underpriced", "already known", "nonce too low"])),
+                "eth_estimateGas": error("rate limit", -32005),
+            }
+            return lies.get(method) if what < 0.4 else None
+
+        return rule
+
+    methods = ("eth_blockNumber", "eth_getBlockByNumber", "eth_getTransactionReceipt", "eth_getTransactionCount")
+    for method in (*methods, "eth_sendRawTransaction", "eth_estimateGas", "eth_maxPriorityFeePerGas", "eth_chainId"):
+        wire.rules[method] = chaos(method)
+    before, first = town.balance(BOB.address), nonce(town)
+    for life in range(8):
+        outbox = Outbox(tmp_path / "outbox", wire, ADA, CHAIN_ID, confirmations=0, pace=pace)
+        for n in range(life + 2):
+            outbox.send(f"{n}", *pay(town, 10**n))
+        for _ in range(dice.randrange(12)):
+            outbox._try_step()
+        outbox.close()
+    outbox = Outbox(tmp_path / "outbox", wire, ADA, CHAIN_ID, confirmations=0, pace=pace)
+    for n in range(9):
+        assert outbox.wait(f"{n}", 60).ok
+    assert town.balance(BOB.address) == before + 111_111_111
+    assert nonce(town) == first + 9
+    outbox.close()
 
 
 # ---- the file
@@ -586,8 +638,7 @@ def test_a_reorganisation(real: Town, how: str) -> None:
     kept = ask("evm_snapshot", [])["result"]  # type: ignore[arg-type]
     outbox.send("one", *pay(real, 3))
     outbox.send("two", *pay(real, 4))
-    while outbox.look("two").state != "mined":
-        outbox.step()
+    steps(outbox, "two", "mined")
     assert real.balance(BOB.address) == before + 7
     if how == "reorg":
         assert "error" not in ask("anvil_reorg", [2, []])  # type: ignore[arg-type]
@@ -631,8 +682,7 @@ def test_one_that_is_stuck(real: Town) -> None:
     try:
         outbox.send("pay", *pay(real, 5))
         outbox.send("more", *pay(real, 6))
-        while outbox.look("more").state == "queued":
-            outbox.step()
+        steps(outbox, "more", "pending")
         ask("anvil_setNextBlockBaseFeePerGas", [hex(20 * 10**9)])  # type: ignore[arg-type]
         for _ in range(40):
             ask("evm_mine", [])  # type: ignore[arg-type]

@@ -104,7 +104,8 @@ def test_leaves_of_another_length_are_refused() -> None:
 def test_the_root_is_salted_and_ordered() -> None:
     """The evidence digest is the salted Merkle root: other nonces, leaves, orders and counts give other digests."""
     leaves = [b"a", b"b", b"c"]
-    expected = digest("assay/evidence/1", NONCE, merkle.root([merkle.leaf(item) for item in leaves]))
+    salt = digest("assay/evidence-salt/1", NONCE)
+    expected = digest("assay/evidence/2", salt, merkle.root([merkle.leaf(item) for item in leaves]))
     assert evidence_root(leaves, NONCE) == expected
     others = [
         (leaves[::-1], NONCE),

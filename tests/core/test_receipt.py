@@ -10,10 +10,10 @@ import pytest
 from tests.tiny import PROFILE, tiny_key, tiny_request
 
 from assay.core.completion import STOP_REASONS, Completion, Prompt, output_digest
-from assay.core.encoding import canonical, pack_ids, parse_canonical
+from assay.core.encoding import canonical, parse_canonical
 from assay.core.errors import EncodingError, Equivocation, InvalidSignature
 from assay.core.evidence import evidence_root
-from assay.core.hashing import ZERO, digest
+from assay.core.hashing import ZERO, Tag, digest
 from assay.core.receipt import FIELDS, Receipt, attest, check_equivocation, sign, verify_signature
 from assay.core.request import LEVELS
 
@@ -41,6 +41,15 @@ def another(name: str) -> Any:
     return special.get(name) or (value + 1 if name in NUMBERS else bytes([value[0] ^ 1]) + value[1:])
 
 
+def tokens_root(tag: Tag, nonce: bytes, tokens: list[int]) -> bytes:
+    """As the protocol says it, of two to sixteen tokens."""
+    leaves = [
+        digest("assay/token/1", digest(tag, nonce, index.to_bytes(4)), token.to_bytes(4))
+        for index, token in enumerate(tokens)
+    ]
+    return digest("assay/exact-root/1", len(leaves).to_bytes(8), digest("assay/exact-node/1", *leaves))
+
+
 def test_attest_binds_what_was_done() -> None:
     """Each member is the digest or number of what it stands for, salted with the nonce where it is private."""
     nonce = REQUEST.nonce
@@ -51,8 +60,8 @@ def test_attest_binds_what_was_done() -> None:
         model=b"m" * 32,
         profile=PROFILE.digest,
         prompt_text=digest("assay/prompt-text/1", nonce, b"<user>hi"),
-        prompt_tokens=digest("assay/prompt-tokens/1", nonce, pack_ids([1, 2, 3])),
-        output=digest("assay/output/1", nonce, pack_ids([7, 2**32 - 1])),
+        prompt_tokens=tokens_root("assay/prompt-tokens/2", nonce, [1, 2, 3]),
+        output=tokens_root("assay/output/2", nonce, [7, 2**32 - 1]),
         evidence=evidence_root([b"leaf 0", b"leaf 1"], nonce),
         prompt_count=3,
         output_count=2,

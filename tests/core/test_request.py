@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from assay.core.encoding import MAX_INTEGER, canonical, parse_canonical
 from assay.core.errors import EncodingError
-from assay.core.request import LEVELS, Message, Request, SamplerSettings, seeded_nonce
+from assay.core.request import LEVELS, Message, Opening, Request, SamplerSettings, read_rules, seeded_nonce
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 NATURAL = st.integers(0, MAX_INTEGER)
@@ -94,6 +94,57 @@ def test_every_member_changes_digest_and_seed() -> None:
     ]
     variants += [replace(REQUEST, sampler=SamplerSettings(**{f.name: 7})) for f in fields(SamplerSettings)]
     assert len({item.digest for item in variants}) == len({item.seed for item in variants}) == len(variants)
+
+
+@given(REQUESTS)
+def test_the_digest_opens(request: Request) -> None:
+    """Body, seed and rules are under it, and the rules are the request's."""
+    opening = request.opening
+    assert opening.digest == request.digest
+    assert opening.seed == request.seed
+    assert read_rules(opening.rules)[0] == request.sampler
+    assert (len(opening.body), len(opening.seed), len(opening.rules)) == (32, 32, 33)
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_another_opening_has_another_digest(part: int) -> None:
+    """Of a byte changed anywhere in body, seed or rules."""
+    opening = REQUEST.opening
+    for at in range(len(opening[part])):
+        parts = [bytearray(each) for each in opening]
+        parts[part][at] ^= 1
+        assert Opening(*map(bytes, parts)).digest != REQUEST.digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "masked"),
+    [
+        ({}, False),
+        ({"tools": "[]"}, False),
+        ({"tool_choice": "none"}, False),
+        ({"tool_choice": "required"}, True),
+        ({"tool_choice": "function:f"}, True),
+        ({"response_format": "json_object"}, True),
+        ({"response_format": '{"type":"object"}', "tool_choice": "none"}, True),
+        ({"tool_choice": "anything"}, True),
+    ],
+)
+def test_rules_say_where_there_may_be_a_mask(changes: dict[str, str], masked: bool) -> None:
+    """For a format, or a call that has to be made."""
+    assert read_rules(replace(REQUEST, **changes).opening.rules) == (REQUEST.sampler, masked)
+
+
+@pytest.mark.parametrize("rules", [b"", bytes(32), bytes(34), bytes(32) + b"\2", b"\x00\x20" + bytes(31), b"\xff" * 33])
+def test_rules_that_are_none(rules: bytes) -> None:
+    """Another length, a mask that is neither there nor not, numbers over 2^53: refused."""
+    with pytest.raises(EncodingError):
+        read_rules(rules)
+
+
+def test_settings_that_do_not_fit() -> None:
+    """A negative setting has no digest."""
+    with pytest.raises(EncodingError):
+        _ = replace(REQUEST, sampler=SamplerSettings(top_k=-1)).digest
 
 
 def test_choices_of_one_call() -> None:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 KEY = tiny_key()
 QUICK = Patience(connect=0.5, reply=0.5, token=0.6, silence=0.4, farewell=0.5, refresh=0.05)
 REQUEST = tiny_request(nonce=bytes([4]) * 32, max_tokens=20)
-LONG = tiny_request(nonce=bytes([4]) * 32, max_tokens=600)
+LONG = tiny_request(nonce=bytes([3]) * 32, max_tokens=600)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -15,8 +16,16 @@ from tests.vectors import exact_vectors
 
 from assay.core import eip712, encoding, merkle, sampler, tree16, voucher
 from assay.core.bundle import Bundle
-from assay.core.completion import Completion, Prompt, StopReason, TopLogprobs, output_digest
-from assay.core.evidence import TOP_K, evidence_root, logits_leaf, top_leaf
+from assay.core.completion import (
+    Completion,
+    Prompt,
+    StopReason,
+    TopLogprobs,
+    output_digest,
+    token_leaves,
+    token_salts,
+)
+from assay.core.evidence import TOP_K, evidence_root, evidence_salt, logits_leaf, top_leaf
 from assay.core.hashing import Tag, digest
 from assay.core.keys import Key, keccak256
 from assay.core.profile import Profile
@@ -273,6 +282,7 @@ def _request() -> dict[str, Any]:
     plain = Request("m", "completion", (), "Once", SamplerSettings(), 0, (), "", "auto", "", "signed", bytes(32), 0)
     schema = encoding.canonical_text({"type": "object", "properties": {"x": {"type": "number", "minimum": 0.5}}})
     requests = [plain, request(), request("statistical", response_format=schema, tools=""), request().for_choice(2)]
+    requests.append(request("exact", sampler=SamplerSettings(700_000, 40, 950_000, 2**53 - 1)))
     seeds = [0, 1, -1, 42, 2**63 - 1, -(2**127), 2**127 - 1]
     return {
         "requests": [
@@ -282,7 +292,9 @@ def _request() -> dict[str, Any]:
                 "digest": item.digest.hex(),
                 "name": item.name.hex(),
                 "call": item.call.hex(),
+                "body": item.opening.body.hex(),
                 "seed": item.seed.hex(),
+                "rules": item.opening.rules.hex(),
             }
             for item in requests
         ],
@@ -320,7 +332,25 @@ def _completion() -> dict[str, Any]:
                 "output": output_digest(nonce, tokens).hex(),
             }
             for nonce, text, tokens in cases
-        ]
+        ],
+        "tokens": [_token(*case) for case in itertools.product((1, 18), (True, False))],
+    }
+
+
+def _token(count: int, prompt: bool) -> dict[str, Any]:
+    """The last token but one of so many, or the only one, opened."""
+    nonce, tokens, index = bytes(range(32)), tuple(1000 * i for i in range(count)), max(0, count - 2)
+    salts = token_salts("assay/prompt-tokens/2" if prompt else "assay/output/2", nonce, count)
+    leaves = token_leaves(salts, tokens)
+    return {
+        "nonce": nonce.hex(),
+        "tokens": tokens,
+        "of": "prompt" if prompt else "output",
+        "root": (Prompt(b"", tokens).token_digest(nonce) if prompt else output_digest(nonce, tokens)).hex(),
+        "index": index,
+        "salt": salts[index].hex(),
+        "leaf": leaves[index].hex(),
+        "path": [item.hex() for item in tree16.prove(leaves, index)],
     }
 
 
@@ -348,6 +378,7 @@ def _evidence() -> dict[str, Any]:
             {
                 "nonce": nonce.hex(),
                 "leaves": [leaf.hex() for leaf in item],
+                "salt": evidence_salt(nonce).hex(),
                 "evidence": evidence_root(item, nonce).hex(),
             }
             for item in leaves

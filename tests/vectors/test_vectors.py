@@ -164,6 +164,39 @@ def test_requests_and_profiles() -> None:
         assert profile.digest.hex() == case["digest"]
 
 
+def tagged(tag: str, *parts: bytes) -> bytes:
+    """As docs/protocol.md says."""
+    return hashlib.sha256(2 * hashlib.sha256(tag.encode()).digest() + b"".join(parts)).digest()
+
+
+def test_request_openings() -> None:
+    """The digest is over body, seed and rules, the seed over nonce and body."""
+    for case in load("request/requests.json"):
+        request, canonical = case["request"], case["canonical"].encode()
+        body, seed, rules = (bytes.fromhex(case[name]) for name in ("body", "seed", "rules"))
+        assert body == tagged("assay/request-body/1", canonical)
+        assert seed == tagged("assay/seed/2", encoding.unb64(request["nonce"], size=32, what="nonce"), body)
+        settings = [request["sampler"][name].to_bytes(8) for name in ("temperature", "top_k", "top_p", "min_p")]
+        masked = bool(request["response_format"]) or request["tool_choice"] not in ("auto", "none")
+        assert rules == b"".join([*settings, bytes([masked])])
+        assert case["digest"] == tagged("assay/request/2", body, seed, rules).hex()
+
+
+def test_openings_of_tokens() -> None:
+    """Salt, leaf and root follow from nonce and tokens, and one of them is opened by salt and path."""
+    for case in load("completion/tokens.json"):
+        nonce, index, tokens = bytes.fromhex(case["nonce"]), case["index"], case["tokens"]
+        tag = {"prompt": "assay/prompt-tokens/2", "output": "assay/output/2"}[case["of"]]
+        salts = [tagged(tag, nonce, i.to_bytes(4)) for i in range(len(tokens))]
+        level = [tagged("assay/token/1", salt, token.to_bytes(4)) for salt, token in zip(salts, tokens, strict=True)]
+        assert (salts[index].hex(), level[index].hex()) == (case["salt"], case["leaf"])
+        path = [bytes.fromhex(item) for item in case["path"]]
+        tree16.verify(bytes.fromhex(case["root"]), len(tokens), index, level[index], path)
+        while len(level) > 1:
+            level = [tagged("assay/exact-node/1", *level[i : i + 16]) for i in range(0, len(level), 16)]
+        assert tagged("assay/exact-root/1", len(tokens).to_bytes(8), *level).hex() == case["root"]
+
+
 def test_evidence() -> None:
     """Leaves follow from the numbers listed."""
     for case in load("evidence/pinned.json"):

@@ -174,8 +174,9 @@ def test_other_versions_of_template_or_grammar_blame_nobody() -> None:
 
 def test_work_is_bounded_before_it_is_done() -> None:
     """An answer longer than the verifier's context is not recomputed."""
-    small = TinyReplayer(profile=replace(PROFILE, context=32))
-    found = verdict(honest(), small)
+    bundle = honest()
+    context = bundle.receipt.prompt_count + len(bundle.tokens) - 2
+    found = verdict(bundle, TinyReplayer(profile=replace(PROFILE, context=context)))
     assert found.outcome == "inconclusive"
     assert "positions" in only_reason(found)
     assert found.tokens_checked == 0

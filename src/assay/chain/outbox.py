@@ -167,7 +167,7 @@ class Outbox:
                 raise ChainFailed(
                     f"the transaction {name} is not final after {timeout:g} s{why}", "it is sent until it is: wait on"
                 )
-            if self._thread is not None or not self._try_step():
+            if (self._thread is not None and self._thread.is_alive()) or not self._try_step():
                 with self._changed:
                     self._changed.wait(min(left, self.pace.poll))
         return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from assay.core import tree16
 from assay.core.encoding import pack_ids
-from assay.core.hashing import Digest, digest
+from assay.core.hashing import Digest, digest, digests
 
 StopReason: TypeAlias = Literal["stop", "length", "cancelled", "failed"]
 """`stop`: end-of-generation token or stop text. `length`: max_tokens or the context's end. `cancelled`: the consumer
@@ -32,8 +34,8 @@ class Prompt:
         return digest("assay/prompt-text/1", nonce, self.text)
 
     def token_digest(self, nonce: bytes) -> Digest:
-        """Salted digest of the token ids."""
-        return digest("assay/prompt-tokens/1", nonce, pack_ids(self.tokens))
+        """Salted root over the token ids."""
+        return _tokens_root("assay/prompt-tokens/2", nonce, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +84,28 @@ class Completion:
 
 
 def output_digest(nonce: bytes, tokens: tuple[int, ...]) -> Digest:
-    """Salted digest of the output token ids."""
-    return digest("assay/output/1", nonce, pack_ids(tokens))
+    """Salted root over the output token ids."""
+    return _tokens_root("assay/output/2", nonce, tokens)
+
+
+TokensTag: TypeAlias = Literal["assay/prompt-tokens/2", "assay/output/2"]
+"""Whether tokens are a prompt's or an output's."""
+
+
+def token_salts(tag: TokensTag, nonce: bytes, count: int) -> list[Digest]:
+    """Of each token its own: one can be shown without the nonce, and without others becoming guessable."""
+    return digests(tag, nonce, (index.to_bytes(4, "big") for index in range(count)))
+
+
+def token_leaves(salts: Sequence[Digest], tokens: Sequence[int]) -> list[Digest]:
+    """The leaf of each token.
+
+    Raises:
+        EncodingError: an id does not fit into 4 bytes.
+    """
+    data = pack_ids(tokens)
+    return digests("assay/token/1", b"", (salt + data[4 * i : 4 * i + 4] for i, salt in enumerate(salts)))
+
+
+def _tokens_root(tag: TokensTag, nonce: bytes, tokens: Sequence[int]) -> Digest:
+    return tree16.root(token_leaves(token_salts(tag, nonce, len(tokens)), tokens))

@@ -67,11 +67,21 @@ def read_top_leaf(leaf: bytes) -> TopLogprobs:
 
 
 def evidence_root(leaves: Sequence[bytes], nonce: bytes) -> Digest:
-    """The digest that the receipt carries: the leaves' Merkle root, salted with the request's nonce.
+    """The digest that the receipt carries: the leaves' Merkle root, salted.
 
     Unsalted, anyone with the model could confirm a guess of the prompt and the answer.
     """
-    return digest("assay/evidence/1", nonce, merkle.root([merkle.leaf(item) for item in leaves]))
+    return salted(merkle.root([merkle.leaf(item) for item in leaves]), evidence_salt(nonce))
+
+
+def evidence_salt(nonce: bytes) -> Digest:
+    """What the root is salted with. It follows from the request's nonce, which a dispute need not show with it."""
+    return digest("assay/evidence-salt/1", nonce)
+
+
+def salted(root: Digest, salt: Digest) -> Digest:
+    """The evidence over a Merkle root."""
+    return digest("assay/evidence/2", salt, root)
 
 
 def split_opening(opening: bytes) -> tuple[bytes, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from typing import Literal, TypeAlias
 
@@ -10,18 +11,21 @@ Digest: TypeAlias = bytes
 """32 bytes of SHA-256."""
 
 Tag: TypeAlias = Literal[
-    "assay/request/1",
+    "assay/request/2",
+    "assay/request-body/1",
     "assay/name/1",
-    "assay/seed/1",
+    "assay/seed/2",
     "assay/nonce/1",
     "assay/prompt-text/1",
-    "assay/prompt-tokens/1",
-    "assay/output/1",
+    "assay/prompt-tokens/2",
+    "assay/output/2",
+    "assay/token/1",
     "assay/payment/1",
+    "assay/channel/1",
     "assay/profile/1",
     "assay/logits/1",
-    "assay/channel/1",
-    "assay/evidence/1",
+    "assay/evidence/2",
+    "assay/evidence-salt/1",
     "assay/merkle-leaf/1",
     "assay/merkle-node/1",
     "assay/merkle-root/1",
@@ -54,3 +58,14 @@ def digest(tag: Tag, *parts: bytes | memoryview) -> Digest:
     for part in parts:
         state.update(part)
     return state.digest()
+
+
+def digests(tag: Tag, start: bytes, parts: Iterable[bytes]) -> list[Digest]:
+    """`digest(tag, start, part)` of each part, in half the time."""
+    state = hashlib.sha256(prefix(tag) + start)
+    found: list[Digest] = []
+    for part in parts:
+        one = state.copy()
+        one.update(part)
+        found.append(one.digest())
+    return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from assay.core.encoding import MAX_INTEGER, Json, b64, canonical, unb64
 from assay.core.errors import EncodingError
@@ -51,6 +52,22 @@ class SamplerSettings:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
+class Opening(NamedTuple):
+    """What a request's digest is made of: shows how tokens are to be drawn, and no word of the request."""
+
+    body: Digest
+    """Of the request's canonical bytes, the nonce among them."""
+    seed: Digest
+    """Of the sampler."""
+    rules: bytes
+    """33 bytes: see `rules_of`."""
+
+    @property
+    def digest(self) -> Digest:
+        """The request's."""
+        return digest("assay/request/2", *self)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a consumer asks of one model for one answer."""
@@ -84,7 +101,13 @@ class Request:
     @property
     def digest(self) -> Digest:
         """The digest that the receipt carries (salted: the nonce is part of the request)."""
-        return digest("assay/request/1", canonical(self.to_json()))
+        return self.opening.digest
+
+    @property
+    def opening(self) -> Opening:
+        """What the digest is made of."""
+        body = digest("assay/request-body/1", canonical(self.to_json()))
+        return Opening(body, digest("assay/seed/2", self.nonce, body), rules_of(self))
 
     @property
     def name(self) -> Digest:
@@ -100,7 +123,7 @@ class Request:
     @property
     def seed(self) -> Digest:
         """The sampler's seed: fresh with every nonce and bound to every word of the request."""
-        return digest("assay/seed/1", self.nonce, self.digest)
+        return self.opening.seed
 
     def to_json(self) -> dict[str, Json]:
         """Canonical form."""
@@ -155,6 +178,39 @@ class Request:
     def for_choice(self, choice: int) -> Request:
         """The same request for another of the `n` answers."""
         return replace(self, choice=choice)
+
+
+_RULES: Final = struct.Struct(">4QB")
+
+
+def rules_of(request: Request) -> bytes:
+    """How tokens are drawn: temperature, `top_k`, `top_p` and `min_p`, 8 bytes each, then 1 byte: whether a mask may
+    restrict them.
+
+    There may be one wherever a format or a call is asked for (`engines/grammar.py`).
+
+    Raises:
+        EncodingError: a setting does not fit.
+    """
+    sampler, masked = request.sampler, bool(request.response_format) or request.tool_choice not in ("auto", "none")
+    try:
+        return _RULES.pack(sampler.temperature, sampler.top_k, sampler.top_p, sampler.min_p, masked)
+    except struct.error as error:
+        raise EncodingError("a sampler setting is not an unsigned integer") from error
+
+
+def read_rules(rules: bytes) -> tuple[SamplerSettings, bool]:
+    """Inverse of `rules_of`: settings, and whether there may be a mask.
+
+    Raises:
+        EncodingError: not 33 bytes, or with a number that no request has.
+    """
+    if len(rules) != _RULES.size:
+        raise EncodingError(f"rules have {_RULES.size} bytes, not {len(rules)}")
+    *numbers, masked = _RULES.unpack(rules)
+    if masked > 1 or max(numbers) > MAX_INTEGER:
+        raise EncodingError("rules with a number that no request has")
+    return SamplerSettings(*numbers), bool(masked)
 
 
 def seeded_nonce(seed: int) -> bytes:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from gguf import GGUFWriter
 from tests.engines.exact.models import write_model
 from tests.engines.exact.test_reference import VARIANTS
 
 from assay.core import tree16
-from assay.core.encoding import parse_canonical
+from assay.core.errors import ModelFileError
 from assay.core.hashing import Digest, digest
 from assay.engines.exact import tables
 from assay.engines.exact.affine import Matrix
@@ -54,11 +56,43 @@ def matrix_leaves(matrix: Matrix) -> Iterator[bytes]:
             yield content.ljust(-(-len(content) // 64) * 64, b"\0")
 
 
+def words(*numbers: int) -> bytes:
+    """32 bytes each, as docs/exact.md says."""
+    return b"".join((int(number) % 2**256).to_bytes(32) for number in numbers)
+
+
+def numbers_of(matrix: Matrix) -> tuple[int, int, int]:
+    """Block, fraction bits, bytes of a small number."""
+    return matrix.block, matrix.fraction, matrix.q.itemsize
+
+
+def model_leaf(model: Model) -> bytes:
+    """As docs/exact.md says."""
+    layer = model.layers[0]
+    there = [getattr(layer, name) is not None for name in VECTORS[2:]]
+    return words(
+        1, len(model.layers), model.width, len(layer.gate.q), model.heads, model.kv_heads, model.head_width,
+        len(model.head.q), model.epsilon, model.score_scale, model.halves, {"silu": 0, "gelu": 1}[model.gate],
+        model.embedding_scale, model.norm.fraction, model.head is model.embedding,
+        sum(bit for bit, has in zip((1, 2, 4, 8, 16, 32, 64), there, strict=True) if has),
+        *numbers_of(model.head), *numbers_of(model.embedding),
+    )  # fmt: skip
+
+
+def layer_leaf(layer: Layer) -> bytes:
+    """As docs/exact.md says."""
+    gains = [getattr(layer, name) for name in VECTORS[:6]]
+    matrices = [numbers_of(getattr(layer, name)) for name in MATRICES]
+    return words(layer.window, *(gain.fraction if gain else 0 for gain in gains), *chain.from_iterable(matrices))
+
+
 def contents(model: Model) -> Iterator[bytes]:
-    """All leaves but the first, as docs/exact.md says."""
+    """All leaves, as docs/exact.md says."""
+    yield model_leaf(model)
     for name in ("exp2", "sigmoid", "sine", "log2", "tail"):
         yield from vector_leaves(getattr(tables, f"{name}_table")())
     for layer in model.layers:
+        yield layer_leaf(layer)
         for name in VECTORS:
             vector = getattr(layer, name)
             if vector is not None:
@@ -75,19 +109,55 @@ def contents(model: Model) -> Iterator[bytes]:
 def test_the_specification(model: Model) -> None:
     """Every leaf has the content that the page says, and the root is theirs."""
     parameters = Parameters(model)
-    header = parse_canonical(parameters._header, what="the numbers")
-    assert header["semantics"] == "exact/1"
-    assert len(header["layers"]) == len(model.layers)
-    leaves = [leaf_of(parameters._header), *map(leaf_of, contents(model))]
+    leaves = [*map(leaf_of, contents(model))]
     assert [row.tobytes() for row in parameters.digests] == leaves
     assert parameters.root == tree16.root(leaves) == model_root(model)
+
+
+def test_layers_are_alike(model: Model) -> None:
+    """The leaves of layer l stand l times a layer's leaves behind those of the first."""
+    sections = Parameters(model).sections
+    starts = [sections[f"{number}.numbers"].start for number in range(len(model.layers))]
+    step = sections["norm"].start - starts[-1]
+    assert starts == [starts[0] + number * step for number in range(len(starts))]
+    for name in (*VECTORS, *MATRICES, "turns"):
+        places = [sections[found].start for n in range(len(starts)) if (found := f"{n}.{name}") in sections]
+        assert places == [places[0] + number * step for number in range(len(places))] if places else True
+    assert (len(model_leaf(model)), len(layer_leaf(model.layers[0]))) == (704, 896)
+
+
+PARTS = [
+    "attn_q.bias",
+    "attn_k.bias",
+    "attn_v.bias",
+    "attn_q_norm.weight",
+    "attn_k_norm.weight",
+    "post_attention_norm.weight",
+    "post_ffw_norm.weight",
+]
+
+
+@pytest.mark.parametrize("missing", PARTS)
+def test_unlike_layers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """A model of which one layer lacks a bias or a normalisation that others have."""
+    add = GGUFWriter.add_tensor
+
+    def add_others(self: GGUFWriter, name: str, *args: Any, **more: Any) -> None:
+        if name != f"blk.1.{missing}":
+            add(self, name, *args, **more)
+
+    monkeypatch.setattr(GGUFWriter, "add_tensor", add_others)
+    path = write_model(tmp_path / "m.gguf", "gemma3", layers=2, biases=True)
+    with pytest.raises(ModelFileError, match="do not all have the same"):
+        convert(path)
 
 
 def test_leaves_open(model: Model) -> None:
     """A row of a matrix or a vector is proved to be the model's."""
     parameters = Parameters(model)
     for name, row, segment in [
-        ("sine", 0, 16), ("0.attention_norm", 0, 0), ("0.turns", 0, 0), ("0.down", model.width - 1, 0),
+        ("numbers", 0, 0), ("0.numbers", 0, 0), ("sine", 0, 16), ("0.attention_norm", 0, 0), ("0.turns", 0, 0),
+        ("0.down", model.width - 1, 0),
         ("head", 5, 0), ("norm", 0, 0), ("0.gate", 3, (model.width - 1) // 256),
     ]:  # fmt: skip
         index, path = parameters.prove(name, row, segment)

@@ -30,8 +30,8 @@ from assay.engines.exact.kernels.state import PRODUCTS, Shape
 from assay.engines.exact.packed import Packed
 from assay.engines.exact.program import PLAN_ARRAYS, Program, program_of
 
-MAGIC: Final = b"assay/exact-program/2\n"
-"""The number rises when conversion or packing change."""
+MAGIC: Final = b"assay/exact-program/3\n"
+"""The number rises when conversion, packing or the model root change."""
 _LINE: Final = 64
 _MOST_HEADER: Final = 1 << 24
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from assay.core.errors import ModelFileError
 from assay.engines.exact.affine import Matrix, read_matrix
+from assay.engines.exact.dispute.shape import LayerShape
 from assay.engines.exact.reference import RESIDUAL, Gain, Layer, Model
 from assay.engines.exact.tables import turns_per_position
 from assay.engines.gguf_file import GgufHeader, Scalar, TensorInfo, inspect
@@ -64,9 +65,12 @@ class _Converter:
             raise self._fail("only a part of each head has positions", "use another model")
         embedding = self._matrix("token_embd.weight", width)
         gemma = self._kind == "gemma3"
+        layers = [self._layer(n, width, heads, kv_heads, head_width) for n in range(self._count("block_count"))]
+        if len({LayerShape.of(layer).presence for layer in layers}) > 1:  # a layer's place follows from its number
+            raise self._fail("its layers do not all have the same normalisations and biases", "use another model")
         return Model(
             embedding=embedding,
-            layers=[self._layer(n, width, heads, kv_heads, head_width) for n in range(self._count("block_count"))],
+            layers=layers,
             norm=self._gain("output_norm.weight", width),
             head=self._matrix("output.weight", width, embedding.shape[0])
             if "output.weight" in self._tensors

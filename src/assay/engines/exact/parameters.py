@@ -1,26 +1,25 @@
 """The model root: a 16-ary Merkle root over everything that decides what an integer model computes.
 
-The leaves are, in this order: the model's numbers; the tables; of each layer its vectors and its matrices; the last
-normalisation, the head and, unless it is the head itself, the embedding. Each has at most SEGMENT entries, so that one
-step of a dispute opens a few hundred bytes of weights.
+The leaves are, in this order: the model's numbers; the tables; of each layer its numbers, its vectors and its matrices;
+the last normalisation, the head and, unless it is the head itself, the embedding. Each has at most SEGMENT entries, so
+that one step of a dispute opens a few hundred bytes of weights. Numbers are words of 32 bytes (`dispute/shape.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from assay.core import tree16
-from assay.core.encoding import Json, canonical
-from assay.core.hashing import Digest, digest
-from assay.core.profile import EXACT_REGIME
+from assay.core.hashing import Digest
 from assay.engines.exact.affine import Matrix
 from assay.engines.exact.chunks import root_of
+from assay.engines.exact.dispute.shape import Shape
 from assay.engines.exact.kernels.sha256 import tagged_digests
-from assay.engines.exact.reference import Gain, Layer, Model
+from assay.engines.exact.reference import Gain, Model
 from assay.engines.exact.tables import exp2_table, log2_table, sigmoid_table, sine_table, tail_table
 
 SEGMENT: Final = 256
@@ -40,6 +39,8 @@ VECTORS: Final = (
 )
 """Vectors of a layer, in the order of their leaves; what a variant does not have has none."""
 MATRICES: Final = ("query", "key", "value", "output", "gate", "up", "down")
+_Tensor: TypeAlias = Matrix | np.ndarray | bytes
+"""A matrix, a vector or table, or numbers, which are one leaf."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Section:
     """Where the leaves of one tensor or table are."""
 
     name: str
-    """Such as `3.query`, `head`, `exp2`."""
+    """Such as `3.query`, `head`, `exp2`, `3.numbers`."""
     start: int
     """Index of its first leaf."""
     per_row: int
@@ -60,13 +61,11 @@ class Parameters:
     def __init__(self, model: Model) -> None:
         """Hash everything: some seconds for a large model."""
         self.sections: Final[dict[str, Section]] = {}
-        self._tensors: Final[dict[str, Matrix | np.ndarray]] = {}
-        self._header: Final = canonical(_numbers(model))
-        parts = [np.frombuffer(_digest_of(self._header), np.uint8)[None]]
-        count = 1
+        self._tensors: Final[dict[str, _Tensor]] = {}
+        parts: list[np.ndarray] = []
+        count = 0
         for name, tensor in _tensors(model):
-            columns = tensor.shape[1] if isinstance(tensor, Matrix) else len(tensor)
-            self.sections[name] = Section(name, count, -(-columns // SEGMENT))
+            self.sections[name] = Section(name, count, _per_row(tensor))
             self._tensors[name] = tensor
             for encoded in _encoded(tensor):
                 blocks = np.full(len(encoded), encoded.shape[1] // _LINE, np.uint8)
@@ -81,6 +80,8 @@ class Parameters:
         tensor = self._tensors[name]
         if isinstance(tensor, Matrix):
             return _matrix_leaves(tensor, slice(row, row + 1))[segment].tobytes()
+        if isinstance(tensor, bytes):
+            return tensor
         return _vector_leaves(tensor)[segment].tobytes()
 
     def prove(self, name: str, row: int, segment: int) -> tuple[int, tuple[Digest, ...]]:
@@ -96,7 +97,9 @@ def model_root(model: Model) -> Digest:
     return Parameters(model).root
 
 
-def _tensors(model: Model) -> Iterator[tuple[str, Matrix | np.ndarray]]:
+def _tensors(model: Model) -> Iterator[tuple[str, _Tensor]]:
+    shape = Shape.of(model)
+    yield "numbers", shape.leaf
     tables = {
         "exp2": exp2_table(), "sigmoid": sigmoid_table(), "sine": sine_table(), "log2": log2_table(),
         "tail": tail_table(),
@@ -104,6 +107,7 @@ def _tensors(model: Model) -> Iterator[tuple[str, Matrix | np.ndarray]]:
     for name, table in tables.items():
         yield name, table.astype(np.int64)
     for number, layer in enumerate(model.layers):
+        yield f"{number}.numbers", shape.layers[number].leaf
         for name in VECTORS:
             vector = getattr(layer, name)
             if vector is not None:
@@ -117,11 +121,19 @@ def _tensors(model: Model) -> Iterator[tuple[str, Matrix | np.ndarray]]:
         yield "embedding", model.embedding
 
 
-def _encoded(tensor: Matrix | np.ndarray) -> Iterator[np.ndarray]:
+def _per_row(tensor: _Tensor) -> int:
+    if isinstance(tensor, bytes):
+        return 1
+    return -(-(tensor.shape[1] if isinstance(tensor, Matrix) else len(tensor)) // SEGMENT)
+
+
+def _encoded(tensor: _Tensor) -> Iterator[np.ndarray]:
     """The leaves' contents, uint8 [leaves, bytes]: of one size in each piece."""
     if isinstance(tensor, Matrix):
         for start in range(0, tensor.shape[0], _ROWS):
             yield _matrix_leaves(tensor, slice(start, start + _ROWS))
+    elif isinstance(tensor, bytes):
+        yield np.frombuffer(tensor, np.uint8)[None]
     else:
         yield _vector_leaves(tensor)
 
@@ -152,42 +164,3 @@ def _padded(part: np.ndarray, columns: int) -> np.ndarray:
 def _lines(content: np.ndarray) -> np.ndarray:
     """Zeros up to whole lines of 64 bytes."""
     return np.ascontiguousarray(np.pad(content, ((0, 0), (0, -content.shape[1] % _LINE))))
-
-
-def _digest_of(header: bytes) -> Digest:
-    return digest("assay/exact-parameter/1", header)
-
-
-def _numbers(model: Model) -> dict[str, Json]:
-    """Everything that is no tensor."""
-
-    def layer_numbers(layer: Layer) -> dict[str, Json]:
-        gains: dict[str, Json] = {
-            name: value.fraction for name in VECTORS if isinstance(value := getattr(layer, name), Gain)
-        }
-        return {
-            "window": layer.window,
-            "gains": gains,
-            "matrices": [_shape(getattr(layer, name)) for name in MATRICES],
-        }
-
-    return {
-        "semantics": EXACT_REGIME,
-        "heads": model.heads,
-        "kv_heads": model.kv_heads,
-        "head_width": model.head_width,
-        "epsilon": model.epsilon,
-        "score_scale": model.score_scale,
-        "halves": model.halves,
-        "gate": model.gate,
-        "embedding_scale": model.embedding_scale,
-        "norm": model.norm.fraction,
-        "head": _shape(model.head),
-        "embedding": _shape(model.embedding),
-        "layers": [layer_numbers(layer) for layer in model.layers],
-    }
-
-
-def _shape(matrix: Matrix) -> list[Json]:
-    """Rows, columns, bytes of q, block and fraction bits."""
-    return [*matrix.shape, matrix.q.itemsize, matrix.block, matrix.fraction]

@@ -18,7 +18,7 @@ from tests.engines.exact.models import write_model
 from assay.core.request import SamplerSettings
 from assay.engines.exact.convert import convert
 from assay.engines.exact.dispute.game import Terms, dispute
-from assay.engines.exact.dispute.moves import Outcome
+from assay.engines.exact.dispute.moves import MOST_BYTES, Outcome
 from assay.engines.exact.dispute.plan import GREEDY, Plan, Rules
 from assay.engines.exact.dispute.response import OwnReader, Response
 from assay.engines.exact.dispute.shape import Shape
@@ -65,13 +65,13 @@ class Answer:
         tokens = [dice.randrange(3, 280) for _ in range(prompt)]
         self.rules = Rules(SETTINGS, NONCE, prompt) if drawn else GREEDY
         self.tokens, records = run(model, tokens, prompt + 3, self.rules)
-        self.own = Response(model, parameters, self.tokens, prompt, records, self.rules)
+        self.own = Response(model, parameters, self.tokens, prompt, records, NONCE, self.rules)
         """The honest numbers."""
 
     def terms(self, theirs: Response | None = None) -> Terms:
         """Those of a receipt over a response, the honest one unless another is given."""
         theirs = theirs or self.own
-        return Terms(self.shape, self.root, theirs.evidence(NONCE), theirs.tokens, *self.rules[:2])
+        return Terms(self.shape, self.root, theirs.evidence, theirs.token_roots, *self.rules[:2])
 
     def altered(self, position: int, record: np.ndarray) -> Response:
         """The response with one record exchanged."""
@@ -84,7 +84,7 @@ class Answer:
         own = self.own
         tokens = own.tokens if tokens is None else tokens
         records = (own.records if records is None else records)[: len(tokens) - 1]
-        other = Response(own.model, own.parameters.parameters, tokens, own.prompt, records, own.rules)
+        other = Response(own.model, own.parameters.parameters, tokens, own.prompt, records, NONCE, own.rules)
         other.parameters = own.parameters
         return other
 
@@ -155,7 +155,7 @@ def settle(terms: Terms, prover: Player, challenger: Player) -> Outcome:
     """Play, and check the bounds."""
     watched = Watched(prover)
     outcome = play(dispute(terms), watched, challenger)
-    assert watched.most <= 1 << 15
+    assert watched.most <= MOST_BYTES
     assert outcome.exchanges <= 8
     return outcome
 

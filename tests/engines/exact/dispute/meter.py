@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from assay.core.request import SamplerSettings
 from assay.engines.exact.dispute import sampling, trees
-from assay.engines.exact.dispute.catalogue import Catalogue, Table, Weights
+from assay.engines.exact.dispute.catalogue import NUMBERS, Catalogue, Table, Weights
 from assay.engines.exact.dispute.draws import hash32
 from assay.engines.exact.dispute.evidence import Evidence
 from assay.engines.exact.dispute.game import most_exchanges
@@ -79,9 +79,20 @@ class Meter(Reader):
     """Reads ones, and counts what an opening has at most, wherever in the trees its leaves stand."""
 
     def __init__(self, plan: Plan, catalogue: Catalogue, evidence: Evidence) -> None:
-        super().__init__(plan, catalogue, [0] * (evidence.passes + 1))
+        super().__init__(plan, catalogue)
+        self._tokens = max(evidence.prompt, evidence.output)
         self._path = max(evidence.path_length(at) for at in {0, evidence.prompt - 1, evidence.passes - 1})
         self.size = 0
+
+    @override
+    def check_shape(self, layer: int) -> None:
+        for at in {layer, ENDS}:
+            self._parameters((at, NUMBERS), 0, 1)
+
+    @override
+    def token(self, position: int) -> int:
+        self._count(self._tokens, 0, 1, 4 + 32)
+        return 0
 
     @override
     def cells(self, section: Section, i: int, count: int = 1) -> list[tuple[int, ...]]:
@@ -146,7 +157,7 @@ def _counted_hash(key: int, token: int) -> int:
 
 def costs(shape: Shape, prompt: int, output: int) -> dict[Kind, Cost]:
     """Of each kind, the most over samples of its cells."""
-    evidence, catalogue = Evidence(bytes(32), bytes(32), prompt, output), Catalogue(shape)
+    evidence, catalogue = Evidence(bytes(32), prompt, output), Catalogue(shape)
     last = len(shape.layers) - 1
     found: dict[Kind, Cost] = {}
     for plan in aims(shape, prompt, output):
@@ -157,8 +168,10 @@ def costs(shape: Shape, prompt: int, output: int) -> dict[Kind, Cost]:
             for i in {*range(min(size, 18)), *range(0, size, max(1, size // 7)), *range(max(0, size - 17), size)}:
                 Counted.products = Counted.operations = 0
                 meter = Meter(plan, catalogue, evidence)
+                meter.check_shape(section.layer)
                 with patch.object(sampling, "hash32", _counted_hash):
                     step(meter, section.start + i)
+                meter.claimed(section.start + i)
                 cost = Cost(Counted.products, Counted.operations, meter.size + section.numbers(i) * section.width)
                 found[section.kind] = cost.most(found.get(section.kind, Cost()))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from random import Random
 
@@ -12,7 +13,6 @@ from benchmarks._dispute import Bent, bent, guide
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.engines.exact.dispute.kit import (
-    NONCE,
     VARIANTS,
     Answer,
     LyingProver,
@@ -26,7 +26,7 @@ from tests.engines.exact.dispute.test_steps import aims, vectors
 
 from assay.core.errors import BindingMismatch
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.game import Terms, dispute, most_exchanges
+from assay.engines.exact.dispute.game import dispute, most_exchanges
 from assay.engines.exact.dispute.moves import MOST_BYTES, Challenge, Timeout, Turn
 from assay.engines.exact.dispute.plan import NumberTarget, Plan, Target, TokenTarget
 from assay.engines.exact.dispute.response import Response
@@ -374,11 +374,11 @@ class Careless(LyingProver):
 
 
 def test_terms_are_checked() -> None:
-    """Tokens that the evidence is not over, or that the model does not have."""
+    """There are a prompt and an answer."""
     terms = answer("llama").terms()
-    for tokens in (terms.tokens[1:], (*terms.tokens[:-1], terms.shape.embedding.rows)):
+    for counts in ({"prompt": 0}, {"output": 0}):
         with pytest.raises(BindingMismatch):
-            Terms(terms.shape, terms.parameters, terms.evidence, tokens)
+            replace(terms, evidence=replace(terms.evidence, **counts))
 
 
 def test_exchanges() -> None:
@@ -390,4 +390,3 @@ def test_exchanges() -> None:
     outcome = settle(one.terms(), Prover(one.own), guide(one.shape, NumberTarget(3, 0), None))
     plan = Plan(one.shape, NumberTarget(3, 0))
     assert outcome.exchanges == most_exchanges(max(_parts(one)), plan.count) == 4
-    assert one.terms().evidence.nonce == NONCE

@@ -87,9 +87,9 @@ def test_nodes_lead_to_the_root() -> None:
 def test_evidence(prompt: int, output: int, data: st.DataObject) -> None:
     """Each pass is opened; another leaf, place or path is not."""
     leaves = leaves_of(prompt + output - 1)
-    evidence = evidence_of(leaves, b"salt", prompt)
+    evidence = evidence_of(leaves, b"nonce", prompt)
     at = data.draw(st.integers(0, len(leaves) - 1))
-    path = evidence.prove(leaves, at)
+    path = evidence.prove(leaves, at, b"nonce")
     assert len(path) == evidence.path_length(at)
     evidence.verify(at, leaves[at], path)
     spoiled = data.draw(st.integers(0, len(path) - 1))

@@ -9,13 +9,15 @@ from typing import Final, TypeAlias
 
 from assay.core.hashing import Digest
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.shape import ENDS, NORMS, PRODUCTS, MatrixShape, Shape
+from assay.engines.exact.dispute.shape import ENDS, LAYER_BYTES, MODEL_BYTES, NORMS, PRODUCTS, MatrixShape, Shape
 from assay.engines.exact.parameters import SEGMENT, Parameters
 from assay.engines.exact.record import digest_list
 from assay.engines.exact.tables import exp2_table, log2_table, sigmoid_table, sine_table, tail_table
 
 Table: TypeAlias = tuple[int, str]
-"""A layer, or ENDS, and the name of what it is in `reference.Layer` or `reference.Model`."""
+"""A layer, or ENDS, and the name of what it is in `reference.Layer` or `reference.Model`; or NUMBERS."""
+NUMBERS: Final = "numbers"
+"""The name of the leaf with a layer's numbers, or with the model's."""
 _LINE: Final = 64
 _NUMBER: Final = 8
 
@@ -36,7 +38,7 @@ class Catalogue:
     """Where each tensor stands: a function of the shape."""
 
     def __init__(self, shape: Shape) -> None:
-        self.tables: Final[dict[Table, Placed]] = {}
+        self.tables: Final[dict[Table, Placed]] = {(ENDS, NUMBERS): Placed(0, 1, 1, MODEL_BYTES)}
         """In order."""
         at = 1 + sum(
             -(-len(table()) // SEGMENT) for table in (exp2_table, sigmoid_table, sine_table, log2_table, tail_table)
@@ -122,6 +124,7 @@ def _tensors(shape: Shape) -> Iterator[tuple[Table, int, int, int]]:
     """Rows, columns and bytes of a leaf of each."""
     vector = SEGMENT * _NUMBER
     for number, layer in enumerate(shape.layers):
+        yield (number, NUMBERS), 1, 1, LAYER_BYTES
         for name, fraction in zip(NORMS, layer.norms, strict=True):
             if fraction is not None:
                 n = shape.head_width if name in ("query_norm", "key_norm") else shape.width

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from assay.core import merkle, tree16
 from assay.core.errors import BindingMismatch
-from assay.core.evidence import evidence_root
-from assay.core.hashing import Digest, digest
+from assay.core.evidence import evidence_root, evidence_salt, salted
+from assay.core.hashing import Digest
 from assay.engines.exact.dispute import trees
 from assay.engines.exact.record import evidence_leaves
+
+
+class Tokens(NamedTuple):
+    """The roots of a receipt over its tokens: see `core/completion.py`."""
+
+    prompt: Digest
+    output: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +27,6 @@ class Evidence:
 
     root: Digest
     """As the receipt carries it, salted."""
-    nonce: bytes
-    """The salt, 32 bytes."""
     prompt: int
     """Tokens of the prompt."""
     output: int
@@ -38,7 +44,7 @@ class Evidence:
     def path_length(self, position: int) -> int:
         """How many digests `prove` gives."""
         inner = trees.path_length(self.prompt, position, position + 1) + 1 if position < self.prompt else 0
-        return inner + _merkle_length(self.output, self._output(position)) + 1
+        return inner + _merkle_length(self.output, self._output(position)) + 2
 
     def verify(self, position: int, leaf: Digest, path: Sequence[Digest]) -> None:
         """Check that the pass at `position` is committed to as `leaf`.
@@ -48,20 +54,20 @@ class Evidence:
         """
         if not 0 <= position < self.passes or len(path) != self.path_length(position):
             raise BindingMismatch("path", f"pass {position} is not opened like this")
-        *path, root = path
+        *path, root, salt = path
         if position < self.prompt:
             length = trees.path_length(self.prompt, position, position + 1)
             inner, item, path = path[:length], path[length], path[length + 1 :]
             tree16.verify(item, self.prompt, position, leaf, inner)
             leaf = item
         merkle.verify(root, self.output, self._output(position), merkle.leaf(leaf), path)
-        if digest("assay/evidence/1", self.nonce, root) != self.root:
+        if salted(root, salt) != self.root:
             raise BindingMismatch("evidence", "the opened root is not the receipt's evidence")
 
-    def prove(self, leaves: Sequence[Digest], position: int) -> list[Digest]:
-        """The way from a pass's leaf to the root, given those of all passes."""
+    def prove(self, leaves: Sequence[Digest], position: int, nonce: bytes) -> list[Digest]:
+        """The way from a pass's leaf to the root, given those of all passes: behind the tree's root stands the salt."""
         outputs = [merkle.leaf(item) for item in evidence_leaves(leaves, self.prompt)]
-        path = [*merkle.prove(outputs, self._output(position)), merkle.root(outputs)]
+        path = [*merkle.prove(outputs, self._output(position)), merkle.root(outputs), evidence_salt(nonce)]
         if position >= self.prompt:
             return path
         prompt = leaves[: self.prompt]
@@ -75,7 +81,7 @@ class Evidence:
 def evidence_of(leaves: Sequence[Digest], nonce: bytes, prompt: int) -> Evidence:
     """The evidence over the leaves of all passes, of which the first `prompt` are the prompt's."""
     root = evidence_root(evidence_leaves(leaves, prompt), nonce)
-    return Evidence(root, nonce, prompt, len(leaves) - prompt + 1)
+    return Evidence(root, prompt, len(leaves) - prompt + 1)
 
 
 def _merkle_length(count: int, index: int) -> int:

@@ -16,10 +16,11 @@ from typing import TypeAlias
 
 from assay.core.errors import AssayError, BindingMismatch, EncodingError
 from assay.core.hashing import Digest, digest
-from assay.core.request import SamplerSettings
+from assay.core.receipt import Receipt
+from assay.core.request import Opening, SamplerSettings, read_rules
 from assay.engines.exact.dispute import trees
 from assay.engines.exact.dispute.catalogue import Catalogue
-from assay.engines.exact.dispute.evidence import Evidence
+from assay.engines.exact.dispute.evidence import Evidence, Tokens
 from assay.engines.exact.dispute.moves import (
     MOST_BYTES,
     Branch,
@@ -59,11 +60,27 @@ class Terms:
     parameters: Digest
     """The model root: see `parameters.py`."""
     evidence: Evidence
-    tokens: tuple[int, ...]
-    """Of prompt and answer."""
+    tokens: Tokens
     settings: SamplerSettings = GREEDY.settings
     seed: bytes = GREEDY.seed
     """Of the draws: see `core/sampler.py`."""
+
+    @classmethod
+    def of(cls, receipt: Receipt, opening: Opening, shape: Shape, parameters: Digest) -> Terms:
+        """Those of a receipt. `opening`: of the request that it covers.
+
+        Raises:
+            BindingMismatch: it is another request's, or the answer is under a grammar, or has no token.
+            EncodingError: its rules are none.
+        """
+        if opening.digest != receipt.request:
+            raise BindingMismatch("request", "the opened request is not the one that the receipt covers")
+        settings, masked = read_rules(opening.rules)
+        if masked:
+            raise BindingMismatch("rules", "a grammar restricts the answer, and no step says how")
+        evidence = Evidence(receipt.evidence, receipt.prompt_count, receipt.output_count)
+        tokens = Tokens(receipt.prompt_tokens, receipt.output)
+        return cls(shape, parameters, evidence, tokens, settings, opening.seed)
 
     @property
     def rules(self) -> Rules:
@@ -71,15 +88,13 @@ class Terms:
         return Rules(self.settings, self.seed, self.evidence.prompt)
 
     def __post_init__(self) -> None:
-        """Check the tokens against the model and the evidence.
+        """Check the counts.
 
         Raises:
-            BindingMismatch: another number of them, or one that the model does not have.
+            BindingMismatch: prompt or answer have no token.
         """
-        if len(self.tokens) != self.evidence.prompt + self.evidence.output or self.evidence.prompt < 1:
-            raise BindingMismatch("tokens", f"{len(self.tokens)} tokens are not those of the evidence")
-        if not all(0 <= token < self.shape.embedding.rows for token in self.tokens):
-            raise BindingMismatch("tokens", "a token is not in the vocabulary")
+        if self.evidence.prompt < 1 or self.evidence.output < 1:
+            raise BindingMismatch("counts", "without a token in prompt and answer there is nothing to dispute")
 
 
 Game: TypeAlias = Generator[Turn, bytes | Timeout, Outcome]
@@ -124,8 +139,9 @@ class _Game:
         with _blaming("prover"):
             branch = self._tops(challenge, data)
         target: Target
+        claimed: int | None
         if challenge.token:
-            target, claimed = TokenTarget(challenge.position), self._terms.tokens[challenge.position + 1]
+            target, claimed = TokenTarget(challenge.position), None
         else:
             target, claimed = yield from self._number(branch)
         plan = Plan(self._shape, target, self._terms.rules)
@@ -138,7 +154,8 @@ class _Game:
         ((index, leaf),) = yield from self._descend(challenge, target, (plan.count,), (top,), (index,))
         data = yield from self._move(WantStep(challenge, target, index))
         kept, inputs = self._roots(branch)
-        roots = Commitments(self._terms.parameters, self._terms.evidence, challenge.position, kept, inputs, root)
+        terms = self._terms
+        roots = Commitments(terms.parameters, terms.evidence, terms.tokens, challenge.position, kept, inputs, root)
         with _blaming("prover"):
             self._judge(plan, roots, index, leaf, claimed, data)
         raise _Lost("challenger", f"cell {index} follows from what is agreed")
@@ -261,17 +278,22 @@ class _Game:
                 at[n] = each.level, index, each.nodes[index - each.start]
         return [(index, node) for _, index, node in at]
 
-    def _judge(self, plan: Plan, roots: Commitments, index: int, leaf: Digest, claimed: int, data: bytes) -> None:
-        """Check the disputed cell; whatever is raised speaks against the prover."""
-        reader = OpenedReader(plan, Catalogue(self._shape), self._terms.tokens, roots, index, data)
+    def _judge(
+        self, plan: Plan, roots: Commitments, index: int, leaf: Digest, claimed: int | None, data: bytes
+    ) -> None:
+        """Check the disputed cell; whatever is raised speaks against the prover. `claimed`: None, if it is opened."""
+        reader = OpenedReader(plan, Catalogue(self._shape), roots, index, data)
         section, i = plan.at(index)
+        reader.check_shape(section.layer)
         cell = reader.take(section.numbers(i) * section.width)
         if cell_digest(cell) != leaf:
             raise BindingMismatch("cell", "this is not the cell that was committed to")
         numbers = section.decode(cell)
         if step(reader, index) != numbers:
             raise BindingMismatch("cell", f"cell {index} ({section.kind}) does not follow from the cells before")
+        opened = reader.claimed(index)
         reader.close()
+        claimed = opened if claimed is None else claimed
         if index == plan.count - 1 and numbers != (claimed,):
             raise BindingMismatch("cell", f"the cells lead to {numbers[0]}, not to {claimed} as was committed to")
 

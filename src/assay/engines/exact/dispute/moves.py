@@ -19,7 +19,7 @@ Side: TypeAlias = Literal["prover", "challenger"]
 """Who signed the receipt, and who says that it is wrong."""
 Tree: TypeAlias = Literal["kept", "inputs", "cells"]
 """What is descended in: the two parts of a pass's record, or the cells up to one number."""
-MOST_BYTES: Final = 1 << 15
+MOST_BYTES: Final = 9 << 12
 """Of one move."""
 
 

@@ -1,7 +1,12 @@
 """What a step may read, and where from: a side's own numbers, or an opening that a referee checks as it reads.
 
 An opening is one string of bytes. Each read takes its content and then the tree's path from the front of what is left,
-so there is nothing to name or to order, and a contract reads calldata in the same way.
+so there is nothing to name or to order, and a contract reads calldata in the same way. It has, in this order:
+
+    numbers of the model; those of the cell's layer, if it has one
+    the cell, without a path
+    what its step reads
+    if it is the last one and a token: the token that the receipt has
 """
 
 from __future__ import annotations
@@ -14,13 +19,14 @@ from typing import Final
 
 from typing_extensions import override
 
+from assay.core.completion import token_leaves
 from assay.core.errors import BindingMismatch, EncodingError
 from assay.core.hashing import Digest, digest
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.catalogue import Catalogue, Table, Weights, decode_numbers
-from assay.engines.exact.dispute.evidence import Evidence
-from assay.engines.exact.dispute.plan import LEAVES, Plan, Section
-from assay.engines.exact.dispute.shape import MatrixShape, Vector
+from assay.engines.exact.dispute.catalogue import NUMBERS, Catalogue, Table, Weights, decode_numbers
+from assay.engines.exact.dispute.evidence import Evidence, Tokens
+from assay.engines.exact.dispute.plan import LEAVES, Plan, Section, TokenTarget
+from assay.engines.exact.dispute.shape import ENDS, MatrixShape, Vector
 from assay.engines.exact.parameters import SEGMENT
 from assay.engines.exact.record import CHUNK, CHUNK_BYTES, both_parts
 
@@ -28,15 +34,27 @@ from assay.engines.exact.record import CHUNK, CHUNK_BYTES, both_parts
 class Reader(ABC):
     """Reads for the steps of one plan."""
 
-    def __init__(self, plan: Plan, catalogue: Catalogue, tokens: Sequence[int]) -> None:
+    def __init__(self, plan: Plan, catalogue: Catalogue) -> None:
         self.plan: Final = plan
         self.catalogue: Final = catalogue
-        self._tokens: Final = tokens
 
-    @property
-    def token(self) -> int:
-        """The token whose pass it is."""
-        return self._tokens[self.plan.target.position]
+    def check_shape(self, layer: int) -> None:
+        """Read the numbers of the model and, unless it is ENDS, of a layer, which are the shape's.
+
+        Raises:
+            BindingMismatch: they are others.
+        """
+        shape = self.plan.shape
+        numbers = {ENDS: shape.leaf} if layer == ENDS else {ENDS: shape.leaf, layer: shape.layers[layer].leaf}
+        for at, expected in numbers.items():
+            if self.raw_parameters((at, NUMBERS), 0, 0, 1) != [expected]:
+                raise BindingMismatch("leaf", "the model has other numbers than was agreed")
+
+    def claimed(self, index: int) -> int | None:
+        """The token of the receipt, if cell `index` says which one was to be drawn."""
+        target = self.plan.target
+        last = index == self.plan.count - 1
+        return self.token(target.position + 1) if last and isinstance(target, TokenTarget) else None
 
     def cells(self, section: Section, i: int, count: int = 1) -> list[tuple[int, ...]]:
         """The numbers of cells `i` to `i` + `count` of a section."""
@@ -86,6 +104,10 @@ class Reader(ABC):
     def raw_parameters(self, table: Table, row: int, part: int, count: int) -> Sequence[bytes]:
         """Leaves of the model's parameters."""
 
+    @abstractmethod
+    def token(self, position: int) -> int:
+        """The token at a position of prompt or answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Commitments:
@@ -95,6 +117,8 @@ class Commitments:
     """Root of the model's parameters."""
     evidence: Evidence
     """Of the receipt."""
+    tokens: Tokens
+    """Likewise."""
     position: int
     """That was challenged."""
     kept: Digest
@@ -116,12 +140,11 @@ class OpenedReader(Reader):
         self,
         plan: Plan,
         catalogue: Catalogue,
-        tokens: Sequence[int],
         commitments: Commitments,
         index: int,
         opening: bytes,
     ) -> None:
-        super().__init__(plan, catalogue, tokens)
+        super().__init__(plan, catalogue)
         self._roots = commitments
         self._index = index
         """The disputed cell."""
@@ -177,6 +200,19 @@ class OpenedReader(Reader):
         items = [digest("assay/exact-parameter/1", leaf) for leaf in leaves]
         self._bind(self._roots.parameters, self.catalogue.count, start, items)
         return leaves
+
+    @override
+    def token(self, position: int) -> int:
+        """The next bytes, of the vocabulary: token, salt, and path under the root of prompt or answer."""
+        token, salt = int.from_bytes(self.take(4), "big"), self.take(32)
+        evidence, roots = self._roots.evidence, self._roots.tokens
+        root, count, index = roots.prompt, evidence.prompt, position
+        if position >= evidence.prompt:
+            root, count, index = roots.output, evidence.output, position - evidence.prompt
+        self._bind(root, count, index, token_leaves([salt], [token]))
+        if token >= self.plan.shape.embedding.rows:
+            raise BindingMismatch("token", f"token {token} is not in the vocabulary")
+        return token
 
     def _bind(self, root: Digest, count: int, start: int, items: Sequence[Digest]) -> None:
         path = self._path(trees.path_length(count, start, start + len(items)))

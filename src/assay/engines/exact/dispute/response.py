@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 from typing_extensions import override
 
+from assay.core.completion import token_leaves, token_salts
 from assay.core.hashing import Digest
 from assay.engines.exact.dispute import trees
 from assay.engines.exact.dispute.catalogue import Opened, Table
-from assay.engines.exact.dispute.evidence import Evidence, evidence_of
+from assay.engines.exact.dispute.evidence import Evidence, Tokens, evidence_of
 from assay.engines.exact.dispute.plan import GREEDY, GROUP, Plan, Rules, Section, input_of
 from assay.engines.exact.dispute.reading import Reader
 from assay.engines.exact.dispute.shape import ENDS, PRODUCTS, Shape
@@ -20,6 +21,20 @@ from assay.engines.exact.dispute.steps import step
 from assay.engines.exact.parameters import Parameters
 from assay.engines.exact.record import CHUNK, chunk_digests, digest_list, record_root
 from assay.engines.exact.reference import Model
+
+
+class OpenedTokens:
+    """The tokens of a prompt or of an answer, to open each by itself."""
+
+    def __init__(self, tokens: Sequence[int], salts: Sequence[Digest]) -> None:
+        self._tokens: Final = tokens
+        self._salts: Final = salts
+        self.levels: Final = trees.levels_of(token_leaves(salts, tokens))
+
+    def open(self, index: int) -> bytes:
+        """Token, salt and path."""
+        token = self._tokens[index].to_bytes(4, "big")
+        return b"".join([token, self._salts[index], *trees.prove(self.levels, index, index + 1)])
 
 
 class Response:
@@ -32,9 +47,11 @@ class Response:
         tokens: Sequence[int],
         prompt: int,
         records: np.ndarray,
+        nonce: bytes,
         rules: Rules = GREEDY,
     ) -> None:
-        """`records`: int16 [passes, 256 * chunks], of all tokens but the last one, as `runner.Runner` gives them."""
+        """`records`: int16 [passes, 256 * chunks], of all tokens but the last one, as `runner.Runner` gives them;
+        `nonce`: the request's."""
         self.model: Final = model
         self.shape: Final = Shape.of(model)
         self.parameters: Final = Opened(parameters, self.shape)
@@ -43,6 +60,7 @@ class Response:
         self.prompt: Final = prompt
         """How many of them are the prompt's."""
         self.records: Final = records
+        self.nonce: Final = nonce
         self.rules: Final = rules
         self._levels: Final[dict[int, tuple[list[list[Digest]], list[list[Digest]]]]] = {}
 
@@ -63,20 +81,41 @@ class Response:
         """What each pass is committed to."""
         return [record_root(self.shape.layout, record) for record in self.records]
 
-    def evidence(self, nonce: bytes) -> Evidence:
+    @cached_property
+    def evidence(self) -> Evidence:
         """What a receipt for the response commits to."""
-        return evidence_of(self.leaves, nonce, self.prompt)
+        return evidence_of(self.leaves, self.nonce, self.prompt)
 
     def path(self, position: int) -> list[Digest]:
         """The way from a pass's commitment to the receipt's evidence."""
-        return self.evidence(b"").prove(self.leaves, position)
+        return self.evidence.prove(self.leaves, position, self.nonce)
+
+    @cached_property
+    def opened_tokens(self) -> tuple[OpenedTokens, OpenedTokens]:
+        """Those of the prompt and those of the answer."""
+        prompt, output = self.tokens[: self.prompt], self.tokens[self.prompt :]
+        return (
+            OpenedTokens(prompt, token_salts("assay/prompt-tokens/2", self.nonce, len(prompt))),
+            OpenedTokens(output, token_salts("assay/output/2", self.nonce, len(output))),
+        )
+
+    @property
+    def token_roots(self) -> Tokens:
+        """What a receipt for the response has of the tokens."""
+        prompt, output = self.opened_tokens
+        return Tokens(trees.root_of(prompt.levels), trees.root_of(output.levels))
+
+    def open_token(self, position: int) -> bytes:
+        """A token, its salt and its path, as `OpenedReader.token` takes them."""
+        prompt, output = self.opened_tokens
+        return prompt.open(position) if position < self.prompt else output.open(position - self.prompt)
 
 
 class OwnReader(Reader):
     """Reads a side's own numbers."""
 
     def __init__(self, plan: Plan, own: Response, cells: Sequence[bytes]) -> None:
-        super().__init__(plan, own.parameters.catalogue, own.tokens)
+        super().__init__(plan, own.parameters.catalogue)
         self._own = own
         self._cells = cells
 
@@ -95,6 +134,11 @@ class OwnReader(Reader):
         """Of the model."""
         return [self._own.parameters.leaf(table, row, each) for each in range(part, part + count)]
 
+    @override
+    def token(self, position: int) -> int:
+        """Of prompt or answer."""
+        return self._own.tokens[position]
+
 
 class OpeningReader(OwnReader):
     """The same, and writes down what it reads as an opening."""
@@ -107,6 +151,10 @@ class OpeningReader(OwnReader):
     def opening(self) -> bytes:
         """Of all that was read."""
         return bytes(self._out)
+
+    def show(self, data: bytes) -> None:
+        """Write down what needs no path."""
+        self._out += data
 
     @override
     def raw_cells(self, section: Section, i: int, count: int) -> Sequence[bytes]:
@@ -136,6 +184,12 @@ class OpeningReader(OwnReader):
         start = placed.start + row * placed.parts + part
         self._out += b"".join([*leaves, *trees.prove(self._own.parameters.levels, start, start + count)])
         return leaves
+
+    @override
+    def token(self, position: int) -> int:
+        """With salt and path."""
+        self._out += self._own.open_token(position)
+        return super().token(position)
 
 
 def expand(plan: Plan, own: Response) -> list[bytes]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
-from assay.core.encoding import Json, canonical
-from assay.core.profile import EXACT_REGIME
 from assay.engines.exact.affine import Matrix
 from assay.engines.exact.record import CHUNK, RecordLayout
 from assay.engines.exact.reference import Gain, Gate, Layer, Model
+
+VERSION: Final = 1
+"""Of the semantics, as `EXACT_REGIME` names it."""
+WORD: Final = 32
+"""Bytes of each number of a model's or a layer's first leaf."""
+MODEL_BYTES: Final = 22 * WORD
+"""Of the leaf with a model's numbers."""
+LAYER_BYTES: Final = 28 * WORD
+"""Of the leaf with a layer's numbers."""
 
 Product: TypeAlias = Literal["query", "key", "value", "output", "gate", "up", "down"]
 """The matrix products of a layer."""
@@ -50,6 +57,11 @@ class MatrixShape:
         """That of a matrix."""
         return cls(*matrix.shape, matrix.block, matrix.fraction, matrix.q.dtype.itemsize == 2)
 
+    @property
+    def format(self) -> tuple[int, int, int]:
+        """Block, fraction bits, and bytes of a small number."""
+        return self.block, self.fraction, 2 if self.wide else 1
+
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
@@ -85,6 +97,18 @@ class LayerShape:
     def norm(self, name: str) -> int | None:
         """The fraction bits of one of NORMS, if the layer has it."""
         return next(bits for norm, bits in zip(NORMS, self.norms, strict=True) if norm == name)
+
+    @property
+    def presence(self) -> int:
+        """What it has that not every model has, a bit each: NORMS from the third on, then the three biases."""
+        there = [*(bits is not None for bits in self.norms[2:]), *self.biases]
+        return sum(1 << bit for bit, has in enumerate(there) if has)
+
+    @property
+    def leaf(self) -> bytes:
+        """The first of its leaves, of LAYER_BYTES: see `parameters.py`."""
+        gains = [fraction or 0 for fraction in self.norms]
+        return _words(self.window, *gains, *(number for matrix in self.products for number in matrix.format))
 
 
 @dataclass(frozen=True)
@@ -176,35 +200,31 @@ class Shape:
         window = self.layers[layer].window
         return max(0, position + 1 - window) if window else 0
 
-    def header(self) -> bytes:
-        """The first leaf of the model's parameters: canonical JSON of all this, see `parameters.py`."""
-        layers: list[Json] = [_layer(layer) for layer in self.layers]
-        return canonical(
-            {
-                "semantics": EXACT_REGIME,
-                "heads": self.heads,
-                "kv_heads": self.kv_heads,
-                "head_width": self.head_width,
-                "epsilon": self.epsilon,
-                "score_scale": self.score_scale,
-                "halves": self.halves,
-                "gate": self.gate,
-                "embedding_scale": self.embedding_scale,
-                "norm": self.norm,
-                "head": _matrix(self.head),
-                "embedding": _matrix(self.embedding),
-                "layers": layers,
-            }
+    @cached_property
+    def leaf(self) -> bytes:
+        """The first leaf of the model's parameters, of MODEL_BYTES: see `parameters.py`."""
+        return _words(
+            VERSION,
+            len(self.layers),
+            self.width,
+            self.layers[0].product("gate").rows,
+            self.heads,
+            self.kv_heads,
+            self.head_width,
+            self.head.rows,
+            self.epsilon,
+            self.score_scale,
+            self.halves,
+            get_args(Gate).index(self.gate),
+            self.embedding_scale,
+            self.norm,
+            self.tied,
+            self.layers[0].presence,
+            *self.head.format,
+            *self.embedding.format,
         )
 
 
-def _layer(layer: LayerShape) -> dict[str, Json]:
-    gains: dict[str, Json] = {
-        name: fraction for name, fraction in zip(NORMS, layer.norms, strict=True) if fraction is not None
-    }
-    matrices: list[Json] = [_matrix(matrix) for matrix in layer.products]
-    return {"window": layer.window, "gains": gains, "matrices": matrices}
-
-
-def _matrix(matrix: MatrixShape) -> list[Json]:
-    return [matrix.rows, matrix.columns, 2 if matrix.wide else 1, matrix.block, matrix.fraction]
+def _words(*numbers: int) -> bytes:
+    """WORD bytes each, big-endian, two's complement."""
+    return b"".join(int(number).to_bytes(WORD, "big", signed=True) for number in numbers)

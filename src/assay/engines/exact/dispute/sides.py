@@ -96,8 +96,11 @@ class Prover(_Holder):
         """A cell, and all that it follows from."""
         plan, cells, levels = self.expanded(target)
         reader = OpeningReader(plan, self.own, cells, levels)
+        reader.check_shape(plan.at(index)[0].layer)
+        reader.show(cells[index])
         step(reader, index)
-        return cells[index] + reader.opening()
+        reader.claimed(index)
+        return reader.opening()
 
 
 class Challenger(_Holder):

@@ -41,7 +41,8 @@ def embedded(reader: Reader, section: Section, i: int) -> tuple[int, ...]:
     """SPAN numbers of the token's row: `reference.embed`."""
     shape = reader.plan.shape
     group, start = divmod(i * SPAN, GROUP)
-    part = reader.weights((ENDS, "embedding"), reader.token, group, shape.embedding).whole()
+    token = reader.token(reader.plan.target.position)
+    part = reader.weights((ENDS, "embedding"), token, group, shape.embedding).whole()
     part = part[start : start + section.numbers(i)]
     if shape.embedding_scale:
         part = [clip(x, EMBEDDING_LIMIT) * shape.embedding_scale for x in part]
