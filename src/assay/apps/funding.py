@@ -20,6 +20,7 @@ from assay.store.channels import Channel, ChannelStore
 
 if TYPE_CHECKING:
     from assay.chain.client import ChainClient
+    from assay.chain.outbox_file import Sent
 
 MOST_DELAY: Final = 7 * 86_400
 """Seconds: providers that want money to be bound for longer are not paid."""
@@ -174,9 +175,7 @@ class Funding:
         if state.leaving:
             if self._client.now() < state.leaving_at + channel.terms.withdraw_delay:
                 return channel if channel.state == "leaving" else self._store.change(channel.id, _leaving)
-            # One name for each withdrawal: it began at that second.
-            sent = self._client.finalize_withdraw(channel.terms, f"finalize {name} {state.leaving_at}")
-            self._client.outbox.wait(sent.name, self.budget.wait)
+            self._send(f"finalize {name} ", lambda sent: self._client.finalize_withdraw(channel.terms, sent))
             state = self._client.channel_state(channel.id)
         closed = self._store.change(
             channel.id, lambda it: replace(it, state="closed", withdrawn=it.deposited - state.balance)
@@ -198,11 +197,17 @@ class Funding:
                     self._log("withdrawal_waits", {"channel": channel.id.hex(), "reason": error.message})
 
     def _initiate(self, channel: Channel, amount: int) -> Channel:
-        name = f"withdraw {channel.id.hex()} {amount}"
-        sent = self._client.initiate_withdraw(channel.terms, amount, name)
-        self._client.outbox.wait(sent.name, self.budget.wait)
+        name = f"withdraw {channel.id.hex()} "
+        self._send(name, lambda sent: self._client.initiate_withdraw(channel.terms, amount, sent))
         self._log("withdrawing", {"channel": channel.id.hex(), "provider": channel.provider, "wei": amount})
         return self._store.change(channel.id, _leaving)
+
+    def _send(self, prefix: str, send: Callable[[str], Sent]) -> None:
+        """Wait for the transaction with this prefix that is under way, or for a new one. One too many does nothing: the
+        contract refuses it."""
+        waiting = self._client.outbox.unfinished(prefix)
+        sent = waiting[-1] if waiting else send(self._client.outbox.new_name(prefix))
+        self._client.outbox.wait(sent.name, self.budget.wait)
 
 
 def _leaving(channel: Channel) -> Channel:

@@ -90,7 +90,7 @@ class LivePurse:
         listed = encode_offers(offer.provider, [offer])
         self._item: Final = Outstanding(self.mark, account.row.id, most, offer.url, listed, body, wallet.now)
         account.purses.add(self)
-        wallet.begin(account, self._item)
+        account.outstanding[self.mark] = self._item
 
     @property
     def channel(self) -> Digest:
@@ -101,6 +101,10 @@ class LivePurse:
     def payment(self) -> Payment:
         """See `Purse.payment`."""
         return self._payment
+
+    def begun(self) -> None:
+        """See `Purse.begun`."""
+        self._wallet.begin(self._account, self._item)
 
     def due(self, due: Due, received: int) -> None:
         """See `Purse.due`.

@@ -198,7 +198,8 @@ class Till:
             if self.clock() - account.checked > account.terms.withdraw_delay / 2:
                 account.tab.funds = 0
             return
-        account.tab.funds, account.claimed = state.balance - state.leaving, state.claimed
+        account.tab.funds = max(state.balance - state.leaving, state.claimed)
+        account.claimed = state.claimed
         account.checked = self.clock()
         account.wake()
 

@@ -167,8 +167,7 @@ class Wallet:
             self._close(account, "the provider does not take its vouchers")
 
     def begin(self, account: Account, item: Outstanding) -> None:
-        """A request goes out. Should the program end before this is on the disk, its receipt is not fetched later."""
-        account.outstanding[item.mark] = item
+        """An answer begins. Should the program end before this is on the disk, its receipt is not fetched later."""
         self.soon(self._locked(account, lambda: self._store.begin(item)))
 
     def forget(self, account: Account, mark: str) -> None:

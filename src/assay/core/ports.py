@@ -261,6 +261,10 @@ class Purse(Protocol):
         """What goes with the request."""
         ...
 
+    def begun(self) -> None:
+        """The first token has come, so that something will be owed."""
+        ...
+
     def due(self, due: Due, received: int) -> None:
         """The provider wants to be paid before it goes on, after so many tokens have come. Pays in the background, and
         no more than what came is worth."""

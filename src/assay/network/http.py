@@ -331,6 +331,8 @@ class HttpAnswer:
                 f"{self._offer.url} sent more than the answer can have ({self._most} tokens, none after the last)",
                 "ask another provider",
             )
+        if self._purse is not None and not self._received:
+            self._purse.begun()
         self._ended = step.stop is not None
         self._received.append(step.token)
         if not self._closed:
