@@ -13,7 +13,8 @@ from tests.chain.kit import NOBODY, PEOPLE, Town, address
 from vyper.cli.vyper_compile import compile_files
 
 from assay.chain.contracts import artefact
-from assay.chain.ethereum import Contract, Web3, rlp
+from assay.chain.devnet import created
+from assay.chain.ethereum import Contract, Web3
 from assay.core.completion import STOP_REASONS
 from assay.core.keys import Key, keccak256
 from assay.core.receipt import VERSION, Receipt, sign
@@ -48,9 +49,10 @@ def deploy_own(town: Town, name: str, *args: Any) -> Contract:
     return town.web3.eth.contract(address=where, abi=abi)
 
 
-def created(deployer: str, nonce: int) -> Any:
-    """Where somebody's transaction puts a contract."""
-    return Web3.to_checksum_address(keccak256(rlp.encode([bytes.fromhex(deployer[2:]), nonce]))[12:])
+def next_but_one(town: Town) -> Any:
+    """Where the contract after the next one will be."""
+    nonce = town.web3.eth.get_transaction_count(address(PEOPLE[0])) + 1
+    return Web3.to_checksum_address(created(PEOPLE[0].address, nonce))
 
 
 def exhibit(sticks: int) -> bytes:
@@ -85,8 +87,7 @@ class Courtroom:
         self.game = deploy_own(town, "Nim")
         self.params = town.deploy("Params", values)
         channels = town.channels.address
-        here = created(address(PEOPLE[0]), town.web3.eth.get_transaction_count(address(PEOPLE[0])) + 1)
-        self.vaults = town.deploy("Vault", self.token.address, here, HELD)
+        self.vaults = town.deploy("Vault", self.token.address, next_but_one(town), HELD)
         args = (self.token.address, self.vaults.address, self.params.address, self.game.address, channels)
         self.court = town.deploy("Court", *args)
         self.call = self.court.functions

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.chain import courtroom
 from tests.chain.courtroom import (
     ADA,
     AGE,
@@ -35,6 +34,7 @@ from tests.chain.courtroom import (
     commitment,
     deploy_own,
     exhibit,
+    next_but_one,
     resigned,
     take,
 )  # fmt: skip
@@ -122,10 +122,7 @@ def test_places(room: Courtroom) -> None:
     made = room.town.web3.eth.contract(abi=found.abi, bytecode=found.code)
     assert room.town.post(EVE, made.constructor(*args))["status"] == 0  # its vaults are another court's
     for wrong in ({0: room.game.address}, *({place: address(EVE)} for place in (2, 3, 4))):
-        deployer = address(PEOPLE[0])
-        nonce = room.town.web3.eth.get_transaction_count(deployer)
-        here = courtroom.created(deployer, nonce + 1)
-        vaults = room.town.deploy("Vault", room.token.address, here, HELD)
+        vaults = room.town.deploy("Vault", room.token.address, next_but_one(room.town), HELD)
         changed = [wrong.get(place, {1: vaults.address}.get(place, each)) for place, each in enumerate(args)]
         assert room.town.post(PEOPLE[0], made.constructor(*changed))["status"] == 0
 
