@@ -60,5 +60,5 @@ def next(state: Bytes[2048], move: Bytes[32768]) -> (Bytes[2048], uint256):
 
 
 @external
-def holds(receipt: Receipt, data: Bytes[128000]) -> bool:
+def holds(receipt: Receipt, data: Bytes[129024]) -> bool:
     return keccak256(data) == receipt.evidence

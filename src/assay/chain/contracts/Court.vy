@@ -58,7 +58,7 @@ struct Leaving:
 interface Game:
     def begin(receipt: Receipt, exhibit: Bytes[4096]) -> Bytes[2048]: view
     def next(state: Bytes[2048], move: Bytes[MOST_MOVE]) -> (Bytes[2048], uint256): nonpayable
-    def holds(receipt: Receipt, data: Bytes[32 * MOST_TOKENS]) -> bool: nonpayable
+    def holds(receipt: Receipt, data: Bytes[MOST_DATA]) -> bool: nonpayable
 
 interface Params:
     def all() -> uint256[10]: view
@@ -126,7 +126,8 @@ CHALLENGER_WINS: constant(uint256) = 3
 VOID: constant(uint256) = 4
 EXACT: constant(uint8) = 3
 MOST_MOVE: constant(uint256) = 32_768
-MOST_TOKENS: constant(uint256) = 4_000  # nodes pass on transactions of at most 128 KB
+MOST_TOKENS: constant(uint256) = 4_000
+MOST_DATA: constant(uint256) = 32 * MOST_TOKENS + 1024  # nodes pass on transactions of at most 128 KB
 DAY: constant(uint256) = 86_400
 ADDRESS: constant(uint256) = 2**160 - 1
 LOW: constant(uint256) = 2**128 - 1
@@ -260,14 +261,15 @@ def _begin(
 @internal
 def _slash(terms: uint256, challenger: address, wronged: address, most: uint256):
     """
-    @dev A vault whose tokens cannot be moved keeps no dispute from ending. What division leaves over is burned.
+    @dev A vault whose tokens cannot be moved keeps no dispute from ending. Who gives too little gas gains nothing: the 64th
+         part that a call leaves does not suffice for the rest. What division leaves over is burned.
     """
     provider: address = convert(terms & ADDRESS, address)
     bond: uint256 = self.bonds[provider] * ((terms >> 192) & 65535) // 10_000
     self.bonds[provider] -= bond
     before: uint256 = staticcall IERC20(TOKEN).balanceOf(self)
     vault: address = staticcall Vaults(VAULTS).vaultOf(provider)
-    done: bool = raw_call(vault, method_id("forfeit()"), revert_on_failure=False)
+    taken: bool = raw_call(vault, method_id("forfeit()"), revert_on_failure=False)
     held: uint256 = staticcall IERC20(TOKEN).balanceOf(self) - before
     pot: uint256 = bond + held
     reward: uint256 = pot * ((terms >> 224) & 65535) // 10_000
@@ -426,7 +428,7 @@ def demand(receipt: Receipt, signature: Bytes[65], salt: bytes32) -> uint256:
 
 @nonreentrant
 @external
-def produce(id: uint256, receipt: Receipt, data: Bytes[32 * MOST_TOKENS]):
+def produce(id: uint256, receipt: Receipt, data: Bytes[MOST_DATA]):
     """
     @notice Answer a demand. Anybody may who has the data; they are demanded no more.
     """
