@@ -14,7 +14,7 @@ from typing import Any, Final
 
 FOLDER = files("assay.chain.contracts").joinpath("compiled")
 """Where they are; tests of tests put others in their place."""
-NAMES: Final = ("Channels", "Collector", "Token", "Vault")
+NAMES: Final = ("Channels", "Collector", "Court", "Params", "Token", "Vault")
 """All of them."""
 
 
