@@ -56,7 +56,7 @@ struct Leaving:
     at: uint256
 
 interface Game:
-    def begin(receipt: Receipt, exhibit: Bytes[4096]) -> Bytes[2048]: view
+    def begin(receipt: Receipt, exhibit: Bytes[2048]) -> Bytes[2048]: view
     def next(state: Bytes[2048], move: Bytes[MOST_MOVE]) -> (Bytes[2048], uint256): nonpayable
     def holds(receipt: Receipt, data: Bytes[MOST_DATA]) -> bool: nonpayable
 
@@ -396,7 +396,7 @@ def commit(name: bytes32):
 
 @nonreentrant
 @external
-def open(receipt: Receipt, signature: Bytes[65], exhibit: Bytes[4096], salt: bytes32, config: ChannelConfig) -> uint256:
+def open(receipt: Receipt, signature: Bytes[65], exhibit: Bytes[2048], salt: bytes32, config: ChannelConfig) -> uint256:
     """
     @notice Dispute a receipt. The caller pays a deposit from an allowance. Others may dispute it at the same time.
     @param exhibit What the game wants to see.
