@@ -21,7 +21,10 @@ from assay.core import errors
 from assay.core.errors import AssayError
 
 GROUPS = {"channels": ("list", "close"), "models": ("list", "pull", "add", "rm"), "keys": ("new", "show")}
-COMMANDS = ("demo", "up", "chat", "ask", "serve", "gateway", "validate", "verify", "trace", "doctor", "devnet", "bench")
+COMMANDS = (
+    *("demo", "up", "chat", "ask", "serve", "gateway", "validate", "verify", "trace"),
+    *("doctor", "devnet", "economics", "bench"),
+)
 
 
 @pytest.fixture

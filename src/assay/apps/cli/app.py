@@ -18,6 +18,7 @@ from assay.apps.cli import (
     demo,
     devnet,
     doctor,
+    economics,
     gateway,
     keys,
     models,
@@ -64,6 +65,9 @@ app.add_typer(models.app, name="models", rich_help_panel=_TOOLS)
 app.add_typer(keys.app, name="keys", rich_help_panel=_TOOLS)
 _command(_TOOLS, "doctor", doctor.doctor, "assay doctor --json")
 _command(_TOOLS, "devnet", devnet.devnet, "assay devnet --fund 0x4a62316623ad457f02cdc5d997ded67a383ec569")
+_command(
+    _TOOLS, "economics", economics.economics, "assay economics --price 1000000 --saving 0.6 --rate 0.5 --unclaimed 3600"
+)
 _command(_TOOLS, "bench", bench.bench, "assay bench perplexity notes.txt --model smollm2-135m --json")
 
 

@@ -1,0 +1,492 @@
+# pragma version 0.4.3
+"""
+@title What a step reads: an opening, bound to what was committed to
+@license Apache-2.0
+@notice An opening is one string, the last argument of the call. Each read takes its content from the front of what is left,
+        then the path that binds it (docs/dispute.md). It mirrors `dispute/reading.py`, `trees.py` and `evidence.py`.
+@dev Bytes are read out of the call's data, by pieces of constant size: whoever calls puts zeros behind the opening.
+     Numbers of the call stand in transient storage, which is emptied by the next call's.
+"""
+
+struct Terms:
+    parameters: bytes32  # root of the model
+    evidence: bytes32  # of the receipt, as are the next four
+    promptTokens: bytes32
+    output: bytes32
+    promptCount: uint256
+    outputCount: uint256
+    seed: bytes32  # of the draws; their settings
+    temperature: uint256
+    topK: uint256
+    topP: uint256
+    minP: uint256
+    position: uint256  # of the challenged pass
+    token: bool  # whether the token behind it is disputed, and no number
+    keptCount: uint256  # chunks of both parts of its record, and their roots
+    inputsCount: uint256
+    kept: bytes32
+    inputs: bytes32
+    target: uint256  # the disputed number's place in the record
+    claimed: int256  # what was committed to there
+    count: uint256  # of the cells; their root
+    cells: bytes32
+    index: uint256  # of the disputed cell
+
+struct Model:
+    version: uint256
+    layers: uint256
+    width: uint256
+    feed: uint256
+    heads: uint256
+    kvHeads: uint256
+    headWidth: uint256
+    vocabulary: uint256
+    epsilon: int256
+    scoreScale: int256
+    halves: uint256
+    gate: uint256
+    embeddingScale: int256
+    norm: int256
+    tied: uint256
+    has: uint256
+    headBlock: uint256
+    headFraction: int256
+    headBytes: uint256
+    embeddingBlock: uint256
+    embeddingFraction: int256
+    embeddingBytes: uint256
+
+struct Section:
+    start: uint256  # index of its first cell
+    rows: uint256
+    length: uint256  # numbers of a row
+    piece: uint256  # of them, in a cell
+    extra: uint256  # numbers before those in each cell
+    width: uint256  # bytes of a number
+
+MOST: constant(uint256) = 1056  # numbers that one read gives at most
+ENDS: constant(int256) = -1
+CHUNK_TAG: constant(bytes32) = sha256("assay/exact-chunk/1")
+NODE_TAG: constant(bytes32) = sha256("assay/exact-node/1")
+ROOT_TAG: constant(bytes32) = sha256("assay/exact-root/1")
+PASS_TAG: constant(bytes32) = sha256("assay/exact-token/1")
+PARAMETER_TAG: constant(bytes32) = sha256("assay/exact-parameter/1")
+CELL_TAG: constant(bytes32) = sha256("assay/exact-cell/1")
+TOKEN_TAG: constant(bytes32) = sha256("assay/token/1")
+EVIDENCE_TAG: constant(bytes32) = sha256("assay/evidence/2")
+LEAF_TAG: constant(bytes32) = sha256("assay/merkle-leaf/1")
+PAIR_TAG: constant(bytes32) = sha256("assay/merkle-node/1")
+SEAL_TAG: constant(bytes32) = sha256("assay/merkle-root/1")
+BYTES_16: constant(uint256) = 450552876409790643671482431940419874915447411150352389258589821042463539455
+BYTES_32: constant(uint256) = 1766820105243087041267848467410591083712559083657179364930612997358944255
+BYTES_64: constant(uint256) = 26959946660873538060741835960174461801791452538186943042387869433855
+
+at: transient(uint256)
+terms: transient(Terms)
+model: transient(Model)
+leaves: transient(uint256)  # of the model's parameters
+layer: transient(int256)  # of the disputed cell, or ENDS
+
+
+@internal
+@pure
+def _same(one: bytes32, other: bytes32):
+    assert one == other, "not what was committed to"
+
+
+@internal
+@pure
+def _digest(tag: bytes32, content: Bytes[2624]) -> bytes32:
+    return sha256(concat(tag, tag, content))
+
+
+@internal
+@view
+def _word() -> uint256:
+    """
+    @dev The next 32 bytes, which stay the next.
+    """
+    return convert(slice(msg.data, self.at, 32), uint256)
+
+
+@internal
+def _take() -> bytes32:
+    """
+    @return The next 32 bytes.
+    """
+    at: uint256 = self.at
+    self.at = at + 32
+    return convert(slice(msg.data, at, 32), bytes32)
+
+
+@internal
+@view
+def _bytes(length: uint256) -> Bytes[2624]:
+    """
+    @return The next bytes, which stay the next.
+    """
+    piece: Bytes[2624] = b""
+    if length <= 1024:
+        piece = slice(msg.data, self.at, 1024)
+    else:
+        piece = slice(msg.data, self.at, 2624)
+    return slice(piece, 0, length)
+
+
+@internal
+@pure
+def _swapped(word: uint256, width: uint256) -> uint256:
+    """
+    @return A word of little-endian numbers of 2, 4 or 8 bytes with each of them big-endian.
+    """
+    x: uint256 = ((word & BYTES_16) << 8) | ((word >> 8) & BYTES_16)
+    if width > 2:
+        x = ((x & BYTES_32) << 16) | ((x >> 16) & BYTES_32)
+    if width > 4:
+        x = ((x & BYTES_64) << 32) | ((x >> 32) & BYTES_64)
+    return x
+
+
+@internal
+@view
+def _numbers(at: uint256, count: uint256, width: uint256, little: bool) -> DynArray[int256, MOST]:
+    """
+    @return Numbers of so many bytes in two's complement, that stand in the call's data.
+    """
+    out: DynArray[int256, MOST] = []
+    bits: uint256 = 8 * width
+    left: uint256 = 0
+    word: uint256 = 0
+    place: uint256 = at
+    for _: uint256 in range(count, bound=MOST):
+        if left == 0:
+            word = convert(slice(msg.data, place, 32), uint256)
+            if little:
+                word = self._swapped(word, width)
+            place = unsafe_add(place, 32)
+            left = 32
+        out.append(convert(convert(word, bytes32), int256) >> unsafe_sub(256, bits))
+        word = word << bits
+        left = unsafe_sub(left, width)
+    return out
+
+
+@internal
+@view
+def _number(at: uint256) -> int256:
+    """
+    @return The little-endian number of four bytes that stands in the call's data.
+    """
+    word: uint256 = self._swapped(convert(slice(msg.data, at, 32), uint256), 4)
+    return convert(convert(word, bytes32), int256) >> 224
+
+
+@internal
+def _climb(count: uint256, start: uint256, items: DynArray[bytes32, 8], level: uint256 = 0) -> bytes32:
+    """
+    @return The root of the tree of `count` leaves in which `items` stand at a level from `start` on: `trees.climb`.
+    """
+    first: uint256 = start
+    size: uint256 = count
+    for _: uint256 in range(level, bound=64):
+        size = (size + 15) // 16
+    many: uint256 = len(items)
+    assert many > 0 and start + many <= size, "no such leaves"
+    run: Bytes[320] = slice(abi_encode(items), 64, 32 * many)
+    for _: uint256 in range(64):
+        if size == 1:
+            break
+        left: uint256 = first % 16
+        right: uint256 = min((first + many + 15) // 16 * 16, size) - first - many
+        piece: Bytes[960] = slice(msg.data, self.at, 960)
+        self.at += 32 * (left + right)
+        nodes: Bytes[2240] = concat(slice(piece, 0, 32 * left), run, slice(piece, 32 * left, 32 * right))
+        if left + many <= 16:
+            run = concat(self._digest(NODE_TAG, nodes), b"")
+            many = 1
+        else:
+            run = concat(
+                self._digest(NODE_TAG, slice(nodes, 0, 512)),
+                self._digest(NODE_TAG, slice(nodes, 512, 32 * (left + many + right) - 512)),
+            )
+            many = 2
+        first = first // 16
+        size = (size + 15) // 16
+    return self._seal(ROOT_TAG, count, extract32(run, 0))
+
+
+@internal
+def _climb_run(count: uint256, start: uint256, items: DynArray[bytes32, 1024]) -> bytes32:
+    """
+    @return The same of a long run.
+    """
+    first: uint256 = start
+    stop: uint256 = start + len(items)
+    size: uint256 = count
+    level: uint256 = 0
+    run: DynArray[bytes32, 1024] = items
+    for _: uint256 in range(4):
+        if stop <= first + 8:
+            break
+        left: uint256 = first % 16
+        right: uint256 = min((stop + 15) // 16 * 16, size) - stop
+        kids: bytes32[16] = empty(bytes32[16])
+        total: uint256 = left + (stop - first) + right
+        for i: uint256 in range(total, bound=1056):
+            if i < left or i >= total - right:
+                kids[i % 16] = self._take()
+            else:
+                kids[i % 16] = run[i - left]
+            if i % 16 == 15 or i == total - 1:
+                run[i // 16] = self._digest(NODE_TAG, slice(abi_encode(kids), 0, 32 * (i % 16 + 1)))
+        first = first // 16
+        stop = (stop + 15) // 16
+        size = (size + 15) // 16
+        level += 1
+    few: DynArray[bytes32, 8] = []
+    for i: uint256 in range(stop - first, bound=8):
+        few.append(run[i])
+    return self._climb(count, first, few, level)
+
+
+@internal
+@pure
+def _seal(tag: bytes32, count: uint256, top: bytes32) -> bytes32:
+    return self._digest(tag, concat(convert(convert(count, uint64), bytes8), top))
+
+
+@internal
+def _leaves(start: uint256, count: uint256, size: uint256) -> uint256:
+    """
+    @notice Parameters of the model that stand side by side.
+    @return Where the first one begins.
+    """
+    at: uint256 = self.at
+    items: DynArray[bytes32, 8] = []
+    for _: uint256 in range(count, bound=8):
+        items.append(self._digest(PARAMETER_TAG, self._bytes(size)))
+        self.at += size
+    self._same(self._climb(self.leaves, start, items), self.terms.parameters)
+    return at
+
+
+@internal
+def _vector(start: uint256, first: uint256, stop: uint256) -> DynArray[int256, MOST]:
+    """
+    @return Numbers `first` to `stop` of the vector whose leaves begin at `start`.
+    """
+    leaf: uint256 = first // 256
+    at: uint256 = self._leaves(start + leaf, (stop - 1) // 256 - leaf + 1, 2048)
+    return self._numbers(at + 8 * (first - 256 * leaf), stop - first, 8, True)
+
+
+@internal
+@pure
+def _size(section: Section, i: uint256) -> uint256:
+    """
+    @return How many numbers cell `i` has.
+    """
+    row: uint256 = (section.length + section.piece - 1) // section.piece
+    return section.extra + min(section.piece, section.length - i % row * section.piece)
+
+
+@internal
+@view
+def _before(section: Section, first: uint256, count: uint256):
+    """
+    @notice Check that a section has these cells, and that they come before the disputed one.
+    """
+    row: uint256 = (section.length + section.piece - 1) // section.piece
+    assert count > 0 and first + count <= section.rows * row, "no such cells"
+    assert section.start + first + count <= self.terms.index, "no such cells"
+
+
+@internal
+@view
+def _cell_digest(size: uint256) -> bytes32:
+    return self._digest(CELL_TAG, self._bytes(size))
+
+
+@internal
+def _cells_at(section: Section, first: uint256, count: uint256) -> (uint256, uint256):
+    """
+    @notice Cells `first` to `first + count` of a section.
+    @return Where their numbers begin, and how many those are.
+    """
+    self._before(section, first, count)
+    at: uint256 = self.at
+    items: DynArray[bytes32, 1024] = []
+    total: uint256 = 0
+    for i: uint256 in range(first, first + count, bound=1024):
+        numbers: uint256 = self._size(section, i)
+        items.append(self._cell_digest(numbers * section.width))
+        self.at += numbers * section.width
+        total += numbers
+    self._same(self._climb_run(self.terms.count, section.start + first, items), self.terms.cells)
+    return at, total
+
+
+@internal
+def _cells(section: Section, first: uint256, count: uint256) -> DynArray[int256, MOST]:
+    """
+    @return Those numbers.
+    """
+    at: uint256 = 0
+    total: uint256 = 0
+    at, total = self._cells_at(section, first, count)
+    return self._numbers(at, total, section.width, False)
+
+
+@internal
+def _cell(section: Section, i: uint256) -> DynArray[int256, MOST]:
+    return self._cells(section, i, 1)
+
+
+@internal
+def _first(section: Section, i: uint256) -> int256:
+    """
+    @return The first number of a cell.
+    """
+    self._before(section, i, 1)
+    number: int256 = convert(convert(self._word(), bytes32), int256) >> (256 - 8 * section.width)
+    size: uint256 = self._size(section, i) * section.width
+    leaf: bytes32 = self._cell_digest(size)
+    self.at += size
+    self._same(self._climb(self.terms.count, section.start + i, [leaf]), self.terms.cells)
+    return number
+
+
+@internal
+def _chunks(kept: bool, first: uint256, count: uint256) -> bytes32:
+    """
+    @notice Some chunks of one part of a record.
+    @return The root of the part that they are in.
+    """
+    items: DynArray[bytes32, 8] = []
+    for _: uint256 in range(count, bound=8):
+        items.append(self._digest(CHUNK_TAG, slice(msg.data, self.at, 512)))
+        self.at += 512
+    if kept:
+        return self._climb(self.terms.keptCount, first, items)
+    return self._climb(self.terms.inputsCount, first, items)
+
+
+@internal
+def _inputs(start: uint256, stop: uint256) -> uint256:
+    """
+    @notice Numbers `start` to `stop` of the second part of the challenged pass's record.
+    @return Where the first one stands.
+    """
+    at: uint256 = self.at
+    first: uint256 = start // 256
+    self._same(self._chunks(False, first, (stop - 1) // 256 - first + 1), self.terms.inputs)
+    return at + 2 * (start % 256)
+
+
+@internal
+def _kept(start: uint256, stop: uint256, position: uint256) -> DynArray[int256, MOST]:
+    """
+    @return Numbers `start` to `stop` of the first part of a pass's record.
+    """
+    at: uint256 = self.at
+    first: uint256 = start // 256
+    root: bytes32 = self._chunks(True, first, (stop - 1) // 256 - first + 1)
+    if position == self.terms.position:
+        self._same(root, self.terms.kept)
+    else:
+        self._bind(position, root, self._take())
+    return self._numbers(at + 2 * (start % 256), stop - start, 2, True)
+
+
+@internal
+def _bind(position: uint256, kept: bytes32, inputs: bytes32):
+    """
+    @notice Check that the receipt commits to a pass's record: `evidence.py`.
+    """
+    assert position + 1 < self.terms.promptCount + self.terms.outputCount, "position"
+    leaf: bytes32 = self._digest(PASS_TAG, concat(kept, inputs))
+    index: uint256 = 0
+    if position < self.terms.promptCount:
+        leaf = self._climb(self.terms.promptCount, position, [leaf])
+        self._same(self._take(), leaf)
+    else:
+        index = position + 1 - self.terms.promptCount
+    leaf = self._digest(LEAF_TAG, concat(leaf, b""))
+    turns: uint256 = 1
+    low: uint256 = index
+    size: uint256 = self.terms.outputCount
+    for _: uint256 in range(32):  # the left subtree has the largest power of two of leaves, as in RFC 6962
+        if size <= 1:
+            break
+        half: uint256 = 1
+        for _j: uint256 in range(32):
+            if 2 * half >= size:
+                break
+            half *= 2
+        if low >= half:
+            turns = 2 * turns + 1
+            low -= half
+            size -= half
+        else:
+            turns = 2 * turns
+            size = half
+    for _: uint256 in range(32):
+        if turns == 1:
+            break
+        other: bytes32 = self._take()
+        if turns % 2 == 1:
+            leaf = self._digest(PAIR_TAG, concat(other, leaf))
+        else:
+            leaf = self._digest(PAIR_TAG, concat(leaf, other))
+        turns = turns // 2
+    leaf = self._seal(SEAL_TAG, self.terms.outputCount, leaf)
+    self._same(self._take(), leaf)
+    self._same(self._evidence(self._take(), leaf), self.terms.evidence)
+
+
+@internal
+@pure
+def _evidence(salt: bytes32, root: bytes32) -> bytes32:
+    return self._digest(EVIDENCE_TAG, concat(salt, root))
+
+
+@internal
+def _token(position: uint256) -> uint256:
+    """
+    @return The token at a position of prompt and answer.
+    """
+    token: uint256 = self._word() >> 224
+    self.at += 4
+    prompt: uint256 = self.terms.promptCount
+    salt: bytes32 = self._take()
+    leaf: bytes32 = self._digest(TOKEN_TAG, concat(salt, convert(convert(token, uint32), bytes4)))
+    if position < prompt:
+        self._same(self._climb(prompt, position, [leaf]), self.terms.promptTokens)
+    else:
+        self._same(self._climb(self.terms.outputCount, position - prompt, [leaf]), self.terms.output)
+    return token
+
+
+@internal
+def _claimed(section: Section, i: uint256, leaf: bytes32) -> DynArray[int256, MOST]:
+    """
+    @return The numbers of the disputed cell, whose digest the descent led to.
+    """
+    size: uint256 = self._size(section, i)
+    at: uint256 = self.at
+    self._same(self._cell_digest(size * section.width), leaf)
+    self.at += size * section.width
+    return self._numbers(at, size, section.width, False)
+
+
+@internal
+@view
+def _settle(claimed: DynArray[int256, MOST], found: DynArray[int256, MOST]):
+    """
+    @notice Check that the disputed cell is what follows, and the last one what was committed to.
+    """
+    assert len(claimed) == len(found), "the cell does not follow"
+    for i: uint256 in range(len(found), bound=MOST):
+        assert claimed[i] == found[i], "the cell does not follow"
+    if self.terms.index + 1 == self.terms.count and not self.terms.token:
+        assert found[0] == self.terms.claimed, "the cells lead elsewhere"

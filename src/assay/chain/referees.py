@@ -1,0 +1,164 @@
+"""The referees: which contract judges which step of a dispute, and how it is called.
+
+A dispute ends with one small cell, and with an opening of all that it follows from (docs/dispute.md). A referee's
+`judge` returns if the cell follows, and reverts otherwise. What is said here of sections is said of `dispute/plan.py`,
+whose words these are.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, Protocol
+
+from assay.chain.contracts import REFEREES
+from assay.core.hashing import Digest
+from assay.core.keys import keccak256
+
+KINDS: Final = (
+    "embedded", "product", "peak", "square", "inverse", "top", "scale", "normed", "added", "biased", "kept", "query",
+    "key", "value", "score", "best", "weight", "low", "mix", "quotient", "join_low", "join_peak", "join_scale",
+    "joined", "gated", "gated_peak", "gated_scale", "activated", "logit", "likeliest", "deficit", "count", "share",
+    "total", "mass", "race", "number",
+)  # fmt: skip
+"""A contract knows a kind by its place here, as `plan.vy` has it."""
+USES: Final = (
+    "", "query", "key", "value", "output", "gate", "up", "down", "head", "attention_norm", "feed_norm", "query_norm",
+    "key_norm", "attention_after", "feed_after", "norm",
+)  # fmt: skip
+"""Likewise: the product or the normalisation that a section is part of."""
+WIDEST_HEAD: Final = 320
+"""Numbers of a head that contracts judge."""
+PADDING: Final = 1600
+"""Zeros behind an opening: contracts read pieces of constant size, of which they drop what is too much."""
+_TABLES: Final = {
+    "Stream": "Powers", "Norms": "Powers", "Heads": "Sine", "Softmax": "Powers", "Feed": "Sigmoid", "Draws": "Powers",
+}  # fmt: skip
+_TYPES: Final = ("bytes32",) * 4 + ("uint256",) * 2 + ("bytes32",) + ("uint256",) * 5 + ("bool",) + (
+    "uint256", "uint256", "bytes32", "bytes32", "uint256", "int256", "uint256", "bytes32", "uint256",
+)  # fmt: skip
+_SELECTOR: Final = keccak256(f"judge(({','.join(_TYPES)}),bytes32,uint256,int256,uint256,bytes)".encode())[:4]
+
+
+class Terms(NamedTuple):
+    """What a step is judged by: the receipt, the challenged record, the target, and the cells."""
+
+    parameters: Digest
+    """Root of the model."""
+    evidence: Digest
+    """Of the receipt, as are the next four."""
+    prompt_tokens: Digest
+    output: Digest
+    prompt_count: int
+    output_count: int
+    seed: bytes
+    """Of the draws, 32 bytes; then their settings."""
+    temperature: int
+    top_k: int
+    top_p: int
+    min_p: int
+    position: int
+    """Of the challenged pass."""
+    token: bool
+    """Whether the token behind it is disputed, and no number."""
+    kept_count: int
+    """Chunks of both parts of its record, and their roots."""
+    inputs_count: int
+    kept: Digest
+    inputs: Digest
+    target: int
+    """The disputed number's place in the record; 0 of a token."""
+    claimed: int
+    """What was committed to there; 0 of a token."""
+    count: int
+    """Of the cells, and their root."""
+    cells: Digest
+    index: int
+    """Of the disputed cell."""
+
+
+class Section(Protocol):
+    """The cells of one kind, layer and use."""
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        ...
+
+    @property
+    def layer(self) -> int:
+        """Or -1."""
+        ...
+
+    @property
+    def use(self) -> str:
+        """One of USES."""
+        ...
+
+
+class Step(NamedTuple):
+    """Who judges the cells of a section, and what it has to be told."""
+
+    referee: str
+    """One of REFEREES."""
+    kind: int
+    layer: int
+    use: int
+
+
+def step_of(section: Section, vector: str) -> Step:
+    """`vector`: of a record, that the target is in; empty for a token.
+
+    Raises:
+        ValueError: there is no such kind or use.
+    """
+    return Step(_referee(section.kind, vector), KINDS.index(section.kind), section.layer, USES.index(section.use))
+
+
+def table_of(referee: str) -> str | None:
+    """Of which table (`contracts.TABLES`) a referee's constructor wants the address."""
+    return _TABLES.get(referee)
+
+
+def encode_terms(terms: Terms) -> bytes:
+    """As contracts take them, a word each.
+
+    Raises:
+        OverflowError: a number does not fit.
+    """
+    return b"".join(map(_word, terms))
+
+
+def encode_judge(terms: Terms, leaf: Digest, step: Step, opening: bytes) -> bytes:
+    """The data of a call of `judge`. `leaf`: digest of the disputed cell.
+
+    Raises:
+        OverflowError: a number does not fit.
+    """
+    words = [leaf, *step[1:], 32 * 27, len(opening) + PADDING]
+    assert step.referee in REFEREES
+    return (
+        _SELECTOR
+        + encode_terms(terms)
+        + b"".join(map(_word, words))
+        + opening
+        + bytes(PADDING + -(len(opening) + PADDING) % 32)
+    )
+
+
+def _word(value: Digest | int) -> bytes:
+    if isinstance(value, bytes):
+        return value.rjust(32, b"\0")
+    return value.to_bytes(32, "big", signed=value < 0)
+
+
+def _referee(kind: str, vector: str) -> str:
+    if kind == "product":
+        return "Products"
+    if vector == "":
+        return "Draws"
+    if vector in ("keys", "values"):
+        return "Heads"
+    if vector == "mixed":
+        return "Heads" if kind in ("biased", "query", "key", "value") else "Softmax"
+    if vector == "gated":
+        return "Feed"
+    return "Stream" if kind in ("embedded", "added", "number") else "Norms"
