@@ -25,8 +25,10 @@ from assay.core.voucher import Terms, channels_domain, sign_voucher
 
 TOKENS = 64
 """Of each answer."""
-ROUNDS = 60
+ROUNDS = 100
 """Pairs of answers, each side first in turn."""
+PAUSE = 0.1
+"""Seconds after each answer, for what is done behind it: its processor time is counted, too."""
 VOUCHERS = 2000
 MODEL = "smollm2-135m"
 
@@ -37,13 +39,14 @@ def measure(say: Say, *, model: str = MODEL) -> Iterable[Figure]:
     path = find_model(model).path
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="assay-bench-")))
-        chain = stack.enter_context(_assay(scratch / "chain", "devnet"))
-        free, paid = stack.enter_context(_pair(scratch / "providers", str(path), chain))
+        chain = stack.enter_context(_assay(scratch / "chain", [], "devnet"))
+        processes: list[int] = []
+        free, paid = stack.enter_context(_pair(scratch / "providers", str(path), chain, processes))
         named = ("--provider", free, "--provider", paid)
-        gateway = stack.enter_context(_assay(scratch / "gateway", "gateway", *named, "--chain", chain))
+        gateway = stack.enter_context(_assay(scratch / "gateway", processes, "gateway", *named, "--chain", chain))
         client = stack.enter_context(httpx.Client(timeout=120))
         name = client.get(f"{gateway}/v1/models").json()["data"][0]["id"]
-        yield from _answers(say, client, gateway, (free, paid), name)
+        yield from _answers(say, client, gateway, (free, paid), name, processes)
         yield from _money(client, gateway)
 
 
@@ -66,14 +69,22 @@ def _vouchers() -> Iterator[Figure]:
     yield Figure("sign_and_check_voucher_p99", slow, "ms", None, None, VOUCHERS)
 
 
-def _answers(say: Say, client: httpx.Client, gateway: str, providers: tuple[str, str], model: str) -> Iterator[Figure]:
+def _answers(
+    say: Say, client: httpx.Client, gateway: str, providers: tuple[str, str], model: str, processes: list[int]
+) -> Iterator[Figure]:
     """Ratios of neighbours, which meet the machine in one state as far as it has one: the same gateway, the same
     engine, and two providers of which one is paid."""
     free, paid = providers
-    ratios, firsts, sides = [], [], {free: [], paid: []}
+    ratios, firsts, sides, spent = [], [], {free: [], paid: []}, {free: 0.0, paid: 0.0}
     for number in range(-4, ROUNDS):
         order = (free, paid) if number % 2 else (paid, free)
-        took = {url: _stream(client, gateway, url, model) for url in order}
+        took = {}
+        for url in order:
+            before = _processor(processes)
+            took[url] = _stream(client, gateway, url, model)
+            time.sleep(PAUSE)
+            if number >= 0:
+                spent[url] += _processor(processes) - before
         if number < 0:
             continue
         ratios.append(took[paid]["whole"] / took[free]["whole"])
@@ -89,6 +100,15 @@ def _answers(say: Say, client: httpx.Client, gateway: str, providers: tuple[str,
     low, _, high = quantiles(ratios, n=4)
     yield Figure("paid_over_unpaid_quartile_1", low, "ratio", None, None, ROUNDS)
     yield Figure("paid_over_unpaid_quartile_3", high, "ratio", None, None, ROUNDS)
+    # Of the order statistics, by the binomial distribution's normal approximation.
+    ordered, half = sorted(ratios), round(0.98 * ROUNDS**0.5)
+    for name, place in (("low", ROUNDS // 2 - half), ("high", ROUNDS // 2 + half)):
+        yield Figure(f"paid_over_unpaid_95_{name}", ordered[place], "ratio", None, None, ROUNDS)
+    if spent[free]:
+        work = spent[paid] / spent[free]
+        yield Figure("processor_time_paid_over_unpaid", work, "ratio", None, None, ROUNDS)
+        more = 1000 * (spent[paid] - spent[free]) / ROUNDS
+        yield Figure("processor_time_of_payment", more, "ms/answer", None, None, ROUNDS)
     yield Figure("payment_adds_to_first_token_p50", median(firsts), "ms", None, None, ROUNDS)
 
 
@@ -99,6 +119,15 @@ def _money(client: httpx.Client, gateway: str) -> Iterator[Figure]:
         time.sleep(0.1)
     unpaid = wei["earned"] - wei["accepted"]
     yield Figure("unpaid_at_the_end", unpaid, "wei", 0, unpaid == 0, ROUNDS)
+
+
+def _processor(processes: list[int]) -> float:
+    """Seconds of processor time that they have had; 0 where the system does not tell."""
+    try:
+        stats = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in processes]
+    except OSError:
+        return 0.0
+    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
 
 def _wei(client: httpx.Client, url: str) -> Mapping[str, int]:
@@ -129,23 +158,23 @@ def _stream(client: httpx.Client, gateway: str, provider: str, model: str) -> Ma
 
 
 @contextmanager
-def _pair(scratch: Path, model: str, chain: str) -> Iterator[tuple[str, str]]:
+def _pair(scratch: Path, model: str, chain: str, processes: list[int]) -> Iterator[tuple[str, str]]:
     """Two providers; their addresses."""
-    with _python(scratch, "-m", "benchmarks._paid_pair", model, chain) as line:
+    with _python(scratch, processes, "-m", "benchmarks._paid_pair", model, chain) as line:
         free, paid = json.loads(line)
         yield free, paid
 
 
 @contextmanager
-def _assay(scratch: Path, *arguments: str) -> Iterator[str]:
+def _assay(scratch: Path, processes: list[int], *arguments: str) -> Iterator[str]:
     """A running `assay` program; gives its address."""
-    with _python(scratch, "-m", "assay.apps.cli", *arguments, "--port", "0", "--json") as line:
+    with _python(scratch, processes, "-m", "assay.apps.cli", *arguments, "--port", "0", "--json") as line:
         yield json.loads(line)["url"]
 
 
 @contextmanager
-def _python(scratch: Path, *arguments: str) -> Iterator[str]:
-    """A running program of its own home; gives its first line."""
+def _python(scratch: Path, processes: list[int], *arguments: str) -> Iterator[str]:
+    """A running program of its own home, noted in `processes`; gives its first line."""
     (scratch / "models").parent.mkdir(exist_ok=True)
     (scratch / "models").symlink_to(home() / "models")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ASSAY_")}
@@ -160,6 +189,7 @@ def _python(scratch: Path, *arguments: str) -> Iterator[str]:
     ) as process:
         try:
             assert process.stdout
+            processes.append(process.pid)
             yield process.stdout.readline()
         finally:
             process.kill()
