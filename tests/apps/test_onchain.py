@@ -92,6 +92,7 @@ async def test_two_programs_with_one_key_refuse_each_other(tmp_home: Path) -> No
     [
         ({"deposit_wei": 0}, "a deposit is over 0"),
         ({"budget_wei": 10, "deposit_wei": 11}, "within the budget"),
+        ({"deposit_wei": 10, "top_up_below_wei": 11}, "would not be enough"),
     ],
 )
 async def test_budgets_that_cannot_be(tmp_home: Path, settings: dict[str, int], message: str) -> None:

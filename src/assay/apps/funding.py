@@ -192,8 +192,10 @@ class Funding:
         for channel in await asyncio.to_thread(self._store.known):
             if channel.state in ("closing", "leaving"):
                 try:
+                    if channel.depositing:  # or it would arrive when all is over
+                        await asyncio.to_thread(self.deposit, channel, self.budget.wait)
                     await asyncio.to_thread(self.withdraw, channel)
-                except ChainFailed as error:
+                except (ChainFailed, PaymentRequired) as error:
                     self._log("withdrawal_waits", {"channel": channel.id.hex(), "reason": error.message})
 
     def _initiate(self, channel: Channel, amount: int) -> Channel:

@@ -171,7 +171,12 @@ def _budget(config: Config) -> Budget:
     deposit = max(total // 100, 1) if settings.deposit_wei is None else settings.deposit_wei
     if not 0 < deposit <= max(total, 1):
         raise ConfigError("a deposit is over 0 and within the budget", "see [gateway] deposit_wei and budget_wei")
-    return Budget(total, deposit, deposit // 4 if settings.top_up_below_wei is None else settings.top_up_below_wei)
+    below = deposit // 4 if settings.top_up_below_wei is None else settings.top_up_below_wei
+    if below > deposit:
+        raise ConfigError(
+            "one deposit would not be enough", "set [gateway] top_up_below_wei to no more than deposit_wei"
+        )
+    return Budget(total, deposit, below)
 
 
 def _addresses(settings: Chain) -> Addresses:

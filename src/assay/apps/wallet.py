@@ -223,7 +223,7 @@ class Wallet:
 
     def _sign(self, account: Account) -> Callable[[Channel], Voucher | None]:
         """Signs for what is earned and what has come, within what is deposited."""
-        running = sum(purse.value for purse in account.purses)
+        running = sum(purse.value for purse in tuple(account.purses))  # a copy: this runs in a thread
 
         def sign(row: Channel) -> Voucher | None:
             if row.state != "open":
@@ -292,8 +292,10 @@ class Wallet:
 
     async def _rounds(self, recover: Recover) -> None:
         while True:
-            with suppress(AssayError):  # what fails is tried again
+            try:
                 await self.tidy(recover)
+            except Exception as error:  # noqa: BLE001 - whatever it is, money is looked after again in the next round
+                self._log("payment_failed", {"reason": f"{type(error).__name__}: {error}"})
             await asyncio.sleep(ROUND_SECONDS)
 
     async def tidy(self, recover: Recover) -> None:
