@@ -29,7 +29,7 @@ class Addresses:
     collector: Address = ""
     """Deposits by signature; empty: there is none."""
     court: Address = ""
-    """Empty: there is none."""
+    """Bonds and disputes; empty: there is none."""
 
     def __post_init__(self) -> None:
         """Check everything.

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from assay.chain.contracts import Artefact, artefact
+from assay.chain.contracts import REFEREES, TABLES, Artefact, artefact
 from assay.chain.embedded import TIP, ChainError, EmbeddedChain
 from assay.chain.ethereum import Account, Contract, Nonce, TxParams, Web3, Wei, rlp
 from assay.chain.provider import EmbeddedProvider
+from assay.chain.referees import table_of
 from assay.core.errors import StoreError
 from assay.core.keys import Address, Key, keccak256, parse_address
 
@@ -36,11 +37,12 @@ class Contracts:
     channels: Address
     collector: Address
     params: Address
-    game: Address = ""
-    """Empty, as `vault` and `court` are then: there are no disputes."""
-    vault: Address = ""
+    """The court's values."""
+    game: Address
+    """What disputes are: see docs/dispute.md."""
+    vault: Address
     """The contract that makes vaults."""
-    court: Address = ""
+    court: Address
 
 
 def created(deployer: Address, nonce: int) -> Address:
@@ -53,7 +55,7 @@ class Devnet:
     """The chain, the contracts on it, and their faucet. For use from several threads, `fund` from one at a time."""
 
     def __init__(self, path: Path | None, *, clock: Callable[[], float], game: Artefact | None = None) -> None:
-        """`path`: the chain's log; None: in memory. `game`: what disputes are; None: there is no court.
+        """`path`: the chain's log; None: in memory. `game`: another one than ours.
 
         Raises:
             StoreError: the log cannot be used, or is of another version's chain.
@@ -61,13 +63,16 @@ class Devnet:
         self.chain: Final = EmbeddedChain(path, chain_id=CHAIN_ID, balances={MINTER.address: 10**27}, clock=clock)
         self._web3: Final = Web3(EmbeddedProvider(self.chain))
         self._account: Final = Account.from_key(MINTER.secret)
-        token = self._deploy(0, "Token", "Assay test token", "TEST", 18)
-        channels = self._deploy(1, "Channels")
-        collector = self._deploy(2, "Collector", channels.address)
-        params = self._deploy(3, "Params", VALUES)
-        made = [token, channels, collector, params]
-        if game is not None:
-            made += self._deploy_court(game, token, channels, params)
+        self._made = 0
+        token = self._deploy("Token", "Assay test token", "TEST", 18)
+        channels = self._deploy("Channels")
+        collector = self._deploy("Collector", channels.address)
+        params = self._deploy("Params", VALUES)
+        played = self._deploy(game) if game is not None else self._deploy_game()
+        court = Web3.to_checksum_address(created(MINTER.address, self._made + 1))
+        vaults = self._deploy("Vault", token.address, court, HELD)
+        parties = [each.address for each in (token, vaults, params, played, channels)]
+        made = [token, channels, collector, params, played, vaults, self._deploy("Court", *parties)]
         self._token: Final = token
         self.contracts: Final = Contracts(*(each.address.lower() for each in made))
 
@@ -87,16 +92,15 @@ class Devnet:
         """The log's file is free."""
         self.chain.close()
 
-    def _deploy_court(self, game: Artefact, token: Contract, channels: Contract, params: Contract) -> list[Contract]:
-        """Game, vaults and court. The vaults are told where the court will be."""
-        played = self._deploy(4, game)
-        court = Web3.to_checksum_address(created(MINTER.address, 6))
-        vaults = self._deploy(5, "Vault", token.address, court, HELD)
-        args = (each.address for each in (token, vaults, params, played, channels))
-        return [played, vaults, self._deploy(6, "Court", *args)]
+    def _deploy_game(self) -> Contract:
+        """The game, its referees, and the tables that they read."""
+        tables = {name: self._deploy(name).address for name in TABLES}
+        judges = [self._deploy(name, *(tables[each] for each in [table_of(name)] if each)) for name in REFEREES]
+        return self._deploy("Game", [each.address for each in judges])
 
-    def _deploy(self, nonce: int, what: str | Artefact, *args: object) -> Contract:
-        """The contract that the deployer's transaction `nonce` made; makes it if that is the next one."""
+    def _deploy(self, what: str | Artefact, *args: object) -> Contract:
+        """The contract that the deployer's next transaction made; makes it if there is none yet."""
+        nonce, self._made = self._made, self._made + 1
         found = artefact(what) if isinstance(what, str) else what
         made = self._web3.eth.contract(abi=found.abi, bytecode=found.code).constructor(*args)
         if self.chain.nonce(MINTER.address) == nonce:

@@ -51,6 +51,8 @@ class State(NamedTuple):
 
     stage: str
     """One of STAGES: what is wanted."""
+    facts: Digest
+    """Over all that both sides agree on."""
     one: Descent
     """In keys and values, then in the cells."""
     other: Descent
@@ -69,7 +71,7 @@ def read_state(data: bytes) -> State:
     stage, *numbers = (int.from_bytes(word, "big") for word in words)
     if stage >= len(STAGES):
         raise EncodingError("the state of a dispute is unknown")
-    return State(STAGES[stage], Descent(words[2], *numbers[2:7]), Descent(words[8], *numbers[8:13]))
+    return State(STAGES[stage], words[1], Descent(words[2], *numbers[2:7]), Descent(words[8], *numbers[8:13]))
 
 
 def exhibit(position: int, *, token: bool, parameters: Digest, opening: Opening, profile: Profile) -> bytes:

@@ -12,11 +12,12 @@ from typing import Final, Protocol, cast
 import httpx
 from typing_extensions import override
 
+from assay.chain import answers
 from assay.chain.abi import printable, reason
 from assay.chain.ethereum import BaseProvider, RPCEndpoint, RPCResponse
 from assay.core.encoding import check_bounds
 from assay.core.errors import ChainFailed, EncodingError
-from assay.core.keys import Address, parse_address
+from assay.core.keys import Address
 
 MAX_ANSWER: Final = 32 << 20
 """Bytes of a node's answer."""
@@ -24,6 +25,8 @@ MAX_LOGS: Final = 10_000
 """Events of one answer; nodes refuse to give more, too."""
 MAX_LOG: Final = 1 << 16
 """Bytes of an event."""
+MAX_CALLS: Final = 10_000
+"""Within a transaction."""
 _SECONDS: Final = 15.0
 _REVERTED, _LIMITED = 3, -32005
 """Codes of Ethereum's nodes (geth's, and EIP-1474's)."""
@@ -156,7 +159,7 @@ class Node:
             ChainFailed: it cannot be reached, is on another chain, or its answer is no JSON-RPC.
         """
         if not self._verified.is_set():
-            found = _number(self._ask("eth_chainId", ()), "the chain's id")
+            found = answers.number(self._ask("eth_chainId", ()), "the chain's id")
             if found != self.chain_id:
                 raise ChainFailed(
                     f"the node is on chain {found}, not {self.chain_id}", "name a node of the right chain"
@@ -190,12 +193,12 @@ class Node:
             ChainFailed: see `ask`; or the node does not have it.
         """
         asked = "latest" if number is None else hex(number)
-        found = _members(self.ask("eth_getBlockByNumber", asked, False), "a block")
+        found = answers.members(self.ask("eth_getBlockByNumber", asked, False), "a block")
         head = Head(
-            _number(found.get("number"), "a block's number"),
-            _bytes(found.get("hash"), "a block's hash", 32),
-            _number(found.get("timestamp"), "a block's time", 1 << 63),
-            _number(found.get("baseFeePerGas") or "0x0", "a block's base fee"),
+            answers.number(found.get("number"), "a block's number"),
+            answers.octets(found.get("hash"), "a block's hash", 32),
+            answers.number(found.get("timestamp"), "a block's time", 1 << 63),
+            answers.number(found.get("baseFeePerGas") or "0x0", "a block's base fee"),
         )
         if number not in (None, head.number):
             raise _strange("eth_getBlockByNumber")
@@ -203,22 +206,22 @@ class Node:
 
     def count(self, address: Address) -> int:
         """Transactions of an address that are mined: the next nonce."""
-        return _number(self.ask("eth_getTransactionCount", address, "latest"), "a nonce", 1 << 63)
+        return answers.number(self.ask("eth_getTransactionCount", address, "latest"), "a nonce", 1 << 63)
 
     def tip(self) -> int:
         """Wei for a unit of gas beyond the base fee, which the node proposes; 0 where it does not know."""
         try:
-            return _number(self.ask("eth_maxPriorityFeePerGas"), "a tip")
+            return answers.number(self.ask("eth_maxPriorityFeePerGas"), "a tip")
         except NodeRefused:
             return 0
 
     def balance(self, address: Address) -> int:
         """Wei."""
-        return _number(self.ask("eth_getBalance", address, "latest"), "a balance")
+        return answers.number(self.ask("eth_getBalance", address, "latest"), "a balance")
 
     def code(self, address: Address) -> bytes:
         """Of a contract; empty: there is none."""
-        return _bytes(self.ask("eth_getCode", address, "latest"), "code")
+        return answers.octets(self.ask("eth_getCode", address, "latest"), "code")
 
     def call(self, to: Address, data: bytes, *, sender: Address | None = None, block: int | None = None) -> bytes:
         """What a contract answers now, or did at the end of a block.
@@ -230,7 +233,9 @@ class Node:
         asked = {"to": to, "data": "0x" + data.hex()}
         if sender is not None:
             asked["from"] = sender
-        return _bytes(self.ask("eth_call", asked, "latest" if block is None else hex(block)), "what a call gives")
+        return answers.octets(
+            self.ask("eth_call", asked, "latest" if block is None else hex(block)), "what a call gives"
+        )
 
     def estimate(self, sender: Address, to: Address, data: bytes) -> int:
         """Gas that a transaction needs.
@@ -240,7 +245,7 @@ class Node:
             ChainFailed: see `ask`.
         """
         asked = {"from": sender, "to": to, "data": "0x" + data.hex()}
-        return _number(self.ask("eth_estimateGas", asked), "an amount of gas", 1 << 40)
+        return answers.number(self.ask("eth_estimateGas", asked), "an amount of gas", 1 << 40)
 
     def send(self, raw: bytes) -> None:
         """Broadcast a signed transaction.
@@ -256,40 +261,87 @@ class Node:
         answer = self.ask("eth_getTransactionReceipt", "0x" + transaction.hex())
         if answer is None:
             return None
-        found = _members(answer, "a receipt")
+        found = answers.members(answer, "a receipt")
         if found.get("blockNumber") is None:  # some nodes have receipts of what is pending
             return None
-        if _bytes(found.get("transactionHash"), "a receipt's transaction", 32) != transaction:
+        if answers.octets(found.get("transactionHash"), "a receipt's transaction", 32) != transaction:
             raise _strange("eth_getTransactionReceipt")
-        block = _number(found.get("blockNumber"), "a receipt's block", 1 << 63)
-        name = _bytes(found.get("blockHash"), "a receipt's block", 32)
+        block = answers.number(found.get("blockNumber"), "a receipt's block", 1 << 63)
+        name = answers.octets(found.get("blockHash"), "a receipt's block", 32)
         logs = _entries(found.get("logs"))
         if any((each.block, each.block_hash, each.transaction) != (block, name, transaction) for each in logs):
             raise _strange("eth_getTransactionReceipt")
         return MinedIn(
             block,
             name,
-            _number(found.get("status"), "a receipt's status", 2) == 1,
-            _number(found.get("gasUsed"), "a receipt's gas", 1 << 40),
-            _number(found.get("effectiveGasPrice") or "0x0", "a receipt's price"),
+            answers.number(found.get("status"), "a receipt's status", 2) == 1,
+            answers.number(found.get("gasUsed"), "a receipt's gas", 1 << 40),
+            answers.number(found.get("effectiveGasPrice") or "0x0", "a receipt's price"),
             logs,
         )
 
-    def logs(self, address: Address, topic: bytes, first: int, last: int) -> tuple[Entry, ...]:
-        """Events of a contract with this first topic, in blocks `first` to `last`, in their order.
+    def transaction(self, name: bytes) -> tuple[Address | None, bytes] | None:
+        """Where a transaction, by its hash, went and what it said there; None: the node does not know it."""
+        answer = self.ask("eth_getTransactionByHash", "0x" + name.hex())
+        if answer is None:
+            return None
+        found = answers.members(answer, "a transaction")
+        if answers.octets(found.get("hash"), "a transaction's hash", 32) != name:
+            raise _strange("eth_getTransactionByHash")
+        return answers.address(found.get("to")), answers.octets(
+            found.get("input", found.get("data")), "a transaction's data"
+        )
+
+    def calls(self, name: bytes, to: Address) -> list[bytes]:
+        """What a transaction, by its hash, said to a contract through others, in order; what was taken back left out.
+
+        Raises:
+            NodeRefused: among others when it does not trace (`debug_traceTransaction`).
+            ChainFailed: see `ask`.
+        """
+        waiting: list[object] = [self.ask("debug_traceTransaction", "0x" + name.hex(), {"tracer": "callTracer"})]
+        found: list[bytes] = []
+        for _ in range(MAX_CALLS):
+            if not waiting:
+                return found
+            call = answers.members(waiting.pop(), "a call")
+            if call.get("error") is not None:
+                continue
+            if call.get("type") == "CALL" and answers.address(call.get("to")) == to:
+                found.append(answers.octets(call.get("input"), "a call's data"))
+            within = call.get("calls") or ()
+            if not isinstance(within, Sequence) or isinstance(within, str):
+                raise _strange("debug_traceTransaction")
+            waiting += reversed(within)
+        raise ChainFailed(f"a transaction has more than {MAX_CALLS} calls", "read it by hand")
+
+    def logs(
+        self, address: Address, topic: bytes, first: int, last: int, indexed: Sequence[bytes | None] = ()
+    ) -> tuple[Entry, ...]:
+        """Events of a contract with this first topic, in blocks `first` to `last`, in their order. `indexed`: further
+        topics, None: any.
 
         Raises:
             NodeRefused: among others for too many blocks or events.
             ChainFailed: see `ask`; or events that were not asked for.
         """
-        asked = {"address": address, "topics": ["0x" + topic.hex()], "fromBlock": hex(first), "toBlock": hex(last)}
+        topics = (topic, *indexed)
+        asked = {
+            "address": address, "topics": [None if each is None else "0x" + each.hex() for each in topics],
+            "fromBlock": hex(first), "toBlock": hex(last),
+        }  # fmt: skip
         found = _entries(self.ask("eth_getLogs", asked))
         places = [(each.block, each.index) for each in found]
         if places != sorted(set(places)) or any(
-            each.address != address or each.topics[:1] != (topic,) or not first <= each.block <= last for each in found
+            each.address != address or not _fits(each.topics, topics) or not first <= each.block <= last
+            for each in found
         ):
             raise _strange("eth_getLogs")
         return found
+
+
+def _fits(found: Sequence[bytes], asked: Sequence[bytes | None]) -> bool:
+    return len(found) >= len(asked) and all(b in (None, a) for a, b in zip(found, asked, strict=False))
 
 
 def _refusal(method: str, error: object) -> NodeRefused:
@@ -297,7 +349,7 @@ def _refusal(method: str, error: object) -> NodeRefused:
         return NodeRefused(method, 0, printable(str(error)))
     code, said, data = error.get("code"), error.get("message"), error.get("data")
     try:
-        given = _bytes(data, "")[:4096]
+        given = answers.octets(data, "")[:4096]
     except ChainFailed:
         given = b""
     return NodeRefused(method, code if isinstance(code, int) else 0, printable(str(said)), given)
@@ -307,56 +359,24 @@ def _strange(method: str) -> ChainFailed:
     return ChainFailed(f"the node's answer to {method} is none", "ask another node")
 
 
-def _members(value: object, what: str) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise ChainFailed(f"the node does not have {what}, or gives none", "ask another node")
-    return value
-
-
-def _number(value: object, what: str, limit: int = 1 << 256) -> int:
-    try:
-        if isinstance(value, str) and value.startswith("0x") and 2 < len(value) <= 66:
-            found = int(value[2:], 16)
-            if "_" not in value and 0 <= found < limit:
-                return found
-    except ValueError:
-        pass
-    raise ChainFailed(f"the node's answer is not {what}", "ask another node")
-
-
-def _bytes(value: object, what: str, size: int | None = None) -> bytes:
-    try:
-        if isinstance(value, str) and value.startswith("0x"):
-            found = bytes.fromhex(value[2:])
-            if 2 * len(found) + 2 == len(value) and size in (None, len(found)):
-                return found
-    except ValueError:
-        pass
-    raise ChainFailed(f"the node's answer is not {what}", "ask another node")
-
-
 def _entries(value: object) -> tuple[Entry, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) > MAX_LOGS:
         raise ChainFailed("the node's answer is not a list of events", "ask another node")
-    return tuple(_entry(_members(each, "an event")) for each in value)
+    return tuple(_entry(answers.members(each, "an event")) for each in value)
 
 
 def _entry(found: Mapping[str, object]) -> Entry:
-    topics, address, data = found.get("topics"), found.get("address"), found.get("data")
-    if not isinstance(topics, Sequence) or len(topics) > 4 or not isinstance(address, str):
+    topics, own, data = found.get("topics"), answers.address(found.get("address")), found.get("data")
+    if not isinstance(topics, Sequence) or len(topics) > 4 or own is None:
         raise ChainFailed("the node's answer is not an event", "ask another node")
     if not isinstance(data, str) or len(data) > 2 * MAX_LOG + 2 or found.get("removed") is True:
         raise ChainFailed("the node's answer is not an event", "ask another node")
-    try:
-        own = parse_address(address.lower(), what="an event's contract")
-    except EncodingError as error:
-        raise ChainFailed("the node's answer is not an event", "ask another node") from error
     return Entry(
         own,
-        tuple(_bytes(each, "an event's topic", 32) for each in topics),
-        _bytes(data, "an event's data"),
-        _number(found.get("blockNumber"), "an event's block", 1 << 63),
-        _bytes(found.get("blockHash"), "an event's block", 32),
-        _bytes(found.get("transactionHash"), "an event's transaction", 32),
-        _number(found.get("logIndex"), "an event's place", 1 << 31),
+        tuple(answers.octets(each, "an event's topic", 32) for each in topics),
+        answers.octets(data, "an event's data"),
+        answers.number(found.get("blockNumber"), "an event's block", 1 << 63),
+        answers.octets(found.get("blockHash"), "an event's block", 32),
+        answers.octets(found.get("transactionHash"), "an event's transaction", 32),
+        answers.number(found.get("logIndex"), "an event's place", 1 << 31),
     )

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Final
 
 from assay.chain import referees
 from assay.chain.game import PADDING, UNNAMED, State, step_move, word
 from assay.core.errors import EncodingError
 from assay.core.hashing import Digest
+from assay.core.keys import keccak256
 from assay.engines.exact.dispute import trees
 from assay.engines.exact.dispute.game import Terms, dispute
 from assay.engines.exact.dispute.moves import (
@@ -37,6 +39,7 @@ from assay.engines.exact.dispute.moves import (
 )
 from assay.engines.exact.dispute.plan import NumberTarget, Plan, Target
 from assay.engines.exact.dispute.reading import cell_digest
+from assay.engines.exact.dispute.response import Response
 from assay.engines.exact.dispute.shape import ENDS
 from assay.engines.exact.dispute.sides import Player, Prover
 from assay.engines.exact.record import CHUNK, CHUNK_BYTES
@@ -44,6 +47,26 @@ from assay.engines.exact.record import CHUNK, CHUNK_BYTES
 _FACTS: Final = 13 * 32
 """Bytes of what is known from the beginning on."""
 _NOBODY: Final = (1 << 32) - 1
+
+
+def challenge_in(terms: Terms, state: State) -> Challenge | None:
+    """What a dispute over a receipt begins with, by its first state; None: it is not over this receipt."""
+    head = b"".join(
+        [
+            terms.parameters,
+            terms.evidence.root,
+            *terms.tokens,
+            word(terms.evidence.prompt),
+            word(terms.evidence.output),
+            terms.seed,
+            *map(word, astuple(terms.settings)),
+        ]
+    )
+    for position in range(terms.evidence.passes):
+        for token in (False, True):
+            if keccak256(head + word(position) + word(token)) == state.facts:
+                return Challenge(position, token)
+    return None
 
 
 class Table:
@@ -73,10 +96,38 @@ class Table:
         return data
 
     def follow(self, data: bytes) -> None:
-        """Take in a move that the chain took."""
+        """Take in a move that the chain took; empty: one that nobody can read, after which `game.py` does not go on."""
         self._last = data
         if not isinstance(self.turn, Outcome | WantStep):  # a step that the chain took ends the dispute
             self._moved(self._read(data))
+
+    def overhear(self, before: State, after: State, own: Response) -> None:
+        """Take in a move of the challenger's by what it changed: what was named is in the state, and the number that
+        was chosen is one of those in chunks of ours. So it need not be read, which a challenger could prevent.
+
+        Raises:
+            EncodingError: the challenger has moved in no such way.
+        """
+        descents = list(zip((before.one, before.other), (after.one, after.other), strict=True))
+        if before.stage == "branch":
+            self.follow(encode_indices(*(d.named if d.on else _NOBODY for _, d in descents)))
+        elif before.stage in ("names", "cell names"):
+            self.follow(encode_indices(*(d.named for was, d in descents if was.on and was.named == UNNAMED)))
+        else:
+            self.follow(self._chosen(before, after, own))
+
+    def _chosen(self, before: State, after: State, own: Response) -> bytes:
+        """The move that chooses a number of the chunks that were shown last."""
+        one, other = before.one, before.other
+        for chunk in [one.index] * one.on + [one.count + other.index] * other.on:
+            content = own.chunk(self.challenge.position, chunk)
+            for i, number in enumerate(struct.unpack(f"<{CHUNK}h", content)):
+                entry = chunk * CHUNK + i
+                if keccak256(before.facts + word(entry) + word(number)) == after.facts:
+                    move = encode_indices(entry) + content
+                    self._note_entry(move)
+                    return move
+        raise EncodingError("the challenger has chosen no number of ours")
 
     def _send(self, move: bytes) -> Turn | Outcome:
         try:

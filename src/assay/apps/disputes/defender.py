@@ -1,0 +1,56 @@
+"""A provider that defends itself, unattended: it answers disputes over its receipts, and demands for data."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from assay.apps.disputes.party import Computes, Means, Party, Unreadable
+from assay.chain.court_events import PROVER
+from assay.chain.docket import Case
+from assay.core.bundle import Bundle
+from assay.core.evidence import evidence_salt
+from assay.core.hashing import Digest
+
+
+class Proves(Computes, Protocol):
+    """Answers computed again, and what their passes are committed to."""
+
+    def leaves(self, bundle: Bundle) -> list[Digest]:
+        """What the passes of an answer are committed to."""
+        ...
+
+
+class Defender:
+    """For one thread. It keeps nothing: see `Docket` and `Seat`."""
+
+    def __init__(self, means: Means, bench: Proves) -> None:
+        """`bench`: that of `means`."""
+        self._means: Final = means
+        self._bench: Final = bench
+        self._party: Final = Party(means, PROVER)
+
+    def look(self) -> int:
+        """Do once what is to be done; the number of open disputes.
+
+        Raises:
+            ChainFailed: the chain cannot be asked.
+            StoreError: receipts or transactions cannot be read or written.
+        """
+        self._party.collect()
+        cases = [case for case in self._party.docket.look() if case.dispute.provider == self._means.court.address]
+        self._party.play(cases, self._produce)
+        return len(cases)
+
+    def _produce(self, case: Case) -> None:
+        """What is demanded: the salt of the evidence, and the commitments of all passes."""
+        dispute, court = case.dispute, self._means.court
+        bundle = self._means.find(dispute.receipt)
+        if bundle is None:
+            raise Unreadable("the demanded receipt is not kept here", "restore the database of receipts")
+        name = f"dispute/{dispute.id}/{dispute.receipt.hex()[:16]}/produce"
+
+        def send(free: str) -> None:
+            data = evidence_salt(bundle.request.nonce) + b"".join(self._bench.leaves(bundle))
+            court.produce(dispute.id, bundle.receipt, data, free)
+
+        self._party.send(case, name, send)

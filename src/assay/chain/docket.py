@@ -1,0 +1,197 @@
+"""The open disputes that concern a key, with all their states: read from blocks that count, each time anew.
+
+Nothing is kept but what is quicker to remember than to ask again, so that restarts and reorganisations change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from assay.chain.court import CourtClient, Dispute
+from assay.chain.court_events import (
+    PROVER_WINS,
+    Happening,
+    Shown,
+    Slashing,
+    read_ended,
+    read_moved,
+    read_opened,
+    read_slashed,
+)
+from assay.chain.events import MAX_BLOCKS
+from assay.chain.node import Entry, Head, NodeRefused
+from assay.core.keys import keccak256
+from assay.core.receipt import Receipt
+
+_EARLY: Final = 2 * 3600
+"""Seconds by which a receipt may be dated ahead of the chain, and more."""
+
+
+@dataclass(slots=True)
+class Case:
+    """An open dispute."""
+
+    dispute: Dispute
+    history: list[Shown] = field(default_factory=list)
+    """Its states, the first one first. Of a demand: one, empty."""
+    next: int = 0
+    """The block up to which events were read."""
+
+    @property
+    def complete(self) -> bool:
+        """All its states are known, up to the present one."""
+        dispute, history = self.dispute, self.history
+        if len(history) != dispute.moves + 1:
+            return False
+        return dispute.demanded or keccak256(history[-1].state) == dispute.state
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A dispute that was open, and is no more."""
+
+    dispute: Dispute
+    turn: int
+    """How it ended: see `court_events.PROVER_WINS`."""
+    transaction: bytes
+    slashed: Slashing | None
+
+
+class Docket:
+    """Follows the disputes in which a key is a side."""
+
+    def __init__(self, court: CourtClient) -> None:
+        """`court`: the key's view."""
+        self._court: Final = court
+        self._node: Final = court.node
+        self._cases: Final[dict[int, Case]] = {}
+        self._seen: int | None = None
+        """The highest number that was looked at."""
+        self.endings: Final[list[Ending]] = []
+        """Of disputes that were open at an earlier look: for the caller to take away."""
+
+    def look(self, known: Iterable[int] = ()) -> list[Case]:
+        """The open disputes of the key, by their deadlines; `known`: numbers of those that it opened.
+
+        Raises:
+            ChainFailed: the chain cannot be asked; nothing is lost.
+        """
+        last = self._last()
+        block = None if self._court.confirmations == 0 else last.number
+        found = {number: self._court.dispute(number, block=block) for number in {*self._cases, *known}}
+        found |= self._new(block, sum(each is not None and self._is_ours(each) for each in found.values()))
+        for number, dispute in found.items():
+            case = self._cases.get(number)
+            if case is not None and (dispute is None or not _same(dispute, case.dispute)):
+                self._close(case, last)
+            if dispute is not None and (self._is_ours(dispute) or dispute.challenger == self._court.address):
+                self._cases.setdefault(number, Case(dispute)).dispute = dispute
+        for case in self._cases.values():
+            self._read(case, last)
+        return sorted(self._cases.values(), key=lambda case: case.dispute.deadline)
+
+    def produced(self, receipt: Receipt) -> bytes | None:
+        """What was produced for a demand, whoever made it; None: nothing, or this node cannot tell.
+
+        Raises:
+            ChainFailed: the chain cannot be asked.
+        """
+        last = self._last()
+        first = self._block_at(receipt.issued - _EARLY, last)
+        for opened in self._events("Opened", first, last, [None, None, receipt.digest]):
+            for ended in self._events("Ended", opened.block, last, opened.topics[1:2]):
+                if read_ended(ended) == PROVER_WINS:
+                    number = int.from_bytes(ended.topics[1], "big")
+                    if (found := self._court.produced(ended.transaction, number)) is not None:
+                        return found
+        return None
+
+    def _is_ours(self, dispute: Dispute) -> bool:
+        return dispute.provider == self._court.address
+
+    def _last(self) -> Head:
+        """The latest block that counts."""
+        head = self._node.head()
+        if self._court.confirmations == 0:
+            return head
+        return self._node.head(max(0, head.number - self._court.confirmations))
+
+    def _new(self, block: int | None, against: int) -> dict[int, Dispute | None]:
+        """Disputes that were opened since the last look; at the first one, as far back as some against us are open, of
+        which `against` are known."""
+        count = self._court.count(block=block)
+        first = self._seen is None
+        missing = self._court.running(self._court.address, block=block) - against if first else 0
+        found: dict[int, Dispute | None] = {}
+        number = count
+        while missing > 0 and number > 0 if first else number > (self._seen or 0):
+            if number not in self._cases:
+                found[number] = dispute = self._court.dispute(number, block=block)
+                missing -= dispute is not None and self._is_ours(dispute)
+            number -= 1
+        self._seen = count
+        return found
+
+    def _read(self, case: Case, last: Head) -> None:
+        """Events that are not known yet."""
+        dispute = case.dispute
+        if not case.history:
+            case.next = self._opened_after(dispute, last)
+            case.history += [
+                read_opened(each) for each in self._events("Opened", case.next, last, [_topic(dispute.id)])
+            ][-1:]
+            if not case.history:
+                return
+            case.next = case.history[0].block
+        if len(case.history) <= dispute.moves:
+            case.history += [read_moved(each) for each in self._events("Moved", case.next, last, [_topic(dispute.id)])]
+            case.next = last.number + 1
+        if not case.complete and len(case.history) > dispute.moves:
+            case.history.clear()  # of blocks that were taken back: all anew at the next look
+
+    def _close(self, case: Case, last: Head) -> None:
+        first = case.history[0].block if case.history else self._opened_after(case.dispute, last)
+        for entry in self._events("Ended", min(first, last.number), last, [_topic(case.dispute.id)])[-1:]:
+            slashed = self._court.happened("Slashed", entry.block, entry.block)
+            mine = [each for each in slashed if each.transaction == entry.transaction]
+            loss = read_slashed(mine[0]) if mine else None
+            self.endings.append(Ending(case.dispute, read_ended(entry), entry.transaction, loss))
+        del self._cases[case.dispute.id]
+
+    def _opened_after(self, dispute: Dispute, last: Head) -> int:
+        """A block before which it was not there: each move came within the window after the one before."""
+        return self._block_at(dispute.deadline - (dispute.moves + 1) * dispute.window, last)
+
+    def _events(self, what: Happening, first: int, last: Head, indexed: Sequence[bytes | None]) -> list[Entry]:
+        found: list[Entry] = []
+        at, most = first, MAX_BLOCKS
+        while at <= last.number:
+            stop = min(at + most - 1, last.number)
+            try:
+                found += self._court.happened(what, at, stop, indexed)
+            except NodeRefused:  # most refuse to look through many blocks
+                if most == 1:
+                    raise
+                most = max(1, most // 4)
+                continue
+            at = stop + 1
+        return found
+
+    def _block_at(self, time: int, last: Head) -> int:
+        """The last block that is not later than a time, or the first one."""
+        low, high = 0, last.number
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._node.head(middle).timestamp <= time else (low, middle - 1)
+        return low
+
+
+def _same(one: Dispute, other: Dispute) -> bool:
+    """Whether a number still stands for the same dispute."""
+    return (one.receipt, one.provider, one.challenger) == (other.receipt, other.provider, other.challenger)
+
+
+def _topic(number: int) -> bytes:
+    return number.to_bytes(32, "big")

@@ -1,0 +1,242 @@
+"""A chain with a court, a provider with a bond, a validator, and small answers to dispute about."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from tests.chain.kit import Clock, key
+from tests.engines.exact.dispute.kit import SETTINGS, VARIANTS, run
+from tests.engines.exact.models import write_model
+
+from assay.apps.disputes.accuser import Accuser, Limits
+from assay.apps.disputes.defender import Defender
+from assay.apps.disputes.party import Means
+from assay.apps.disputes.workbench import Workbench
+from assay.apps.logs import logger
+from assay.chain.addresses import Addresses
+from assay.chain.client import ChainClient
+from assay.chain.court import CourtClient
+from assay.chain.devnet import MINTER, Devnet
+from assay.chain.outbox import Outbox, Pace
+from assay.chain.provider import EmbeddedProvider
+from assay.core.bundle import Bundle
+from assay.core.completion import Completion, Prompt
+from assay.core.errors import ProviderFailed
+from assay.core.hashing import Digest
+from assay.core.keys import Key
+from assay.core.receipt import attest
+from assay.core.request import Request, SamplerSettings
+from assay.engines.exact.auditor import profile_of
+from assay.engines.exact.convert import convert
+from assay.engines.exact.dispute.plan import Rules
+from assay.engines.exact.program import Program, program_of
+from assay.engines.exact.record import evidence_leaves, record_roots
+from assay.engines.exact.reference import Model
+from assay.engines.exact.tracing import HONEST, Alteration
+
+PROVIDER, VALIDATOR, EVE = key(21), key(22), key(23)
+BOND = 100 * 10**18
+QUICK = Pace(poll=0.001, again=0.1, stuck=0.2, lost=0.01, outage=0.05)
+PROMPT, COUNT = 4, 3
+
+
+@dataclass(frozen=True)
+class Small:
+    """A model file, converted."""
+
+    path: Path
+    digest: Digest
+    model: Model
+    program: Program
+
+
+@cache
+def small(folder: Path, name: str) -> Small:
+    """A variant of `VARIANTS`, written once."""
+    path = write_model(folder / f"{name}.gguf", **VARIANTS[name])
+    model = convert(path)
+    return Small(path, hashlib.sha256(path.read_bytes()).digest(), model, program_of(model))
+
+
+class Letters:
+    """A reader: a token for each letter."""
+
+    def render(self, request: Request) -> Prompt:
+        """See `Reads`."""
+        text = request.prompt.encode()
+        return Prompt(text, tuple(3 + each for each in text))
+
+
+@dataclass
+class Wrong:
+    """What is wrong with an answer; nothing."""
+
+    position: int | None = None
+    """Of the pass with a wrong number."""
+    index: int = 0
+    """Of that number in its record."""
+    token: int | None = None
+    """Of the answer, which is another one than was drawn; by so much."""
+    by: int = 1
+
+    @property
+    def alteration(self) -> Alteration:
+        """As engines take it."""
+
+        def record(_program: Program, position: int, record: np.ndarray) -> np.ndarray:
+            if position != self.position:
+                return record
+            changed = record.copy()
+            changed[self.index] += 1 if changed[self.index] < 0 else -1
+            return changed
+
+        return HONEST if self.position is None else Alteration(record=record)
+
+
+def answered(found: Small, signer: Key, issued: int, wrong: Wrong, *, sequence: int = 1, drawn: bool = False) -> Bundle:
+    """An answer by a provider."""
+    dice = Random(sequence)
+    settings = SETTINGS if drawn else SamplerSettings(temperature=0)
+    prompt_text = "".join(chr(dice.randrange(97, 123)) for _ in range(PROMPT))
+    request = Request(
+        model="small", kind="completion", messages=(), prompt=prompt_text,
+        sampler=settings, max_tokens=COUNT, stop=(), tools="", tool_choice="auto", response_format="", level="exact",
+        nonce=dice.randbytes(32), created=issued,
+    )  # fmt: skip
+    prompt = Letters().render(request)
+    rules = Rules(settings, request.seed, PROMPT)
+    tokens, records = run(found.model, prompt.tokens, PROMPT + COUNT, rules)
+    if wrong.token is not None:
+        at = PROMPT + wrong.token
+        tokens[at] = tokens[at] + wrong.by
+        tokens, records = tokens[: at + 1], records[:at]
+    records = np.stack([wrong.alteration.record(found.program, n, record) for n, record in enumerate(records)])
+    roots = record_roots(found.program.layout, records)
+    output = tuple(tokens[PROMPT:])
+    completion = Completion(prompt, output, "", "length", tuple(evidence_leaves(roots, PROMPT)))
+    profile = profile_of(found.program, 512)
+    receipt = attest(
+        request, completion, model=found.digest, profile=profile, key=signer, sequence=sequence, issued=issued,
+        amount=700,
+    )  # fmt: skip
+    return Bundle(receipt, request, profile, output)
+
+
+@dataclass
+class Counted:
+    """Implements `Counts`."""
+
+    found: dict[tuple[int, str], int] = field(default_factory=dict)
+
+    def dispute(self, side: int, what: str) -> None:
+        """See `Counts`."""
+        self.found[side, what] = self.found.get((side, what), 0) + 1
+
+    def slashed(self, side: int, wei: int) -> None:
+        """See `Counts`."""
+        self.found[side, "wei"] = self.found.get((side, "wei"), 0) + wei
+
+
+class Stage:
+    """All of it; every side can be started anew at any moment from what is on disk."""
+
+    def __init__(self, folder: Path, name: str = "llama", *, models: Path | None = None) -> None:
+        self.folder = folder
+        self.clock = Clock()
+        self.devnet = Devnet(None, clock=self.clock)
+        self.chain = self.devnet.chain
+        self.small = small(models or folder, name)
+        self.addresses = Addresses.from_config({"chain_id": 31_337, **_named(self.devnet)})
+        self.provider: Any = EmbeddedProvider(self.chain)
+        self.outboxes: dict[Key, Outbox] = {}
+        self.bundles: dict[Digest, Bundle] = {}
+        self.counted = Counted()
+        self.asked: list[Digest] = []
+        self.served: Callable[[Bundle], Sequence[Digest]] = self._not_served
+        for each in (PROVIDER, VALIDATOR, EVE):
+            self.devnet.fund(each.address)
+        court = self.court(PROVIDER)
+        court.bond(BOND, "bond")
+        self.finish(PROVIDER)
+        self.deposit, self.fee = court.values()[3:5]
+
+    def court(self, who: Key) -> CourtClient:
+        """Somebody's view, with an outbox that is opened anew from its file."""
+        if who in self.outboxes:
+            self.outboxes.pop(who).close()
+        outbox = Outbox(self.folder / f"{who.address}.sqlite3", self.provider, who, 31_337, confirmations=0, pace=QUICK)
+        self.outboxes[who] = outbox
+        return CourtClient(ChainClient(self.provider, self.addresses, who, outbox))
+
+    def finish(self, *who: Key) -> None:
+        """Send what waits."""
+        for each in who or self.outboxes:
+            for _ in range(200):
+                if not self.outboxes[each].unfinished():
+                    break
+                self.outboxes[each].step()
+
+    def answer(self, wrong: Wrong | None = None, **more: Any) -> Bundle:
+        """A receipt of the provider's that everybody has."""
+        found = answered(self.small, PROVIDER, int(self.clock.now), wrong or Wrong(), **more)
+        self.bundles[found.receipt.digest] = found
+        return found
+
+    def bench(self, wrong: Wrong | None = None) -> Workbench:
+        """Where somebody computes answers again."""
+        found = self.small
+        alter = (wrong or Wrong()).alteration
+        return Workbench(found.path, found.digest, found.program, Letters(), alter=alter)
+
+    def means(self, who: Key, bench: Workbench) -> Means:
+        """What a side needs."""
+        return Means(
+            self.court(who), self.bundles.get, bench, logger("test"), self.counted, clock=self.clock, gas_worth=0.0
+        )
+
+    def defender(self, wrong: Wrong | None = None) -> Defender:
+        """The provider, just started."""
+        bench = self.bench(wrong)
+        return Defender(self.means(PROVIDER, bench), bench)
+
+    def accuser(self, **limits: Any) -> Accuser:
+        """The validator, just started."""
+        bench = self.bench()
+        values: dict[str, Any] = {"budget": 100 * 10**18, **limits}
+        return Accuser(self.means(VALIDATOR, bench), bench, VALIDATOR, self._roots, Limits(**values))
+
+    def pass_time(self, seconds: int) -> None:
+        """On the chain, and for everybody."""
+        self.clock.now += seconds
+        self.chain.pass_time(0)
+
+    def tokens(self, who: str) -> int:
+        """Of somebody."""
+        return self.court(EVE).client.token_balance(who)
+
+    def _roots(self, bundle: Bundle) -> Sequence[Digest]:
+        self.asked.append(bundle.receipt.digest)
+        return self.served(bundle)
+
+    def _not_served(self, _bundle: Bundle) -> Sequence[Digest]:
+        raise ProviderFailed("nobody serves traces here")
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for each in self.outboxes.values():
+            each.close()
+
+
+def _named(devnet: Devnet) -> dict[str, str]:
+    found = devnet.contracts
+    return {"channels": found.channels, "token": found.token, "vault": found.vault, "court": found.court}
+
+
+__all__ = ["BOND", "EVE", "MINTER", "PROVIDER", "VALIDATOR", "Stage", "Wrong"]
