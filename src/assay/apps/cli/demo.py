@@ -1,4 +1,4 @@
-"""`assay demo`: a small network on loopback answers questions, and a provider that cheats is caught."""
+"""`assay demo`: a small network on loopback answers questions and is paid; providers that cheat are caught."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from assay.core.errors import ConfigError
 
 _KEPT = 5
 """Older demonstrations are deleted."""
+_SETTLING = 30.0
+"""Longest wait, in seconds, for providers to be paid."""
 
 
 def demo(
@@ -29,7 +31,7 @@ def demo(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a small network on this machine, ask it questions, check every answer, and tell who cheated."""
+    """Run a small network on this machine, ask and pay it, check every answer; tell who cheated, and slash it."""
     from assay.apps.cheats import CHEATS
 
     if cheats:
@@ -44,9 +46,10 @@ def demo(
 
     from assay.apps.client import Client
     from assay.apps.demo.conversation import Conversation, summary
+    from assay.apps.demo.money import Money
     from assay.apps.demo.network import running
     from assay.apps.demo.questions import load_questions
-    from assay.apps.demo.screen import Notes, Screen, report
+    from assay.apps.demo.screen import Notes, Screen, report, tell_money
     from assay.apps.exact import program_for
     from assay.apps.wiring import find_model
 
@@ -56,23 +59,44 @@ def demo(
     place = _folder(folder)
     console = err if as_json else out
     watcher = Notes(console, len(asked)) if as_json else Screen(console, len(asked))
-    console.print(f"[bold]Assay demo[/]: {found.name}, five providers on this machine, two of them cheat.")
+    console.print(
+        f"[bold]Assay demo[/]: {found.name}, five providers and a chain on this machine; two of the five cheat."
+    )
     program_for(found)  # once, where it is seen, rather than in each process
+
+    def say(line: str) -> None:
+        console.print(f"[dim]{line}[/]")
+
     with (
-        running(found, cheat, place, lambda line: console.print(f"[dim]{line}…[/]")) as network,
+        running(found, cheat, place, lambda line: say(f"{line}…")) as network,
         Client(network.gateway) as client,
+        Money(network.chain) as money,
     ):
+        people = {"buyer": network.buyer} | {each.name: each.address for each in network.providers}
+        money.watch(people | {"validator": network.validator})
+        before = money.purses()
         talk = Conversation(network, client, watcher, place / "receipts", client.models()[0])
         talk.ask_all(asked)
+        guilty = {cheat.address for cheat in network.dishonest if cheat.engine == "exact" and talk.caught(cheat)}
+        console.print("\n[bold]On the chain[/]")
+        money.settled(_SETTLING)
+        if guilty:
+            money.follow(len(guilty), say, network.check_alive)
+        say("the chain's clock is moved forward until what is held back is free")
+        money.forward(money.held)
+        money.settled(_SETTLING)
+        bill = money.bill(before)
     seconds = time.monotonic() - started
-    result = summary(talk, seconds)
+    result = summary(talk, bill, seconds)
     if as_json:
         print_json(result)
     else:
+        tell_money(console, talk, bill)
         report(console, talk)
         console.print(f"\n[dim]{seconds:.0f} s; receipts and logs in {place}[/]", soft_wrap=True)
     found_out = all(talk.caught(cheat) is not None or talk.demoted(cheat) for cheat in network.dishonest)
-    good = found_out and not result["false_alarms"]
+    slashed = {story.provider for story in bill.stories if story.outcome == "slashed"}
+    good = found_out and not result["false_alarms"] and slashed == guilty and bill.adds_up
     raise typer.Exit(ExitCode.DONE if good else ExitCode.FAILED_CHECK)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from assay.apps.client import Answered, Client, Wish
+from assay.apps.demo.money import Bill
 from assay.apps.demo.network import Network, Provider
 from assay.apps.demo.questions import Question
 from assay.core.errors import AssayError, EngineError, NoProvider
@@ -41,6 +42,8 @@ class Row:
     rate: float = 0.0
     """Tokens per second."""
     seconds: float = 0.0
+    cost: int = 0
+    """Wei."""
     receipt: str = ""
     """The receipt's digest in hexadecimal; empty if the gateway refused it."""
     path: Path | None = None
@@ -73,6 +76,7 @@ class Row:
             "check_share": round(self.share, 3),
             "verdict": self.outcome,
             "reason": self.reason,
+            "cost_wei": str(self.cost),
             "receipt": self.receipt,
             "file": str(self.path) if self.path else None,
         }
@@ -181,7 +185,17 @@ class Conversation:
         name = self.network.name(receipt.provider)
         path = self.folder / f"{number:02}-{name}.json"
         path.write_bytes(self.client.bundle(answered).encode())
-        return Row(number, question, name, answered.tokens, answered.rate, answered.seconds, receipt.digest.hex(), path)
+        return Row(
+            number,
+            question,
+            name,
+            answered.tokens,
+            answered.rate,
+            answered.seconds,
+            self.client.cost(answered, self.model) or 0,
+            receipt.digest.hex(),
+            path,
+        )
 
     def _refused(
         self, number: int, question: Question, error: AssayError, seconds: float, only: Sequence[str] = ()
@@ -224,7 +238,7 @@ class Conversation:
         self.watcher.judged(row)
 
 
-def summary(talk: Conversation, seconds: float) -> dict[str, object]:
+def summary(talk: Conversation, bill: Bill, seconds: float) -> dict[str, object]:
     """The whole demonstration as one JSON object."""
     rows, cheats = talk.rows, talk.network.dishonest
     ours = [row for row in rows if row.provider not in {cheat.name for cheat in cheats}]
@@ -238,6 +252,7 @@ def summary(talk: Conversation, seconds: float) -> dict[str, object]:
         "receipts": _files(rows, "holds"),
         "exhibits": _files(rows, "fails"),
         "answers": [row.to_json() for row in rows],
+        "chain": bill.to_json(),
         "seconds": round(seconds, 1),
     }
 

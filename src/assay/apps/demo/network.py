@@ -1,4 +1,4 @@
-"""Real processes on loopback: providers, one of them dishonest, a gateway and a validator."""
+"""Real processes on loopback: a chain, providers, some of them dishonest, a gateway and a validator."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 from assay.apps.cheats import CHEATS, CaughtBy
 from assay.apps.config import EngineName, home
 from assay.apps.lifeline import start, stop, tail
+from assay.apps.wiring import open_key
 from assay.core.errors import EngineError
 from assay.core.keys import Address
 from assay.engines.models import ModelFile
@@ -29,6 +30,26 @@ _DISHONEST: Final = "mallory"
 """Cheats as it is told to."""
 _ALTERING: Final = "eve"
 """Cheats on the exact engine, by one number."""
+_PRICES: Final = """
+[provider]
+prompt_price_wei = 100_000_000_000_000
+output_price_wei = 1_000_000_000_000_000
+bond_wei = 100_000_000_000_000_000_000
+
+[provider.prices.exact]
+prompt_wei = 200_000_000_000_000
+output_wei = 2_000_000_000_000_000
+
+[gateway]
+key = "demo-buyer"
+
+[validator]
+key = "demo-validator"
+
+[chain]
+look_seconds = 1.0
+"""
+"""Of every process: 0.001 test tokens for an output token, twice that where each operation can be disputed."""
 _COMMAND: Final = (sys.executable, "-P", "-m", "assay.apps.cli")
 
 Lines: TypeAlias = "queue.Queue[bytes | None]"
@@ -66,6 +87,11 @@ class Network:
     providers: Sequence[Provider] = ()
     gateway: str = ""
     """Address of the gateway."""
+    chain: str = ""
+    """Address of the chain's node."""
+    buyer: Address = ""
+    """Who pays; `validator`: who disputes."""
+    validator: Address = ""
     verdicts: queue.Queue[Mapping[str, object]] = field(default_factory=queue.Queue)
     """What the validator found, as it comes (`Verdict.to_json`)."""
     processes: list[tuple[str, subprocess.Popen[bytes], Path]] = field(default_factory=list)
@@ -103,7 +129,11 @@ def running(model: ModelFile, cheat: str, folder: Path, say: Callable[[str], Non
             (_DISHONEST, cheat, "llama.cpp"),
             (_ALTERING, "accumulator", "exact"),
         ]
-        say(f"starting providers {', '.join(name for name, *_ in sellers)}")
+        say("starting a chain")
+        network.chain = str(
+            _ready(network, "chain", _spawn(network, folder, "chain", ["devnet", "--port", "0", "--json"]))["url"]
+        )
+        say(f"starting providers {', '.join(name for name, *_ in sellers)}, which bond 100 test tokens each")
         lines = [_serve(network, folder, model, *seller) for seller in sellers]
         facts = [_ready(network, seller[0], line) for seller, line in zip(sellers, lines, strict=True)]
         network.providers = [
@@ -112,11 +142,15 @@ def running(model: ModelFile, cheat: str, folder: Path, say: Callable[[str], Non
         ]
         say("starting gateway and validator")
         named = [part for provider in network.providers for part in ("--provider", provider.url)]
-        gateway = _spawn(network, folder, "gateway", ["gateway", "--port", "0", "--json", *named])
+        paying = ["--chain", network.chain]
+        gateway = _spawn(network, folder, "gateway", ["gateway", "--port", "0", "--json", *paying, *named])
         network.gateway = str(_ready(network, "gateway", gateway)["url"])
         check = ["validate", "--share", "1", "--model", str(model.path), "--port", "0", "--threads", "1"]
-        validator = _spawn(network, folder, "validator", [*check, "--interval", "1", "--json", *named])
+        validator = _spawn(
+            network, folder, "validator", [*check, "--interval", "1", "--json", "--dispute", *paying, *named]
+        )
         _ready(network, "validator", validator)
+        network.buyer, network.validator = (open_key(name)[0].address for name in ("demo-buyer", "demo-validator"))
         threading.Thread(target=_collect, args=(network, validator), daemon=True).start()
         yield network
     finally:
@@ -125,7 +159,7 @@ def running(model: ModelFile, cheat: str, folder: Path, say: Callable[[str], Non
 
 def _serve(network: Network, folder: Path, model: ModelFile, name: str, cheat: str, engine: EngineName) -> Lines:
     command = ["serve", "--port", "0", "--json", "--model", str(model.path), "--key", f"demo-{name}", "--threads", "1"]
-    command += ["--parallel", "2", "--context", "1024", "--engine", engine]
+    command += ["--parallel", "2", "--context", "1024", "--engine", engine, "--chain", network.chain]
     if cheat:
         command += ["--cheat", cheat, "--i-am-testing-dishonesty"]
     return _spawn(network, folder, name, command)
@@ -136,7 +170,7 @@ def _spawn(network: Network, folder: Path, name: str, command: Sequence[str]) ->
     place = folder / ("gateway" if name == "validator" else name)  # the validator looks into the gateway's database
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings = place / "config.toml"
-    settings.touch()
+    settings.write_text(_PRICES, encoding="utf-8")
     log = folder / f"{name}.log"
     env = {key: value for key, value in os.environ.items() if not key.startswith("ASSAY_")}
     env |= {"ASSAY_HOME": str(home()), "ASSAY_CONFIG": str(settings), "ASSAY_DATA_DIR": str(place)}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,6 +17,7 @@ from rich.text import Text
 from assay.apps.cli.console import plain
 from assay.apps.cli.verdicts import STYLES, WORDS
 from assay.apps.demo.conversation import Conversation, Row
+from assay.apps.demo.money import TEST, Bill, Story
 from assay.apps.demo.network import Provider
 from assay.apps.demo.questions import Question
 
@@ -105,6 +107,49 @@ def report(console: Console, talk: Conversation) -> None:
     _next_steps(console, talk)
 
 
+def tell_money(console: Console, talk: Conversation, bill: Bill) -> None:
+    """Disputes, and who had how much before and after."""
+    names = {provider.address: provider.name for provider in talk.network.providers}
+    for story in bill.stories:
+        who = names.get(story.provider, story.provider[:10])
+        console.print(Text(f"dispute {story.number} over {who}'s receipt {story.receipt[:12]}…: {_told(story)}"))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("test tokens")
+    for name in ("before", "after", "change"):
+        table.add_column(name, justify="right")
+    rows = {name: (bill.before.get(name, 0), amount) for name, amount in bill.after.items()}
+    for name, (before, after) in rows.items():
+        table.add_row(name, _tokens(before), _tokens(after), _tokens(after - before, sign="+"))
+    total = [sum(amounts) for amounts in zip(*rows.values(), strict=True)]
+    table.add_row("[bold]all[/]", _tokens(total[0]), _tokens(total[1]), _tokens(total[1] - total[0], sign="+"))
+    console.print()
+    console.print(table)
+    paid = [row for row in talk.rows if row.cost]
+    cost = sum(row.cost for row in paid)
+    console.print(
+        f"\n{len(paid)} answers cost {_tokens(cost)} test tokens. Paying for them took {bill.transactions} "
+        f"transactions and {bill.gas:,} gas, most of it once a channel: `assay bench chain` has it for 1,000 answers.",
+        soft_wrap=True,
+    )
+
+
+def _told(story: Story) -> str:
+    if story.outcome != "slashed" or story.slashing is None:
+        return f"{story.outcome or 'not over yet'} after {len(story.moves)} moves"
+    loss = story.slashing
+    burned = loss.bond + loss.held - loss.compensation - loss.insured - loss.reward
+    return (
+        f"slashed after {len(story.moves)} moves. {_tokens(loss.bond)} of its bond and {_tokens(loss.held)} held back: "
+        f"{_tokens(loss.compensation)} to the buyer, {_tokens(loss.insured)} to the insurance pool, "
+        f"{_tokens(loss.reward)} to the validator, {_tokens(burned)} burned"
+    )
+
+
+def _tokens(wei: int, *, sign: Literal["", "+"] = "") -> str:
+    """In whole tokens, six digits after the point."""
+    return f"{Decimal(wei) / TEST:{sign},.6f}"
+
+
 def _expose(console: Console, talk: Conversation, cheat: Provider) -> None:
     """What a cheat did, and what became of it."""
     caught = talk.caught(cheat)
@@ -128,8 +173,8 @@ def _expose(console: Console, talk: Conversation, cheat: Provider) -> None:
 def _table(rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for name, right in (
-        ("#", True), ("provider", False), ("level", False), ("tokens", True), ("tok/s", True), ("check", True),
-        ("share", True), ("verdict", False), ("reason", False),
+        ("#", True), ("provider", False), ("level", False), ("tokens", True), ("tok/s", True), ("cost", True),
+        ("check", True), ("share", True), ("verdict", False), ("reason", False),
     ):  # fmt: skip
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name != "reason")
     for row in rows:
@@ -140,6 +185,7 @@ def _table(rows: Sequence[Row]) -> Table:
             row.level or row.question.level,
             str(row.tokens) if row.tokens else "",
             f"{row.rate:.0f}" if row.rate else "",
+            f"{Decimal(row.cost) / TEST:.4f}" if row.cost else "",
             f"{row.check_seconds:.2f}s" if checked else "",
             f"{row.share:.0%}" if checked and row.seconds and row.tokens >= _TELLING else "",
             _word(row),

@@ -1,0 +1,272 @@
+"""The demonstration's chain: who has how much, what is disputed, and a clock that need not be waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from assay.chain.abi import encoded, words
+from assay.chain.addresses import Addresses
+from assay.chain.court_events import (
+    CHALLENGER_WINS,
+    PROVER,
+    PROVER_WINS,
+    Happening,
+    Slashing,
+    read_ended,
+    read_moved,
+    read_opened,
+    read_slashed,
+    topic_of,
+)
+from assay.chain.game import read_state
+from assay.chain.node import Entry, HttpProvider, Node
+from assay.core.errors import AssayError
+from assay.core.keys import Address
+
+TEST: Final = 10**18
+"""Wei of a test token."""
+SILENT_SECONDS: Final = 20.0
+"""So long nobody moves before the chain's clock is moved past the deadline, if it is the provider's turn."""
+_MOST_SECONDS: Final = 240.0
+"""Longest wait for a dispute."""
+_POLL: Final = 0.5
+_DEAD: Final = "0x000000000000000000000000000000000000dead"
+_ANY: Final = 1 << 256
+
+
+@dataclass(slots=True)
+class Story:
+    """A dispute, as events told it."""
+
+    number: int
+    provider: Address
+    receipt: str
+    moves: list[str] = field(default_factory=list)
+    """What was wanted each time."""
+    outcome: str = ""
+    """`slashed`, `upheld` or `void`; empty while it is open."""
+    slashing: Slashing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a demonstration did to everybody's money."""
+
+    before: Mapping[str, int]
+    """Wei, by who has it; see `Money.purses`."""
+    after: Mapping[str, int]
+    supply: int
+    """Wei of all tokens there are."""
+    transactions: int
+    """Of deposits, claims, payments."""
+    gas: int
+    """That those used."""
+    stories: Sequence[Story]
+
+    @property
+    def adds_up(self) -> bool:
+        """No token was lost or made."""
+        return sum(self.before.values()) == sum(self.after.values()) == self.supply
+
+    def to_json(self) -> dict[str, object]:
+        """For scripts."""
+        return {
+            "before_wei": {name: str(amount) for name, amount in self.before.items()},
+            "after_wei": {name: str(amount) for name, amount in self.after.items()},
+            "supply_wei": str(self.supply),
+            "adds_up": self.adds_up,
+            "transactions": self.transactions,
+            "gas": self.gas,
+            "disputes": [_story(each) for each in self.stories],
+        }
+
+
+class Money:
+    """Reads the chain of a demonstration. A context manager."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: of `assay devnet`.
+
+        Raises:
+            ChainFailed: it does not answer.
+        """
+        self._at: Final = Addresses.fetch(url)
+        self._http: Final = HttpProvider(url)
+        self._node: Final = Node(self._http, self._at.chain_id)
+        self.stories: Final[dict[int, Story]] = {}
+        self._read = 0
+        self._people: dict[str, Address] = {}
+
+    def __enter__(self) -> Self:
+        """As it is."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close connections."""
+        self._http.close()
+
+    def watch(self, people: Mapping[str, Address]) -> None:
+        """Whose money is counted, by name; what is in channels counts for `buyer`, which must be among them."""
+        self._people = dict(people)
+
+    def purses(self) -> dict[str, int]:
+        """Wei of each: in the wallet, bonded, held back in the vault, due from the court; then what is in channels, what
+        insures buyers and what is burned. Together it is all there is."""
+        found = {name: self._all_of(address) for name, address in self._people.items()}
+        found["in channels"] = self._tokens(self._at.channels)
+        pool = f"0x{self._param(9):040x}"
+        found["insurance pool"] = self._credit(pool)
+        found["burned"] = self._credit(_DEAD) + self._tokens(_DEAD)
+        return found
+
+    def supply(self) -> int:
+        """Wei of all tokens there are."""
+        return self._number(self._at.token, "totalSupply")
+
+    def gas(self) -> tuple[int, int]:
+        """Transactions to channels and vaults, and the gas that they used."""
+        count = used = 0
+        for number in range(1, self._node.head().number + 1):
+            block = self._node.ask("eth_getBlockByNumber", hex(number), False)
+            hashes = block.get("transactions") if isinstance(block, dict) else None
+            for name in hashes if isinstance(hashes, list) else ():
+                found = self._node.ask("eth_getTransactionReceipt", name)
+                if isinstance(found, dict) and found.get("to") and str(found["to"]).lower() != self._at.court:
+                    count, used = count + 1, used + int(str(found["gasUsed"]), 16)
+        return count, used
+
+    def forward(self, seconds: int) -> None:
+        """Move the chain's clock."""
+        self._node.ask("evm_increaseTime", hex(seconds))
+        self._node.ask("evm_mine")
+
+    @property
+    def window(self) -> int:
+        """Seconds for a move."""
+        return self._param(0)
+
+    @property
+    def wait(self) -> int:
+        """Seconds between announcing a dispute and opening it."""
+        return self._param(8)
+
+    @property
+    def held(self) -> int:
+        """Seconds that earnings are held back, at most."""
+        window = self._number(self._at.vault, "WINDOW")
+        return window + window // 16 + 1
+
+    def bill(self, before: Mapping[str, int]) -> Bill:
+        """What has become of it."""
+        return Bill(before, self.purses(), self.supply(), *self.gas(), list(self.stories.values()))
+
+    def settled(self, seconds: float) -> None:
+        """Wait until nothing is claimed any more, or so long."""
+        end, last, since = time.monotonic() + seconds, -1, time.monotonic()
+        while time.monotonic() < end and time.monotonic() - since < 4:
+            number = self._node.head().number
+            if number != last:
+                last, since = number, time.monotonic()
+            time.sleep(_POLL)
+
+    def follow(self, wanted: int, say: Callable[[str], None], alive: Callable[[], None]) -> None:
+        """Watch until so many providers are slashed, moving the clock where somebody keeps silent; `say` is told what
+        happens, `alive` raises if a process has ended."""
+        end, moved = time.monotonic() + _MOST_SECONDS, time.monotonic()
+        say("the validator announces a dispute without saying over what; the chain's clock moves on by a minute")
+        while sum(bool(story.outcome) for story in self.stories.values()) < wanted and time.monotonic() < end:
+            alive()
+            turns = self._look(say)
+            if turns is not None:
+                moved = time.monotonic()
+            silent = time.monotonic() - moved
+            if not self.stories and silent > 5:
+                self.forward(self.wait + 1)
+                moved = time.monotonic()
+            elif silent > SILENT_SECONDS and self._turn == PROVER and self.stories:
+                say("the provider has no move that the contract would take; the clock is moved past its deadline")
+                self.forward(self.window + 1)
+                moved = time.monotonic()
+            time.sleep(_POLL)
+
+    _turn = PROVER
+
+    def _look(self, say: Callable[[str], None]) -> int | None:
+        """Take in what has happened; whose turn it is, if anything has."""
+        head, found = self._node.head().number, None
+        if head < self._read:
+            return None
+        for entry in self._happened(("Opened", "Moved", "Slashed", "Ended"), self._read, head):
+            found = self._turn = self._tell(entry, say)
+        self._read = head + 1
+        return found
+
+    def _tell(self, entry: Entry, say: Callable[[str], None]) -> int:
+        what = next(name for name in ("Opened", "Moved", "Slashed", "Ended") if entry.topics[0] == topic_of(name))
+        if what == "Slashed":
+            loss = read_slashed(entry)
+            for story in self.stories.values():
+                if story.provider == loss.provider and not story.outcome:
+                    story.slashing = loss
+            return PROVER_WINS
+        number = int.from_bytes(entry.topics[1], "big")
+        if what == "Opened":
+            shown = read_opened(entry)
+            self.stories[number] = Story(number, "0x" + entry.topics[2][12:].hex(), entry.topics[3].hex())
+            say(f"dispute {number} is open over receipt {entry.topics[3].hex()[:12]}…")
+            return shown.turn
+        story = self.stories[number]
+        if what == "Moved":
+            shown = read_moved(entry)
+            story.moves.append(_named(shown.state))
+            return shown.turn
+        ended = read_ended(entry)
+        story.outcome = {CHALLENGER_WINS: "slashed", PROVER_WINS: "upheld"}.get(ended, "void")
+        return ended
+
+    def _happened(self, names: Sequence[Happening], first: int, last: int) -> list[Entry]:
+        found = [each for name in names for each in self._node.logs(self._at.court, topic_of(name), first, last)]
+        return sorted(found, key=lambda each: (each.block, each.index))
+
+    def _all_of(self, who: Address) -> int:
+        vault = f"0x{self._number(self._at.vault, 'vaultOf', who):040x}"
+        bond = self._number(self._at.court, "bonds", who)
+        return self._tokens(who) + bond + self._tokens(vault) + self._credit(who)
+
+    def _credit(self, who: Address) -> int:
+        return self._number(self._at.court, "credits", who)
+
+    def _tokens(self, who: Address) -> int:
+        return self._number(self._at.token, "balanceOf", who)
+
+    def _param(self, index: int) -> int:
+        where = f"0x{self._number(self._at.court, 'PARAMS'):040x}"
+        return words(self._node.call(where, encoded("all", ())), *[_ANY] * 10, what="the court's values")[index]
+
+    def _number(self, where: Address, name: str, *who: Address) -> int:
+        """What a contract says of somebody."""
+        data = self._node.call(where, encoded(name, ("address",) * len(who), *who))
+        return words(data, _ANY, what=f"the answer of {name}")[0]
+
+
+def _story(story: Story) -> dict[str, object]:
+    found: dict[str, object] = {
+        "provider": story.provider, "receipt": story.receipt, "moves": len(story.moves), "outcome": story.outcome
+    }  # fmt: skip
+    if story.slashing is not None:
+        loss = story.slashing
+        found |= {
+            "bond_wei": str(loss.bond), "held_back_wei": str(loss.held), "compensation_wei": str(loss.compensation),
+            "reward_wei": str(loss.reward), "insured_wei": str(loss.insured),
+        }  # fmt: skip
+    return found
+
+
+def _named(state: bytes) -> str:
+    try:
+        return read_state(state).stage
+    except AssayError:
+        return "?"
