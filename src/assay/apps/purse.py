@@ -75,7 +75,8 @@ class Account:
 class LivePurse:
     """Implements `Purse`: one answer at a provider."""
 
-    def __init__(self, wallet: Wallet, account: Account, offer: Offer, request: Request) -> None:
+    def __init__(self, wallet: Wallet, account: Account, offer: Offer, request: Request, most: int) -> None:
+        """`most`: what it can cost, wei."""
         self.mark: Final = secrets.token_hex(16)
         self.value = 0
         """What has come is worth, as far as it was asked for."""
@@ -86,7 +87,6 @@ class LivePurse:
         self._prompts: Final = most_prompt_tokens(len(body), offer.context)
         self._prompt: int | None = None
         self._payment: Final = wallet.payment(account, request.digest)
-        most = offer.price.of(self._prompts, min(request.max_tokens or offer.context, offer.context))
         listed = encode_offers(offer.provider, [offer])
         self._item: Final = Outstanding(self.mark, account.row.id, most, offer.url, listed, body, wallet.now)
         account.purses.add(self)
@@ -162,3 +162,9 @@ class LivePurse:
             self._wallet.forget(account, self.mark)
         if refused:
             self._wallet.refused(account)
+
+
+def most_cost(offer: Offer, request: Request) -> int:
+    """What an answer can cost, wei: the longest prompt that the request can have, and all tokens that it allows."""
+    prompt = most_prompt_tokens(len(canonical(request.to_json())), offer.context)
+    return offer.price.of(prompt, min(request.max_tokens or offer.context, offer.context))

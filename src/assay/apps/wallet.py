@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from assay.apps.funding import Funding
-from assay.apps.purse import Account, LivePurse
+from assay.apps.purse import Account, LivePurse, most_cost
 from assay.core.bundle import Bundle
 from assay.core.encoding import parse_canonical
 from assay.core.errors import (
@@ -97,7 +97,10 @@ class Wallet:
             account = await self._ready(offer)
         if account.left < self._funding.budget.top_up_below:
             self._top_up(account)
-        return LivePurse(self, account, offer, request)
+        most, topping = most_cost(offer, request), self._topping.get(account.row.id)
+        if account.left < most and topping is not None:  # or the answer could be cut for want of money
+            await asyncio.wait([topping])
+        return LivePurse(self, account, offer, request, most)
 
     def sums(self) -> Mapping[str, int]:
         """Wei over all channels by kind, out of the database."""
