@@ -59,6 +59,7 @@ def bank() -> Bank:
 def quick_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left to do is looked at often."""
     monkeypatch.setattr(wallet_module, "ROUND_SECONDS", 0.05)
+    monkeypatch.setattr(wallet_module, "GATHER_SECONDS", 0.01)
 
 
 def receipt_of(reply: httpx.Response) -> Receipt:

@@ -37,6 +37,8 @@ from assay.store.channels import Channel, ChannelStore, Outstanding
 
 ROUND_SECONDS: Final = 2.0
 """Between two looks at what is left to do."""
+GATHER_SECONDS: Final = 0.25
+"""A voucher for a receipt is sent so much later, with all that came meanwhile: a request may take it along before."""
 MOST_REFUSALS: Final = 3
 """Of one channel in a row, before another one is opened."""
 FAREWELL_SECONDS: Final = 5.0
@@ -205,6 +207,7 @@ class Wallet:
                 raise
             finally:
                 account.counting -= price
+            await asyncio.sleep(GATHER_SECONDS)
             self._hand_over(account)
 
         self.soon(work())
@@ -222,7 +225,8 @@ class Wallet:
 
     async def _change(self, account: Account, work: Callable[[], Channel]) -> None:
         async with account.lock:
-            account.row = await asyncio.to_thread(work)
+            row = await asyncio.to_thread(work)
+            account.row = replace(row, accepted=max(row.accepted, account.row.accepted))
 
     def _sign(self, account: Account) -> Callable[[Channel], Voucher | None]:
         """Signs for what is earned and what has come, within what is deposited."""
@@ -249,7 +253,8 @@ class Wallet:
             except PaymentRequired as error:
                 self._log("voucher_refused", {"channel": account.row.id.hex(), "reason": error.message})
                 return
-            await self._change(account, lambda sent=voucher: self._store.accepted(sent))
+            async with account.lock:
+                account.row = replace(account.row, accepted=max(account.row.accepted, voucher.amount))
 
     async def _ready(self, offer: Offer) -> Account:
         """The channel with a provider, with money in it; who asks meanwhile waits for the same."""
@@ -307,7 +312,9 @@ class Wallet:
         Raises:
             StoreError: the database cannot be used.
         """
+        stored: dict[Digest, int] = {}
         for row in await asyncio.to_thread(self._store.known):
+            stored[row.id] = row.accepted
             account = self._accounts.get(row.provider)
             if row.state == "closing" and account is not None and account.row.id == row.id:
                 del self._accounts[row.provider]  # another program has said so
@@ -323,6 +330,8 @@ class Wallet:
                 self._hand_over(account)
             if account.posting is not None:
                 await asyncio.wait([account.posting])
+            if account.row.accepted > stored.get(account.row.id, 0):  # lost, it is only sent once more
+                await self._change(account, lambda row=account.row: self._store.accepted(row.id, row.accepted))
             account.rest(self._clock(), good=all(found) and account.row.signed <= account.row.accepted)
         await self._funding.withdraw_all()
 
