@@ -37,6 +37,8 @@ from assay.store.channels import Channel, ChannelStore, Outstanding
 
 ROUND_SECONDS: Final = 2.0
 """Between two looks at what is left to do."""
+BEGIN_SECONDS: Final = 0.05
+"""After the first token."""
 GATHER_SECONDS: Final = 0.25
 """A voucher for a receipt is sent so much later, with all that came meanwhile: a request may take it along before."""
 MOST_REFUSALS: Final = 3
@@ -122,7 +124,7 @@ class Wallet:
         """Do in the background what is left to do; at the end, what is being signed is kept and sent."""
         for row in await asyncio.to_thread(self._store.known):
             if row.state == "open" and row.terms.payer == self._key.address:
-                self._accounts[row.provider] = Account(row)
+                self._accounts[row.provider] = Account(row, loaded=True)
         accounts = {account.row.id: account for account in self._accounts.values()}
         for item in await asyncio.to_thread(self._store.outstanding):
             if item.channel in accounts:
@@ -172,8 +174,16 @@ class Wallet:
             self._close(account, "the provider does not take its vouchers")
 
     def begin(self, account: Account, item: Outstanding) -> None:
-        """An answer begins. Should the program end before this is on the disk, its receipt is not fetched later."""
-        self.soon(self._locked(account, lambda: self._store.begin(item)))
+        """An answer begins. That is kept a little later, so that the first token does not wait for it; should the program
+        end before, this receipt is not fetched, and never paid for."""
+
+        async def work() -> None:
+            await asyncio.sleep(BEGIN_SECONDS)
+            async with account.lock:
+                if item.mark in account.outstanding:
+                    await asyncio.to_thread(self._store.begin, item)
+
+        self.soon(work())
 
     def forget(self, account: Account, mark: str) -> None:
         """Nothing can be owed for a request."""
