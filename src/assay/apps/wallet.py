@@ -174,8 +174,8 @@ class Wallet:
             self._close(account, "the provider does not take its vouchers")
 
     def begin(self, account: Account, item: Outstanding) -> None:
-        """An answer begins. That is kept a little later, so that the first token does not wait for it; should the program
-        end before, this receipt is not fetched, and never paid for."""
+        """An answer begins. That is kept a little later, so that its first token need not wait; should the program end
+        before, this receipt is not fetched, and never paid for."""
 
         async def work() -> None:
             await asyncio.sleep(BEGIN_SECONDS)
