@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from assay.apps.admission import check_settings, offers_of, read_prompt
 from assay.apps.failures import cannot_keep
 from assay.apps.logs import logger
-from assay.apps.meter import Meter
+from assay.apps.meter import Account, Meter
 from assay.apps.till import Till
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion, Prompt, Step, StopReason
@@ -110,13 +110,19 @@ class LocalAnswers:
         """One offer per model and level."""
         return self._offers
 
+    def offer(self, request: Request, ask: Ask) -> tuple[Offer, Engine]:
+        """What answers a request; raises ModelNotFound or NoProvider."""
+        wish = replace(ask, model=request.model, level=request.level, allow_fallbacks=False)
+        (offer,) = choose(wish, self._offers).offers
+        return offer, self._engines[offer.model]
+
     async def answer(
         self,
         request: Request,
         ask: Ask,
         *,
         top_logprobs: int | None = None,
-        payment: Payment | None = None,
+        payment: Payment | Account | None = None,
         due: Callable[[Due], None] = lambda _due: None,
     ) -> LocalAnswer:
         """Start generating. `due` is told when the consumer is to pay before it goes on.
@@ -128,10 +134,7 @@ class LocalAnswers:
             InvalidRequest: the model cannot take the request.
             ProviderFailed: engine or model file do not work.
         """
-        offer = choose(
-            replace(ask, model=request.model, level=request.level, allow_fallbacks=False), self._offers
-        ).offers[0]
-        engine = self._engines[offer.model]
+        offer, engine = self.offer(request, ask)
         check_settings(request)
         if self._draining:
             raise Busy("this provider is shutting down", retry_after=10)
