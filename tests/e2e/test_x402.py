@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import httpx
 import pytest
 from tests.chain.kit import CHAIN_ID, PEOPLE, Town, anvil, config
 from tests.running import running
-from tests.tiny import TinyEngine, tiny_key
+from tests.tiny import TinyEngine
 
 from assay.apps.provider import provider_app
 from assay.apps.serving import LocalAnswers
@@ -25,12 +24,11 @@ from assay.chain.deposits import Deposits
 from assay.chain.ethereum import Web3
 from assay.chain.outbox import Outbox
 from assay.core.bundle import Bundle
-from assay.core.hashing import Digest
 from assay.core.keys import Key
 from assay.core.offer import Price
 from assay.core.payment import Requirements
 from assay.core.request import LEVELS
-from assay.core.voucher import Terms, channels_domain
+from assay.core.voucher import channels_domain
 from assay.store.receipts import ReceiptStore
 from assay.store.tabs import TabStore
 
@@ -98,9 +96,6 @@ class Provider:
     store: ReceiptStore
     tabs: TabStore
 
-    def kept(self, payer: Key, receiver: Key) -> Any:
-        raise NotImplementedError
-
 
 @asynccontextmanager
 async def provider(town: Paid, root: Path, key: Key, **options: Any) -> AsyncIterator[Provider]:
@@ -152,8 +147,8 @@ def test_contracts_where_the_sdk_looks(town: Paid) -> None:
 
 @pytest.mark.anyio
 async def test_a_completion_is_paid(town: Paid, tmp_path: Path) -> None:
-    """The first answer opens a channel by the payer's signature alone, the next ones pay by vouchers; both sides agree to
-    the last wei, and what was charged can be claimed, and no more."""
+    """The first answer opens a channel by the payer's signature alone, the next ones pay by vouchers; both sides agree
+    to the last wei, and what was charged can be claimed, and no more."""
     ada, bob = PEOPLE[1], PEOPLE[2]
     before = town.balance(ada.address)
     async with provider(town, tmp_path, bob) as there, payer(town, ada) as http:

@@ -118,7 +118,8 @@ class X402:
                 self._busy.discard(channel)
                 raise
         except PaymentRequired as error:
-            logger("x402").info("unpaid", reason=error.reason, message=error.message)
+            if header is not None:  # the first question of every client has none
+                logger("x402").info("payment_refused", reason=error.reason, message=error.message)
             standing = await self._standing(channel) if channel is not None and error.reason == "amount" else None
             response = error_response(error)
             response.headers[REQUIRED] = required_header(
