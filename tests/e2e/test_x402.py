@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from tests.chain.kit import CHAIN_ID, PEOPLE, Town, anvil, config
+from tests.chain.kit import CHAIN_ID, PEOPLE, Town, address, anvil, config
+from tests.e2e.kit import MODEL, SAY, Place
 from tests.running import running
 from tests.tiny import TinyEngine
 
@@ -18,11 +22,12 @@ from assay.apps.provider import provider_app
 from assay.apps.serving import LocalAnswers
 from assay.apps.till import Till
 from assay.chain.addresses import Addresses
+from assay.chain.cashier import Cashier, Habits
 from assay.chain.client import ChainClient
 from assay.chain.contracts import artefact
-from assay.chain.deposits import Deposits
+from assay.chain.deposits import DEPOSIT_GAS, Deposits
 from assay.chain.ethereum import Web3
-from assay.chain.outbox import Outbox
+from assay.chain.outbox import Outbox, Pace
 from assay.core.bundle import Bundle
 from assay.core.keys import Key
 from assay.core.offer import Price
@@ -42,7 +47,7 @@ HELLO = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "m
 
 
 def placed(web3: Web3, where: str, name: str, *args: Any) -> Any:
-    """A contract at an address of somebody's choice: its constructor runs there, as code that gives the code to keep."""
+    """A contract at an address of somebody's choice: its constructor runs there, as code that gives what to keep."""
     found = artefact(name)
     code = web3.eth.contract(abi=found.abi, bytecode=found.code).constructor(*args).data_in_transaction
     web3.provider.make_request("anvil_setCode", [where, code])
@@ -53,26 +58,22 @@ def placed(web3: Web3, where: str, name: str, *args: Any) -> Any:
 
 @dataclass
 class Paid(Town):
-    """A node with the contracts where the SDK looks for them, and a provider in front of it."""
+    """A node with the contracts where the SDK looks for them, and a vault for the provider."""
 
     @property
     def url(self) -> str:
         return self.web3.provider.endpoint_uri
 
-    def requirements(self, receiver: Key) -> Requirements:
-        there = self.channels.address.lower()
-        return Requirements(CHAIN_ID, there, self.token.address.lower(), receiver.address, receiver.address, 900, 0)
+    @cached_property
+    def vaults(self) -> Any:
+        """Of a window of an hour."""
+        return self.deploy("Vault", self.token.address, address(PEOPLE[0]), 3600)
 
     def client(self, key: Key) -> ChainClient:
-        """Of the provider."""
-        token, collector = self.token.address.lower(), COLLECTOR.lower()
-        outbox = Outbox(None, self.web3.provider, key, CHAIN_ID, confirmations=0)
-        return ChainClient(
-            self.web3,
-            Addresses(CHAIN_ID, self.channels.address.lower(), token, collector=collector),
-            key,
-            outbox,
-        )
+        """The provider's."""
+        known = (self.channels.address, self.token.address, self.vaults.address, COLLECTOR)
+        outbox = Outbox(None, self.web3.provider, key, CHAIN_ID, confirmations=0, pace=Pace(poll=0.05))
+        return ChainClient(self.web3, Addresses(CHAIN_ID, *(each.lower() for each in known)), key, outbox)
 
 
 @pytest.fixture(scope="module")
@@ -91,22 +92,23 @@ class Provider:
     """One that is paid by x402."""
 
     url: str
-    key: Key
     client: ChainClient
-    store: ReceiptStore
     tabs: TabStore
+    vault: str
 
 
 @asynccontextmanager
-async def provider(town: Paid, root: Path, key: Key, **options: Any) -> AsyncIterator[Provider]:
+async def provider(town: Paid, root: Path, key: Key, *, delay: float = 0.0) -> AsyncIterator[Provider]:
     """Over the tiny engine."""
     url = f"sqlite:///{root / 'provider.db'}"
     store, tabs, client = ReceiptStore(url), TabStore(url), town.client(key)
-    till = Till(town.requirements(key), client, tabs)
-    local = LocalAnswers([TinyEngine()], key, store, prices=dict.fromkeys(LEVELS, PRICE), till=till, parallel=8)
-    app = provider_app(local, store, key.address, till=till, deposits=Deposits(client), **options)
+    own, vault = client.addresses, client.vault_of(key.address)
+    till = Till(Requirements(CHAIN_ID, own.channels, own.token, vault, key.address, 900, 0), client, tabs)
+    prices = dict.fromkeys(LEVELS, PRICE)
+    local = LocalAnswers([TinyEngine(delay=delay)], key, store, prices=prices, till=till, parallel=8)
+    app = provider_app(local, store, key.address, till=till, deposits=Deposits(client))
     async with running(app, drain=local.drain) as here:
-        yield Provider(here, key, client, store, tabs)
+        yield Provider(here, client, tabs, vault)
     client.outbox.close()
 
 
@@ -148,7 +150,7 @@ def test_contracts_where_the_sdk_looks(town: Paid) -> None:
 @pytest.mark.anyio
 async def test_a_completion_is_paid(town: Paid, tmp_path: Path) -> None:
     """The first answer opens a channel by the payer's signature alone, the next ones pay by vouchers; both sides agree
-    to the last wei, and what was charged can be claimed, and no more."""
+    to the last wei; and what was charged, no more, is claimed and held back in the provider's vault."""
     ada, bob = PEOPLE[1], PEOPLE[2]
     before = town.balance(ada.address)
     async with provider(town, tmp_path, bob) as there, payer(town, ada) as http:
@@ -157,8 +159,7 @@ async def test_a_completion_is_paid(town: Paid, tmp_path: Path) -> None:
             reply = await http.post(f"{there.url}/v1/chat/completions", json=HELLO | {"seed": number})
             assert reply.status_code == 200, reply.text
             body, told = reply.json(), settled(reply)
-            usage = body["usage"]
-            price = PRICE.of(usage["prompt_tokens"], usage["completion_tokens"])
+            price = PRICE.of(body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"])
             charged += price
             assert body["choices"][0]["message"]["content"]
             assert told["extra"]["chargedAmount"] == str(price)
@@ -166,7 +167,89 @@ async def test_a_completion_is_paid(town: Paid, tmp_path: Path) -> None:
             assert bool(told["transaction"]) == (number == 0)
             receipt = Bundle.decode((await http.get(f"{there.url}/receipts/{body['id']}")).content).receipt
             assert receipt.amount == charged
-        ((terms, voucher),) = there.tabs.vouchers()
-    state = town.channels.functions.channels(receipt.channel).call()
-    assert before - town.balance(ada.address) == state[0] > charged
-    assert voucher.amount >= charged
+        deposited = before - town.balance(ada.address)
+        assert town.channels.functions.channels(receipt.channel).call() == [deposited, 0]
+        cashier = Cashier(there.client, there.tabs.earnings, Habits(token_wei_per_gas_wei=0))
+        for _ in range(4):  # claim, settle, open the vault, collect
+            cashier.step()
+            while there.client.outbox.step():
+                pass
+        assert town.channels.functions.channels(receipt.channel).call() == [deposited, charged]
+        assert there.client.vault_state(bob.address) == (charged, 0)
+
+
+@pytest.mark.anyio
+async def test_a_deposit_by_signature_costs_what_is_told(town: Paid, tmp_path: Path) -> None:
+    """The gas, which the provider pays, is what `least_deposit` is reckoned by."""
+    async with provider(town, tmp_path, PEOPLE[3]) as there, payer(town, PEOPLE[4]) as http:
+        reply = await http.post(f"{there.url}/v1/chat/completions", json=HELLO)
+        spent = town.web3.eth.get_transaction_receipt(settled(reply)["transaction"])["gasUsed"]
+        assert DEPOSIT_GAS * 0.8 < spent <= DEPOSIT_GAS
+
+
+@pytest.mark.anyio
+async def test_a_client_that_has_forgotten(town: Paid, tmp_path: Path) -> None:
+    """A client that has lost its state is told where its channel stands, beside a voucher of its own, and goes on by
+    itself; and so is one that hung up in the middle of an answer and did not hear what that was charged."""
+    from x402.http.clients.httpx import PaymentError
+
+    url, ada = "/v1/chat/completions", PEOPLE[5]
+    async with provider(town, tmp_path, PEOPLE[6], delay=0.03) as there:
+        async with payer(town, ada) as http:
+            assert (await http.post(there.url + url, json=HELLO)).status_code == 200
+            with pytest.raises(PaymentError):
+                await http.post(there.url + url, json=HELLO, timeout=0.3)
+            await asyncio.sleep(0.5)
+            reply = await http.post(there.url + url, json=HELLO)
+            assert reply.status_code == 200, reply.text
+        async with payer(town, ada) as http:
+            reply = await http.post(there.url + url, json=HELLO)
+            assert reply.status_code == 200, reply.text
+        ((_, _, owed),) = there.tabs.earnings()
+        assert settled(reply)["extra"]["channelState"]["chargedCumulativeAmount"] == str(owed)
+
+
+@pytest.mark.anyio
+async def test_an_openai_client_over_the_sdk(town: Paid, tmp_path: Path) -> None:
+    """OpenAI's own library pays by it, with nothing but another HTTP client."""
+    from openai import AsyncOpenAI
+
+    async with provider(town, tmp_path, PEOPLE[7]) as there, payer(town, PEOPLE[1]) as http:
+        client = AsyncOpenAI(base_url=f"{there.url}/v1", api_key="unused", http_client=http)
+        reply = await client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "hello"}], max_tokens=8
+        )
+        assert reply.choices[0].message.content
+        assert there.tabs.sums()[1] > 0
+
+
+@pytest.mark.model
+@pytest.mark.anyio
+async def test_assay_serve(town: Paid, model_path: Path, tmp_path: Path) -> None:
+    """A provider as people run it, with a real model: nothing is set but the chain and the contracts on it."""
+    place = Place(tmp_path)
+    made = place.assay("keys", "new", "provider")
+    owner = re.search(r"0x[0-9a-f]{40}", made.stdout + made.stderr)
+    assert owner is not None, made.stderr
+    town.web3.provider.make_request("anvil_setBalance", [owner[0], hex(10**20)])
+    chain = {
+        "CHAIN_URL": town.url,
+        "CHAIN_CHAIN_ID": str(CHAIN_ID),
+        "CHAIN_CHANNELS": CHANNELS,
+        "CHAIN_TOKEN": town.token.address,
+        "CHAIN_VAULT": town.vaults.address,
+        "CHAIN_COLLECTOR": COLLECTOR,
+        "CHAIN_CONFIRMATIONS": "0",
+        "PROVIDER_OUTPUT_PRICE_WEI": "1000000000",
+    }
+    settings = {f"ASSAY_{name}": value for name, value in chain.items()}
+    asked = ("serve", "--model", str(model_path), "--port", "0", "--threads", "1", "--context", "320", "--json")
+    with place.running("serve", *asked, **settings) as program:
+        async with payer(town, PEOPLE[1]) as http:
+            for _ in range(2):
+                body = {"model": MODEL, "messages": SAY, "max_tokens": 8}
+                reply = await http.post(f"{program.url}/v1/chat/completions", json=body)
+                assert reply.status_code == 200, program.log
+                charged = reply.json()["usage"]["completion_tokens"] * 10**9
+                assert settled(reply)["extra"]["chargedAmount"] == str(charged)
+    assert "Traceback" not in program.log

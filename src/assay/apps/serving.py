@@ -80,7 +80,7 @@ class LocalAnswers:
         `till`: where answers that are not free are paid; without it, what is owed is only counted. `attest`
         makes the receipts (dishonest providers, a developer's option, have one of their own).
         """
-        self._engines: Final = {engine.model: engine for engine in engines}
+        self.engines: Final = {engine.model: engine for engine in engines}
         self._key: Final = key
         self._store: Final = store
         self._parallel: Final = parallel
@@ -110,12 +110,6 @@ class LocalAnswers:
         """One offer per model and level."""
         return self._offers
 
-    def offer(self, request: Request, ask: Ask) -> tuple[Offer, Engine]:
-        """What answers a request; raises ModelNotFound or NoProvider."""
-        wish = replace(ask, model=request.model, level=request.level, allow_fallbacks=False)
-        (offer,) = choose(wish, self._offers).offers
-        return offer, self._engines[offer.model]
-
     async def answer(
         self,
         request: Request,
@@ -134,7 +128,10 @@ class LocalAnswers:
             InvalidRequest: the model cannot take the request.
             ProviderFailed: engine or model file do not work.
         """
-        offer, engine = self.offer(request, ask)
+        offer = choose(
+            replace(ask, model=request.model, level=request.level, allow_fallbacks=False), self._offers
+        ).offers[0]
+        engine = self.engines[offer.model]
         check_settings(request)
         if self._draining:
             raise Busy("this provider is shutting down", retry_after=10)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 from starlette.requests import Request as HttpRequest
@@ -38,6 +39,7 @@ from assay.core.offer import Ask, Offer
 from assay.core.ports import Answer, Answers
 from assay.core.request import Request
 from assay.core.voucher import Terms
+from assay.market.matching import choose
 from assay.market.pricing import amount_due
 from assay.network.openai.accept import Accepted
 from assay.network.x402 import (
@@ -131,9 +133,11 @@ class X402:
 
     async def _quote(self, request: Request, ask: Ask) -> int:
         """The most that an answer can cost, wei; 0 where it is free."""
-        offer, engine = self._local.offer(request, ask)
+        wish = replace(ask, model=request.model, level=request.level, allow_fallbacks=False)
+        (offer,) = choose(wish, await self._local.models()).offers
         if not offer.paid:
             return 0
+        engine = self._local.engines[offer.model]
         check_settings(request)
         try:
             prompt = len((await asyncio.to_thread(read_prompt, engine, request)).tokens)

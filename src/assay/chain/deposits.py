@@ -11,6 +11,8 @@ from assay.core.deposit import Authorization, TokenDomain
 from assay.core.errors import ChainFailed, ConfigError
 from assay.core.voucher import Terms
 
+DEPOSIT_GAS: Final = 125_000
+"""Of a deposit by signature, at most."""
 _DOMAIN: Final = ("bytes1", "string", "string", "uint256", "address", "bytes32", "uint256[]")
 _MOST: Final = 4096
 """Bytes that a token may say of its domain."""
