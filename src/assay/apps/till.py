@@ -175,6 +175,8 @@ class Till:
             account = await self._account(terms)
             await self._check(account, voucher)
             await self._found(account, max(0, voucher.amount - most))
+            if voucher.amount in account.spent:  # whoever has seen it has it: on its way, or in a claim
+                raise PaymentRequired("this voucher has paid an answer", "sign for another sum", reason="used")
             if account.tab.running:
                 raise PaymentRequired("an answer is under way on this channel", "wait for its end", reason="busy")
             if voucher.amount != account.tab.owed + most:

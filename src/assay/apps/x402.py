@@ -7,6 +7,7 @@ and the money in the channel. Answers come in one piece, since their heads tell 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
@@ -46,6 +47,7 @@ from assay.network.x402 import (
     REQUIRED,
     RESPONSE,
     SIGNATURE,
+    SLACK,
     Offered,
     Standing,
     Wanted,
@@ -99,8 +101,9 @@ class X402:
         price = sum([await self._quote(each, accepted.ask) for each in accepted.requests])
         if not price:
             return make(self._answers)
-        wanted = Wanted(self._till.requirements, price, max(self._least, WORTH * price), self._deposits.token)
         header = request.headers.get(SIGNATURE)
+        asked = price if header is not None else price + secrets.randbelow(price // SLACK + 1)
+        wanted = Wanted(self._till.requirements, asked, max(self._least, WORTH * price), self._deposits.token)
         channel: Digest | None = None
         try:
             if header is None:
@@ -122,14 +125,15 @@ class X402:
         except PaymentRequired as error:
             if header is not None:  # the first question of every client has none
                 logger("x402").info("payment_refused", reason=error.reason, message=error.message)
-            standing = await self._standing(channel) if channel is not None and error.reason == "amount" else None
+            wrong_sum = error.reason in ("amount", "used")
+            standing = await self._standing(channel) if channel is not None and wrong_sum else None
             response = error_response(error)
             response.headers[REQUIRED] = required_header(
                 wanted, str(request.url), reason=error.reason, standing=standing
             )
             return response
         paid = make(PaidAnswers(self._local, self._answers, account))
-        return _Paid(paid, account, wanted, deposit, lambda: self._busy.discard(account.channel))
+        return _Paid(paid, account, offered, wanted, deposit, lambda: self._busy.discard(account.channel))
 
     async def _quote(self, request: Request, ask: Ask) -> int:
         """The most that an answer can cost, wei; 0 where it is free."""
@@ -153,18 +157,16 @@ class X402:
             raise PaymentRequired(error.message, "pay what is wanted", reason=error.reason) from error
         except EncodingError as error:
             raise PaymentRequired(error.message, "see x402's batch-settlement", reason="payload") from error
+        except InvalidSignature as error:
+            raise PaymentRequired(error.message, "sign with the channel's key", reason="signature") from error
 
     async def _take(self, offered: Offered, wanted: Wanted) -> tuple[Account, bytes]:
         """The channel that pays, and the transaction that deposited, if there was one."""
         deposit = b""
         if offered.deposit is not None:
             self._till.check_terms(offered.terms)
-            try:
-                offered.voucher.check(self._till.domain, offered.terms.payer_authorizer)
-            except InvalidSignature as error:
-                raise PaymentRequired(error.message, "sign with the channel's key", reason="signature") from error
             deposit = await self._deposit(offered.terms, offered.deposit, wanted)
-        return await self._till.prepay(offered.terms, offered.voucher, wanted.amount), deposit
+        return await self._till.prepay(offered.terms, offered.voucher, offered.amount), deposit
 
     async def _deposit(self, terms: Terms, authorization: Authorization, wanted: Wanted) -> bytes:
         if authorization.amount < wanted.least_deposit:
@@ -213,8 +215,15 @@ class _Paid:
     """A reply with a head that tells what was charged; an ASGI application."""
 
     def __init__(
-        self, inner: ASGIApp, account: Account, wanted: Wanted, deposit: bytes, over: Callable[[], None]
+        self,
+        inner: ASGIApp,
+        account: Account,
+        offered: Offered,
+        wanted: Wanted,
+        deposit: bytes,
+        over: Callable[[], None],
     ) -> None:
+        self._offered: Final = offered
         self._inner: Final = inner
         self._account: Final = account
         self._wanted: Final = wanted
@@ -232,6 +241,10 @@ class _Paid:
         try:
             await self._inner(scope, receive, told)
         finally:
+            tab, spent = self._account.tab, self._account.spent
+            if tab.owed > self._before:
+                spent.add(self._offered.voucher.amount)
+                spent.difference_update([amount for amount in spent if amount <= tab.owed])
             self._over()
 
     def _header(self) -> str:

@@ -31,6 +31,7 @@ RESPONSE: Final = "payment-response"
 """Names of the three heads."""
 MOST_BYTES: Final = 16_384
 """Of a head that a client sends."""
+SLACK: Final = 1000
 SCHEME: Final = "batch-settlement"
 VERSION: Final = 2
 _PREFIX: Final = "invalid_batch_settlement_evm_"
@@ -42,7 +43,7 @@ ERRORS: Final[Mapping[str, str]] = {
     "channel": f"{_PREFIX}channel_id_mismatch",
     "signature": f"{_PREFIX}voucher_signature",
     "amount": f"{_PREFIX}cumulative_amount_mismatch",
-    "lower": f"{_PREFIX}cumulative_amount_mismatch",
+    "used": f"{_PREFIX}cumulative_amount_mismatch",
     "funds": f"{_PREFIX}cumulative_exceeds_balance",
     "busy": f"{_PREFIX}channel_busy",
     "deposit": f"{_PREFIX}deposit_transaction_failed",
@@ -59,7 +60,7 @@ class Wanted:
 
     pay: Requirements
     amount: int
-    """Wei, at most."""
+    """Wei, at most. A part in SLACK more may have been asked for, so that no two vouchers are for the same sum."""
     least_deposit: int
     """Wei that a client is asked to deposit at least."""
     token: TokenDomain
@@ -71,6 +72,7 @@ class Wanted:
         """As `accepts` has it."""
         return {
             **self.fixed(),
+            "amount": str(self.amount),
             "maxTimeoutSeconds": self.seconds,
             "extra": {
                 "receiverAuthorizer": self.pay.authorizer,
@@ -83,14 +85,9 @@ class Wanted:
         }
 
     def fixed(self) -> dict[str, str]:
-        """What a client has to repeat."""
-        return {
-            "scheme": SCHEME,
-            "network": f"eip155:{self.pay.chain_id}",
-            "asset": self.pay.token,
-            "amount": str(self.amount),
-            "payTo": self.pay.receiver,
-        }
+        """What a client has to repeat, beside the amount."""
+        network = f"eip155:{self.pay.chain_id}"
+        return {"scheme": SCHEME, "network": network, "asset": self.pay.token, "payTo": self.pay.receiver}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +124,8 @@ class Standing:
 class Offered:
     """What a client pays with."""
 
+    amount: int
+    """What it was asked for, wei."""
     terms: Terms
     voucher: Voucher
     deposit: Authorization | None
@@ -164,11 +163,12 @@ def response_header(wanted: Wanted, payer: Address, standing: Standing, *, charg
 
 
 def read_offered(header: str, wanted: Wanted, domain: bytes) -> Offered:
-    """What a client sent with its request, if it is what was wanted. Signatures are not checked here.
+    """What a client sent with its request, if it is what was wanted, and the payer's authorizer signed the voucher.
 
     Raises:
         EncodingError: it is not of x402's form, or out of range.
         WrongPayment: it pays something else, or to somebody else.
+        InvalidSignature: see `Voucher.check`.
     """
     value = _read(header)
     if value.get("x402Version") != VERSION:
@@ -177,6 +177,9 @@ def read_offered(header: str, wanted: Wanted, domain: bytes) -> Offered:
     for name, own in wanted.fixed().items():
         if str(accepted.get(name)).lower() != own.lower():
             raise WrongPayment(f"{name} is {str(accepted.get(name))[:80]!r}, and {own!r} is wanted", "requirements")
+    asked = _wei(accepted, "amount")
+    if not wanted.amount <= asked <= wanted.amount + wanted.amount // SLACK:
+        raise WrongPayment(f"amount is {asked}, and {wanted.amount} is wanted", "requirements")
     kind = payload.get("type")
     if kind not in ("voucher", "deposit"):
         raise WrongPayment(f"payments of type {str(kind)[:40]!r} are not taken", "payload")
@@ -187,7 +190,8 @@ def read_offered(header: str, wanted: Wanted, domain: bytes) -> Offered:
         raise WrongPayment("the voucher is for another channel than the one of these terms", "channel")
     amount = _wei(signed, "maxClaimableAmount")
     voucher = Voucher(channel, amount, _hex(signed.get("signature"), 65, "the voucher's signature"))
-    return Offered(terms, voucher, _deposit(payload) if kind == "deposit" else None)
+    voucher.check(domain, terms.payer_authorizer)
+    return Offered(asked, terms, voucher, _deposit(payload) if kind == "deposit" else None)
 
 
 class WrongPayment(EncodingError):
