@@ -194,12 +194,12 @@ async def test_a_client_that_has_forgotten(town: Paid, tmp_path: Path) -> None:
     from x402.http.clients.httpx import PaymentError
 
     url, ada = "/v1/chat/completions", PEOPLE[5]
-    async with provider(town, tmp_path, PEOPLE[6], delay=0.03) as there:
+    async with provider(town, tmp_path, PEOPLE[6], delay=0.06) as there:
         async with payer(town, ada) as http:
             assert (await http.post(there.url + url, json=HELLO)).status_code == 200
             with pytest.raises(PaymentError):
-                await http.post(there.url + url, json=HELLO, timeout=0.3)
-            await asyncio.sleep(0.5)
+                await http.post(there.url + url, json=HELLO | {"seed": 0}, timeout=0.3)
+            await asyncio.sleep(1.0)
             reply = await http.post(there.url + url, json=HELLO)
             assert reply.status_code == 200, reply.text
         async with payer(town, ada) as http:
