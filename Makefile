@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 STAMPS := $(VENV)/.stamps
 MODEL  ?= smollm2-135m
 BENCH  ?= all
@@ -25,10 +26,10 @@ demo: setup  ## a small network on loopback answers questions; two providers che
 	@$(BIN)/assay demo
 
 test: setup $(STAMPS)/dev  ## the tests, without the slow ones
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-slow: setup $(STAMPS)/dev  ## only the slow tests
-	@$(BIN)/python -m pytest -m slow
+	@$(PYTEST) -m slow
 
 lint: $(STAMPS)/dev  ## format and lint
 	@$(BIN)/ruff format --check .

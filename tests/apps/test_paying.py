@@ -59,6 +59,7 @@ def bank() -> Bank:
 def quick_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left to do is looked at often."""
     monkeypatch.setattr(wallet_module, "ROUND_SECONDS", 0.05)
+    monkeypatch.setattr(wallet_module, "GATHER_SECONDS", 0.01)
 
 
 def receipt_of(reply: httpx.Response) -> Receipt:
@@ -310,11 +311,15 @@ async def test_no_chain_no_new_channel_but_the_old_one_serves_on(
 class _AsksForMore(LocalAnswers):
     """Seven wei more than its price, on each receipt."""
 
+    more = 7
+
     def issue(
         self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
     ) -> Bundle:
         bundle = super().issue(engine, request, completion, price, meter)
-        return replace(bundle, receipt=sign(replace(bundle.receipt, amount=bundle.receipt.amount + 7), PROVIDER))
+        return replace(
+            bundle, receipt=sign(replace(bundle.receipt, amount=bundle.receipt.amount + self.more), PROVIDER)
+        )
 
 
 class _OtherChannel(LocalAnswers):
@@ -533,3 +538,29 @@ async def test_a_deposit_on_its_way_when_a_channel_is_closed_comes_back_too(
         assert (here.channel.deposited, here.channel.depositing) == (10**5 + 500, 0)
         state = here.client.channel_state(here.channel.id)
         assert state.leaving == state.balance - state.claimed == 10**5 + 500
+
+
+async def test_an_answer_that_was_forgotten_in_a_crash_is_not_paid_and_no_lie(
+    tmp_path: Path, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before anything of it was kept: what is asked for it later makes nobody a liar, if it is within the
+    credit, and nobody a payer. More than that stays a lie."""
+    async with paid_provider(tmp_path, bank) as there:
+        async with paying_gateway(tmp_path, bank, there.url) as here:
+
+            def dies(*_: object) -> None:
+                raise StoreError("killed here")
+
+            for name in ("settle", "begin"):
+                monkeypatch.setattr(here.channels, name, dies)
+            lost = receipt_of(await here.ask())
+        async with paying_gateway(tmp_path, bank, there.url) as here:
+            known = [receipt_of(await here.ask()) for _ in range(3)]
+            assert known[-1].amount == lost.amount + sum(map(worth, known))
+            await soon(lambda: here.channel.accepted == sum(map(worth, known)))
+            assert here.channel.state == "open"
+    async with paid_provider(tmp_path, bank, kind=_AsksForMore) as there:
+        async with paying_gateway(tmp_path, bank, there.url) as here:
+            receipt_of(await here.ask())  # the first one after a start tells what is owed from before
+            monkeypatch.setattr(_AsksForMore, "more", 14)
+            assert (await here.ask()).status_code == 424

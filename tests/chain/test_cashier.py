@@ -58,10 +58,10 @@ class Shop:
         self.town.deposit(ADA, terms, amount)
         return terms
 
-    def earn(self, terms: Terms, amount: int, signer: Key = ADA) -> None:
-        """A better voucher."""
+    def earn(self, terms: Terms, amount: int, signer: Key = ADA, *, ahead: int = 0) -> None:
+        """A better voucher, perhaps for some answers that are still to come."""
         name = terms.channel(self.client.domain)
-        self.earnings[name] = (terms, sign_voucher(signer, self.client.domain, name, amount), 0)
+        self.earnings[name] = (terms, sign_voucher(signer, self.client.domain, name, amount + ahead), amount)
 
     def look(self, cashier: Cashier, times: int = 1) -> None:
         """Let it look, and what it sends be mined."""
@@ -85,6 +85,20 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     shop = Shop(tmp_path / "outbox")
     yield shop
     shop.client.outbox.close()
+
+
+def test_paid_in_advance(shop: Shop) -> None:
+    """What a voucher allows beyond what is earned is left where it is, until it is earned too."""
+    cashier, terms = shop.cashier(), shop.channel(1)
+    shop.earn(terms, 0, ahead=1000)
+    shop.look(cashier)
+    assert shop.claimed(terms) == 0
+    shop.earn(terms, 300, ahead=700)
+    shop.look(cashier)
+    assert shop.claimed(terms) == 300
+    shop.earn(terms, 1000)
+    shop.look(cashier)
+    assert shop.claimed(terms) == 1000
 
 
 def test_from_vouchers_to_money(shop: Shop) -> None:

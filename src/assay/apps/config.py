@@ -80,6 +80,8 @@ class Provider(_Section):
     """Unpaid work that is tolerated on one channel; None: a prompt that fills the context, and 256 tokens."""
     withdraw_delay_seconds: Delay = 86_400
     """How long withdrawals from channels take at least: the time there is to claim."""
+    least_deposit_wei: Wei | None = None
+    """That a client of x402 deposits at least; None: `[chain] claim_factor` times the gas, which the provider pays."""
     max_body_bytes: Bytes = 4 << 20
 
 
@@ -146,6 +148,8 @@ class Chain(_Section):
     token: str = ""
     vault: str = ""
     """The contract that makes vaults; empty: earnings are not held back."""
+    collector: str = ""
+    """The contract that takes deposits by signature; empty: clients of x402 are not served."""
     confirmations: Annotated[int, Field(ge=0)] = 5
     """Blocks until a transaction is final; 0 on a development chain."""
     claim_factor: Positive = 20

@@ -35,6 +35,8 @@ class Account:
         self.used = now
         self.fresh = False
         """Not in the database yet."""
+        self.spent: set[int] = set()
+        """Amounts of vouchers that have paid in advance, and are for more than is owed: each does once."""
         self._changed = asyncio.Event()
 
     def wake(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from assay.apps.wiring import Program, store_url
 from assay.chain.addresses import Addresses
 from assay.chain.cashier import Cashier, Habits
 from assay.chain.client import ChainClient
+from assay.chain.deposits import DEPOSIT_GAS, Deposits
 from assay.chain.node import HttpProvider
 from assay.chain.outbox import Outbox, Pace
 from assay.chain.outbox_file import outbox_path
@@ -80,6 +82,10 @@ class Counter:
 
     till: Till
     tabs: TabStore
+    deposits: Deposits | None
+    """None: no contract takes deposits by signature here."""
+    least_deposit: int
+    """Wei that are worth a deposit's gas."""
 
     def sums(self) -> Mapping[str, int]:
         """Wei by kind, for metrics."""
@@ -117,10 +123,15 @@ def open_counter(
             0.0 if _is_devnet(settings) else settings.token_wei_per_gas_wei,
             look=settings.look_seconds,
         )
-        cashier = Cashier(client, lambda: [(terms, voucher, 0) for terms, voucher in tabs.vouchers()], habits)
+        cashier = Cashier(client, tabs.earnings, habits)
         cashier.start()
         stack.callback(cashier.close)
-        yield Counter(Till(required, client, tabs, refused=refused), tabs)
+        deposits = Deposits(client) if addresses.collector else None
+        least = config.provider.least_deposit_wei
+        if least is None:
+            gas = DEPOSIT_GAS * client.gas_price() * habits.factor
+            least = max(1, int(gas * Fraction(habits.token_wei_per_gas_wei)))
+        yield Counter(Till(required, client, tabs, refused=refused), tabs, deposits, least)
 
 
 @contextmanager
@@ -182,7 +193,7 @@ def _budget(config: Config) -> Budget:
 def _addresses(settings: Chain) -> Addresses:
     if _is_devnet(settings):
         return Addresses.fetch(settings.url)
-    names = ("chain_id", "channels", "token", "vault")
+    names = ("chain_id", "channels", "token", "vault", "collector")
     return Addresses.from_config({name: getattr(settings, name) or None for name in names})
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeAlias, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from assay.apps.failures import ERROR_HANDLERS, error_response
 from assay.apps.openapi import Schema, openapi_document
@@ -24,7 +25,7 @@ from assay.core.offer import Ask, Offer
 from assay.core.ports import Answers, Bundles
 from assay.core.request import LEVELS, Level
 from assay.market.matching import choose
-from assay.network.openai.accept import accept_chat, accept_completion
+from assay.network.openai.accept import Accepted, accept_chat, accept_completion
 from assay.network.openai.bodies import ChatBody, CompletionBody, read_body
 from assay.network.openai.shape import Shape, ToolReader, encode
 
@@ -32,6 +33,8 @@ __all__ = ["ERROR_HANDLERS", "Health", "OpenAiApi", "error_response", "openai_ro
 
 Health = Callable[[], Mapping[str, object]]
 """What `/health` tells beside `"status": "ok"`."""
+Toll: TypeAlias = Callable[[Request, Accepted, Callable[[Answers], Reply]], Awaitable[ASGIApp]]
+"""The reply to a request that was understood, once it is paid for; what it is handed makes one of what answers."""
 _INLINE: Final = 32_768
 """Larger bodies are read in a thread, so that streams under way do not wait."""
 _ID_PREFIXES: Final = ("chatcmpl-", "cmpl-")
@@ -49,16 +52,19 @@ def openai_routes(
     fresh_nonce: Callable[[], bytes] = lambda: secrets.token_bytes(32),
     patience: Patience | None = None,
     documented: Mapping[str, Schema] | None = None,
+    toll: Toll | None = None,
 ) -> list[Route]:
     """/v1/chat/completions, /v1/completions, /v1/models[/{id}], /receipts/{id}, /health, /openapi.json.
 
     `read_tools` finds tool calls in an answer's text (None: tools are text). `now`: Unix seconds. `fresh_nonce`: 32
     bytes for a request whose body chooses neither nonce nor seed. `documented`: paths that the program serves beside
-    these, for the OpenAPI document.
+    these, for the OpenAPI document. `toll`: stands before the answers of both POST routes.
 
     The application needs `exception_handlers=ERROR_HANDLERS` and the `Limits` middleware around it.
     """
-    api = OpenAiApi(answers, bundles, read_tools, health or dict, now, fresh_nonce, patience or Patience(), documented)
+    api = OpenAiApi(
+        answers, bundles, read_tools, health or dict, now, fresh_nonce, patience or Patience(), documented, toll
+    )
     return [
         Route("/v1/chat/completions", api.chat, methods=["POST"]),
         Route("/v1/completions", api.completion, methods=["POST"]),
@@ -83,6 +89,7 @@ class OpenAiApi:
         fresh_nonce: Callable[[], bytes],
         patience: Patience,
         documented: Mapping[str, Schema] | None,
+        toll: Toll | None,
     ) -> None:
         self._answers: Final = answers
         self._bundles: Final = bundles
@@ -91,13 +98,14 @@ class OpenAiApi:
         self._now: Final = now
         self._fresh_nonce: Final = fresh_nonce
         self._patience: Final = patience
+        self._toll: Final = toll
         self._document: Final = encode(openapi_document(documented))
 
-    async def chat(self, request: Request) -> Reply:
+    async def chat(self, request: Request) -> ASGIApp:
         """`POST /v1/chat/completions`."""
         return await self._reply(request, ChatBody)
 
-    async def completion(self, request: Request) -> Reply:
+    async def completion(self, request: Request) -> ASGIApp:
         """`POST /v1/completions`."""
         return await self._reply(request, CompletionBody)
 
@@ -134,7 +142,7 @@ class OpenAiApi:
         """`GET /openapi.json`."""
         return Response(self._document, media_type="application/json")
 
-    async def _reply(self, request: Request, kind: type[ChatBody] | type[CompletionBody]) -> Reply:
+    async def _reply(self, request: Request, kind: type[ChatBody] | type[CompletionBody]) -> ASGIApp:
         data = await _posted_json(request)
         # Streams under way must not wait while a large body is read.
         aside = asyncio.to_thread if len(data) > _INLINE else _at_once
@@ -142,7 +150,11 @@ class OpenAiApi:
         chosen = body.assay is not None and body.assay.level is not None
         offers = None if chosen else await self._answers.models()
         shape = await aside(self._shape, body, offers)
-        return Reply(self._answers, shape, read_tools=self._read_tools, patience=self._patience)
+
+        def make(answers: Answers) -> Reply:
+            return Reply(answers, shape, read_tools=self._read_tools, patience=self._patience)
+
+        return make(self._answers) if self._toll is None else await self._toll(request, shape.accepted, make)
 
     def _shape(self, body: ChatBody | CompletionBody, offers: Sequence[Offer] | None) -> Shape:
         """`offers`: among which the level is chosen, if the body chose none."""

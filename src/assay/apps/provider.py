@@ -24,6 +24,7 @@ from assay.apps.openapi_native import provider_paths
 from assay.apps.serving import LocalAnswers
 from assay.apps.till import Till
 from assay.apps.tracing import Traces
+from assay.apps.x402 import X402, Deposits
 from assay.core.bundle import Bundle
 from assay.core.encoding import unb64
 from assay.core.errors import AssayError, EncodingError, NotFound
@@ -97,13 +98,17 @@ def provider_app(
     traces: Traces | None = None,
     till: Till | None = None,
     metrics: Metrics | None = None,
+    deposits: Deposits | None = None,
+    least_deposit: int = 1,
 ) -> Starlette:
     """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`. `till`: the
-    one of `local`, if answers are paid. `metrics`: to add to."""
+    one of `local`, if answers are paid; with `deposits`, which are of `least_deposit` wei at least, by x402 as well.
+    `metrics`: to add to."""
     log, metrics = logger("provider"), metrics or Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
     bundles = LocalBundles(local, store)
+    toll = X402(local, answers, till, deposits, least_deposit=least_deposit) if till and deposits else None
     native = _Native(answers, local, bundles, address, pace or Pace(), traces or Traces(None), metrics, till)
 
     def health() -> Mapping[str, object]:
@@ -127,7 +132,9 @@ def provider_app(
             Route("/assay/v1/bundles/{name}", native.bundle, methods=["GET"]),
             Route("/assay/v1/bundles/{name}/trace", native.trace, methods=["GET"]),
             metrics.route(),
-            *openai_routes(answers, bundles, read_tools=read_tools, health=health, documented=provider_paths()),
+            *openai_routes(
+                answers, bundles, read_tools=read_tools, health=health, documented=provider_paths(), toll=toll
+            ),
         ],
         exception_handlers=ERROR_HANDLERS,
         middleware=[Middleware(Limits, max_body=max_body)],

@@ -31,8 +31,12 @@ LONGEST_REST: Final = 300.0
 class Account:
     """One channel in memory."""
 
-    def __init__(self, row: Channel) -> None:
+    def __init__(self, row: Channel, *, loaded: bool = False) -> None:
+        """`loaded`: another program had it before, which may have ended before it could keep what it had asked for."""
         self.row = row
+        self.loaded = loaded
+        self.slack = 0
+        """What is owed for answers that nobody here knows of: never paid, but no lie."""
         self.counting = 0
         """What receipts are worth that are being counted."""
         self.outstanding: Final[dict[str, Outstanding]] = {}
@@ -75,7 +79,8 @@ class Account:
 class LivePurse:
     """Implements `Purse`: one answer at a provider."""
 
-    def __init__(self, wallet: Wallet, account: Account, offer: Offer, request: Request) -> None:
+    def __init__(self, wallet: Wallet, account: Account, offer: Offer, request: Request, most: int) -> None:
+        """`most`: what it can cost, wei."""
         self.mark: Final = secrets.token_hex(16)
         self.value = 0
         """What has come is worth, as far as it was asked for."""
@@ -86,7 +91,6 @@ class LivePurse:
         self._prompts: Final = most_prompt_tokens(len(body), offer.context)
         self._prompt: int | None = None
         self._payment: Final = wallet.payment(account, request.digest)
-        most = offer.price.of(self._prompts, min(request.max_tokens or offer.context, offer.context))
         listed = encode_offers(offer.provider, [offer])
         self._item: Final = Outstanding(self.mark, account.row.id, most, offer.url, listed, body, wallet.now)
         account.purses.add(self)
@@ -112,7 +116,7 @@ class LivePurse:
         Raises:
             ProviderFailed: it asks for more than all its answers can be worth.
         """
-        if due.prompt > self._prompts or due.amount > self._account.earned + self._account.most:
+        if due.prompt > self._prompts or due.amount > self._account.earned + self._account.most + self._allowed:
             self._wallet.leave(self._offer.provider, "asked too much in mid-answer")
             raise ProviderFailed(
                 f"{self._offer.provider} asks for {due.amount} wei, and that cannot be owed", "ask another provider"
@@ -129,8 +133,9 @@ class LivePurse:
             raise BindingMismatch("channel", "the receipt is of another channel than the one that pays")
         price = amount_due(self._offer.price, receipt.prompt_count, receipt.output_count)
         others = account.most - (self._item.most if self.mark in account.outstanding else 0)
+        self._learn(receipt.amount - account.earned - price - others)
         try:
-            check_asked(receipt.amount, earned=account.earned + price, outstanding=others)
+            check_asked(receipt.amount, earned=account.earned + price, outstanding=others + account.slack)
             if self._prompt not in (None, receipt.prompt_count):
                 raise BindingMismatch("prompt", "the receipt's prompt has another length than was told before")
         except BindingMismatch as error:
@@ -139,6 +144,19 @@ class LivePurse:
             self._wallet.leave(self._offer.provider, error.message)
             raise
         self._wallet.count(account, self._item, receipt.digest, price, receipt.amount)
+
+    @property
+    def _allowed(self) -> int:
+        """What may be owed beyond all that is known: with a channel that was in use before this program began, as much
+        as the provider gives credit for."""
+        account, required = self._account, self._offer.payment
+        return account.slack if not account.loaded or required is None else required.credit
+
+    def _learn(self, excess: int) -> None:
+        """The first receipt tells what that is."""
+        if self._account.loaded:
+            self._account.slack = excess if 0 < excess <= self._allowed else 0
+            self._account.loaded = False
 
     def refuse(self, reason: str) -> None:
         """See `Purse.refuse`."""
@@ -162,3 +180,9 @@ class LivePurse:
             self._wallet.forget(account, self.mark)
         if refused:
             self._wallet.refused(account)
+
+
+def most_cost(offer: Offer, request: Request) -> int:
+    """What an answer can cost, wei: the longest prompt that the request can have, and all tokens that it allows."""
+    prompt = most_prompt_tokens(len(canonical(request.to_json())), offer.context)
+    return offer.price.of(prompt, min(request.max_tokens or offer.context, offer.context))

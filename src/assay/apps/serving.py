@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from assay.apps.admission import check_settings, offers_of, read_prompt
 from assay.apps.failures import cannot_keep
 from assay.apps.logs import logger
-from assay.apps.meter import Meter
+from assay.apps.meter import Account, Meter
 from assay.apps.till import Till
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion, Prompt, Step, StopReason
@@ -80,7 +80,7 @@ class LocalAnswers:
         `till`: where answers that are not free are paid; without it, what is owed is only counted. `attest`
         makes the receipts (dishonest providers, a developer's option, have one of their own).
         """
-        self._engines: Final = {engine.model: engine for engine in engines}
+        self.engines: Final = {engine.model: engine for engine in engines}
         self._key: Final = key
         self._store: Final = store
         self._parallel: Final = parallel
@@ -116,7 +116,7 @@ class LocalAnswers:
         ask: Ask,
         *,
         top_logprobs: int | None = None,
-        payment: Payment | None = None,
+        payment: Payment | Account | None = None,
         due: Callable[[Due], None] = lambda _due: None,
     ) -> LocalAnswer:
         """Start generating. `due` is told when the consumer is to pay before it goes on.
@@ -131,7 +131,7 @@ class LocalAnswers:
         offer = choose(
             replace(ask, model=request.model, level=request.level, allow_fallbacks=False), self._offers
         ).offers[0]
-        engine = self._engines[offer.model]
+        engine = self.engines[offer.model]
         check_settings(request)
         if self._draining:
             raise Busy("this provider is shutting down", retry_after=10)

@@ -108,13 +108,16 @@ class Till:
         """Wei, of all channels that are in use, when the chain was asked last."""
         return sum(account.claimed for account in list(self._accounts.values()))
 
-    async def admit(self, payment: Payment | None, request: Digest) -> Account:
-        """Check what comes with the request of this digest, and take its voucher, which is kept in the background.
+    async def admit(self, payment: Payment | Account | None, request: Digest) -> Account:
+        """Check what comes with the request of this digest, and take its voucher, which is kept in the background; or
+        nothing, where `prepay` has done so.
 
         Raises:
             PaymentRequired: the payment is missing, wrong, or not enough for any work.
         """
         try:
+            if isinstance(payment, Account):
+                return payment
             if payment is None:
                 raise PaymentRequired("answers here have to be paid for", "ask through a gateway with a channel")
             account = await self._account(payment.terms)
@@ -161,6 +164,41 @@ class Till:
         await self._found(account, voucher.amount)
         await self._keep(account, voucher)
 
+    async def prepay(self, terms: Terms, voucher: Voucher, most: int) -> Account:
+        """Take a voucher for what is owed and `most` wei more, which the next answer may cost; it is on the disk then.
+
+        Raises:
+            PaymentRequired: it is wrong, or for another amount, or another answer is under way on the channel.
+            StoreError: it cannot be kept now.
+        """
+        try:
+            account = await self._account(terms)
+            await self._check(account, voucher)
+            await self._found(account, max(0, voucher.amount - most))
+            if voucher.amount in account.spent:  # whoever has seen it has it: on its way, or in a claim
+                raise PaymentRequired("this voucher has paid an answer", "sign for another sum", reason="used")
+            if account.tab.running:
+                raise PaymentRequired("an answer is under way on this channel", "wait for its end", reason="busy")
+            if voucher.amount != account.tab.owed + most:
+                raise PaymentRequired(
+                    f"the voucher is for {voucher.amount} wei; {account.tab.owed} are owed, and up to {most} will be",
+                    "sign for the sum",
+                    reason="amount",
+                )
+        except PaymentRequired as error:
+            self.refused(error.reason)
+            raise
+        await self._keep(account, voucher)
+        return account
+
+    async def best(self, channel: Digest) -> tuple[Account, Voucher | None] | None:
+        """A channel that is in use here, and its best voucher."""
+        account = self._accounts.get(channel)
+        if account is None:
+            return None
+        kept = await asyncio.to_thread(self._store.find, channel)
+        return account, None if kept is None else kept.voucher
+
     async def start(
         self, account: Account, price: Price, prompt: int, due: Callable[[Due], None] = lambda _due: None
     ) -> Meter:
@@ -173,7 +211,7 @@ class Till:
         meter = Meter(self, account, price, prompt, due)
         first = amount_due(price, prompt, 1)
         try:
-            if first > account.tab.credit:
+            if first > account.tab.credit and account.tab.total + first > account.tab.paid:
                 raise PaymentRequired(
                     f"the prompt and one token cost {first} wei, and no more than {account.tab.credit} may be unpaid",
                     "shorten the prompt, or ask a provider with more credit",
@@ -222,7 +260,17 @@ class Till:
                 if account.tab.running or now - account.used < self.pace.use:
                     await self.look(account)
 
-    async def _account(self, terms: Terms) -> Account:
+    @property
+    def domain(self) -> bytes:
+        """The EIP-712 domain of vouchers and channels."""
+        return self._chain.domain
+
+    def check_terms(self, terms: Terms) -> None:
+        """Check that a channel pays this provider.
+
+        Raises:
+            PaymentRequired: it does not, or its money can be withdrawn too soon.
+        """
         required = self.requirements
         for name, wanted, given in (
             ("receiver", required.receiver, terms.receiver),
@@ -239,6 +287,9 @@ class Till:
                 "open another",
                 reason="terms",
             )
+
+    async def _account(self, terms: Terms) -> Account:
+        self.check_terms(terms)
         channel = terms.channel(self._chain.domain)
         account = self._accounts.get(channel)
         if account is None:

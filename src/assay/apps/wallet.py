@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from assay.apps.funding import Funding
-from assay.apps.purse import Account, LivePurse
+from assay.apps.purse import Account, LivePurse, most_cost
 from assay.core.bundle import Bundle
 from assay.core.encoding import parse_canonical
 from assay.core.errors import (
@@ -37,6 +37,10 @@ from assay.store.channels import Channel, ChannelStore, Outstanding
 
 ROUND_SECONDS: Final = 2.0
 """Between two looks at what is left to do."""
+BEGIN_SECONDS: Final = 0.05
+"""After the first token."""
+GATHER_SECONDS: Final = 0.25
+"""A voucher for a receipt is sent so much later, with all that came meanwhile: a request may take it along before."""
 MOST_REFUSALS: Final = 3
 """Of one channel in a row, before another one is opened."""
 FAREWELL_SECONDS: Final = 5.0
@@ -97,7 +101,10 @@ class Wallet:
             account = await self._ready(offer)
         if account.left < self._funding.budget.top_up_below:
             self._top_up(account)
-        return LivePurse(self, account, offer, request)
+        most, topping = most_cost(offer, request), self._topping.get(account.row.id)
+        if account.left < most and topping is not None:  # or the answer could be cut for want of money
+            await asyncio.wait([topping])
+        return LivePurse(self, account, offer, request, most)
 
     def sums(self) -> Mapping[str, int]:
         """Wei over all channels by kind, out of the database."""
@@ -117,7 +124,7 @@ class Wallet:
         """Do in the background what is left to do; at the end, what is being signed is kept and sent."""
         for row in await asyncio.to_thread(self._store.known):
             if row.state == "open" and row.terms.payer == self._key.address:
-                self._accounts[row.provider] = Account(row)
+                self._accounts[row.provider] = Account(row, loaded=True)
         accounts = {account.row.id: account for account in self._accounts.values()}
         for item in await asyncio.to_thread(self._store.outstanding):
             if item.channel in accounts:
@@ -167,8 +174,16 @@ class Wallet:
             self._close(account, "the provider does not take its vouchers")
 
     def begin(self, account: Account, item: Outstanding) -> None:
-        """An answer begins. Should the program end before this is on the disk, its receipt is not fetched later."""
-        self.soon(self._locked(account, lambda: self._store.begin(item)))
+        """An answer begins. That is kept a little later, so that its first token need not wait; should the program end
+        before, this receipt is not fetched, and never paid for."""
+
+        async def work() -> None:
+            await asyncio.sleep(BEGIN_SECONDS)
+            async with account.lock:
+                if item.mark in account.outstanding:
+                    await asyncio.to_thread(self._store.begin, item)
+
+        self.soon(work())
 
     def forget(self, account: Account, mark: str) -> None:
         """Nothing can be owed for a request."""
@@ -202,6 +217,7 @@ class Wallet:
                 raise
             finally:
                 account.counting -= price
+            await asyncio.sleep(GATHER_SECONDS)
             self._hand_over(account)
 
         self.soon(work())
@@ -219,7 +235,8 @@ class Wallet:
 
     async def _change(self, account: Account, work: Callable[[], Channel]) -> None:
         async with account.lock:
-            account.row = await asyncio.to_thread(work)
+            row = await asyncio.to_thread(work)
+            account.row = replace(row, accepted=max(row.accepted, account.row.accepted))
 
     def _sign(self, account: Account) -> Callable[[Channel], Voucher | None]:
         """Signs for what is earned and what has come, within what is deposited."""
@@ -246,7 +263,8 @@ class Wallet:
             except PaymentRequired as error:
                 self._log("voucher_refused", {"channel": account.row.id.hex(), "reason": error.message})
                 return
-            await self._change(account, lambda sent=voucher: self._store.accepted(sent))
+            async with account.lock:
+                account.row = replace(account.row, accepted=max(account.row.accepted, voucher.amount))
 
     async def _ready(self, offer: Offer) -> Account:
         """The channel with a provider, with money in it; who asks meanwhile waits for the same."""
@@ -304,7 +322,9 @@ class Wallet:
         Raises:
             StoreError: the database cannot be used.
         """
+        stored: dict[Digest, int] = {}
         for row in await asyncio.to_thread(self._store.known):
+            stored[row.id] = row.accepted
             account = self._accounts.get(row.provider)
             if row.state == "closing" and account is not None and account.row.id == row.id:
                 del self._accounts[row.provider]  # another program has said so
@@ -320,6 +340,8 @@ class Wallet:
                 self._hand_over(account)
             if account.posting is not None:
                 await asyncio.wait([account.posting])
+            if account.row.accepted > stored.get(account.row.id, 0):  # lost, it is only sent once more
+                await self._change(account, lambda row=account.row: self._store.accepted(row.id, row.accepted))
             account.rest(self._clock(), good=all(found) and account.row.signed <= account.row.accepted)
         await self._funding.withdraw_all()
 

@@ -21,7 +21,7 @@ from assay.core.keys import Address
 from assay.core.voucher import MIN_WITHDRAW_DELAY, Terms, Voucher
 
 Earning: TypeAlias = tuple[Terms, Voucher, int]
-"""A channel's terms, its best voucher, and how much is known to be claimed of it, wei."""
+"""A channel's terms, its best voucher, and how much of that is earned, wei: who pays in advance signs for more."""
 Errand: TypeAlias = Literal["claim", "settle", "open", "collect", "release"]
 GAS: Final[dict[Errand, int]] = {
     "claim": 45_000,
@@ -84,8 +84,8 @@ class _Due:
 
     @classmethod
     def of(cls, claim: Claim, state: ChannelState) -> _Due:
-        """By the chain's state: never more than was signed, nor than is there."""
-        most = min(claim.voucher.amount, state.balance)
+        """By the chain's state: never more than was signed and earned, nor than is there."""
+        most = min(claim.amount, state.balance)
         return cls(replace(claim, amount=most), most - state.claimed, most > state.sure)
 
 
@@ -166,9 +166,9 @@ class Cashier:
     def _claims(self) -> dict[Digest, Claim]:
         """What is earned, without what the contract would refuse: one such voucher would spoil those beside it."""
         found: dict[Digest, Claim] = {}
-        for terms, voucher, claimed in self._source():
-            claim = Claim(terms, voucher, voucher.amount)
-            if voucher.amount <= claimed:
+        for terms, voucher, earned in self._source():
+            claim = Claim(terms, voucher, min(voucher.amount, earned))
+            if claim.amount <= 0:
                 continue
             try:
                 if claim != self._checked.get(voucher.channel):

@@ -11,6 +11,7 @@ import sys
 _limit = sys.getrecursionlimit()
 
 import rlp  # noqa: E402
+from eth_abi import decode as decode_abi  # noqa: E402
 from eth_abi import encode as encode_abi  # noqa: E402
 from eth_account import Account  # noqa: E402
 from web3 import Web3  # noqa: E402
@@ -30,6 +31,7 @@ __all__ = [
     "TxParams",
     "Web3",
     "Wei",
+    "decode_abi",
     "encode_abi",
     "rlp",
 ]

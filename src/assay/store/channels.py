@@ -191,9 +191,9 @@ class ChannelStore:
         """Sign in mid-answer; the channel with its next voucher."""
         return self.change(name, lambda it: _signed(replace(it, asked=max(it.asked, asked)), sign))
 
-    def accepted(self, voucher: Voucher) -> Channel:
-        """The provider has said that it has this voucher on its disk."""
-        return self.change(voucher.channel, lambda it: replace(it, accepted=max(it.accepted, voucher.amount)))
+    def accepted(self, name: Digest, amount: int) -> Channel:
+        """The provider has said that it has a voucher for so much on its disk."""
+        return self.change(name, lambda it: replace(it, accepted=max(it.accepted, amount)))
 
     def outstanding(self) -> Sequence[Outstanding]:
         """All requests without a checked receipt, oldest first."""

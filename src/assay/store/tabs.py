@@ -71,10 +71,14 @@ class TabStore:
 
     def vouchers(self) -> Sequence[tuple[Terms, Voucher]]:
         """The best voucher of every channel that has one."""
+        return [(terms, voucher) for terms, voucher, _ in self.earnings()]
+
+    def earnings(self) -> Sequence[tuple[Terms, Voucher, int]]:
+        """The same, and the wei that are owed: who pays in advance has signed for more."""
         with guard(self._url), reading(self._engine) as connection:
             rows = connection.execute(select(tabs).where(tabs.c.amount != "0"))
             found = [_kept(row.terms, row.owed, row.channel, row.amount, row.signature) for row in rows]
-        return [(kept.terms, kept.voucher) for kept in found if kept.voucher is not None]
+        return [(kept.terms, kept.voucher, kept.owed) for kept in found if kept.voucher is not None]
 
     def sums(self) -> tuple[int, int, int]:
         """Channels, wei owed and wei that the vouchers allow, over all channels."""

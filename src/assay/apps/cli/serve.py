@@ -121,11 +121,12 @@ def serve(
                 f"{found.name} can be offered at {', '.join(offering.levels)} here", "choose --level there"
             )
         traces, metrics, prices, till = Traces(tracer_of(offering)), Metrics(), level_prices(config), None
+        deposits, least_deposit = None, 1
         if config.chain.url:
             counter = stack.enter_context(
                 open_counter(config, signer, prices, lambda reason: metrics.payments_refused.labels(reason).inc())
             )
-            till = counter.till
+            till, deposits, least_deposit = counter.till, counter.deposits, counter.least_deposit
             metrics.watch_money(counter.sums)
         local = LocalAnswers(
             [offered],
@@ -147,6 +148,8 @@ def serve(
                 traces=traces,
                 till=till,
                 metrics=metrics,
+                deposits=deposits,
+                least_deposit=least_deposit,
             ),
             sock,
             drain=ending(local.drain, traces),
