@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from tests.chain.kit import Clock, key
+from tests.chain.nodes import Wire
 from tests.engines.exact.dispute.kit import SETTINGS, VARIANTS, run
 from tests.engines.exact.models import write_model
 
@@ -100,8 +103,10 @@ class Wrong:
         return HONEST if self.position is None else Alteration(record=record)
 
 
-def answered(found: Small, signer: Key, issued: int, wrong: Wrong, *, sequence: int = 1, drawn: bool = False) -> Bundle:
-    """An answer by a provider."""
+def answered(
+    found: Small, signer: Key, issued: int, wrong: Wrong, *, sequence: int = 1, drawn: bool = False
+) -> tuple[Bundle, list[Digest]]:
+    """An answer by a provider, and what its passes are committed to."""
     dice = Random(sequence)
     settings = SETTINGS if drawn else SamplerSettings(temperature=0)
     prompt_text = "".join(chr(dice.randrange(97, 123)) for _ in range(PROMPT))
@@ -120,13 +125,15 @@ def answered(found: Small, signer: Key, issued: int, wrong: Wrong, *, sequence: 
     records = np.stack([wrong.alteration.record(found.program, n, record) for n, record in enumerate(records)])
     roots = record_roots(found.program.layout, records)
     output = tuple(tokens[PROMPT:])
-    completion = Completion(prompt, output, "", "length", tuple(evidence_leaves(roots, PROMPT)))
+    completion = Completion(
+        prompt, output, "", "length" if wrong.token is None else "cancelled", tuple(evidence_leaves(roots, PROMPT))
+    )
     profile = profile_of(found.program, 512)
     receipt = attest(
         request, completion, model=found.digest, profile=profile, key=signer, sequence=sequence, issued=issued,
         amount=700,
     )  # fmt: skip
-    return Bundle(receipt, request, profile, output)
+    return Bundle(receipt, request, profile, output), roots
 
 
 @dataclass
@@ -147,16 +154,18 @@ class Counted:
 class Stage:
     """All of it; every side can be started anew at any moment from what is on disk."""
 
-    def __init__(self, folder: Path, name: str = "llama", *, models: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, name: str = "llama", *, models: Path | None = None, confirmations: int = 0
+    ) -> None:
+        self.folder, self.confirmations = folder, confirmations
         self.clock = Clock()
-        self.devnet = Devnet(None, clock=self.clock)
-        self.chain = self.devnet.chain
+        self.wire = Wire(None)
+        self._open_chain()
         self.small = small(models or folder, name)
         self.addresses = Addresses.from_config({"chain_id": 31_337, **_named(self.devnet)})
-        self.provider: Any = EmbeddedProvider(self.chain)
         self.outboxes: dict[Key, Outbox] = {}
         self.bundles: dict[Digest, Bundle] = {}
+        self.leaves: dict[Digest, Sequence[Digest]] = {}
         self.counted = Counted()
         self.asked: list[Digest] = []
         self.served: Callable[[Bundle], Sequence[Digest]] = self._not_served
@@ -165,15 +174,30 @@ class Stage:
         court = self.court(PROVIDER)
         court.bond(BOND, "bond")
         self.finish(PROVIDER)
-        self.deposit, self.fee = court.values()[3:5]
+        self.values = court.values()
+
+    def _open_chain(self) -> None:
+        self.devnet = Devnet(self.folder / "chain.sqlite3", clock=self.clock)
+        self.chain = self.devnet.chain
+        self.wire.provider = EmbeddedProvider(self.chain)
+
+    def take_back(self, blocks: int) -> None:
+        """The chain loses its last blocks."""
+        last = self.chain.head.number - blocks
+        self.devnet.close()
+        with closing(sqlite3.connect(self.folder / "chain.sqlite3")) as log, log:
+            log.execute("DELETE FROM blocks WHERE number > ?", (last,))
+        self._open_chain()
 
     def court(self, who: Key) -> CourtClient:
         """Somebody's view, with an outbox that is opened anew from its file."""
         if who in self.outboxes:
             self.outboxes.pop(who).close()
-        outbox = Outbox(self.folder / f"{who.address}.sqlite3", self.provider, who, 31_337, confirmations=0, pace=QUICK)
+        outbox = Outbox(
+            self.folder / f"{who.address}.sqlite3", self.wire, who, 31_337, confirmations=self.confirmations, pace=QUICK
+        )
         self.outboxes[who] = outbox
-        return CourtClient(ChainClient(self.provider, self.addresses, who, outbox))
+        return CourtClient(ChainClient(self.wire, self.addresses, who, outbox))
 
     def finish(self, *who: Key) -> None:
         """Send what waits."""
@@ -181,12 +205,14 @@ class Stage:
             for _ in range(200):
                 if not self.outboxes[each].unfinished():
                     break
-                self.outboxes[each].step()
+                if not self.outboxes[each].step() and self.confirmations:
+                    self.chain.pass_time(0)
 
     def answer(self, wrong: Wrong | None = None, **more: Any) -> Bundle:
         """A receipt of the provider's that everybody has."""
-        found = answered(self.small, PROVIDER, int(self.clock.now), wrong or Wrong(), **more)
+        found, roots = answered(self.small, PROVIDER, int(self.clock.now), wrong or Wrong(), **more)
         self.bundles[found.receipt.digest] = found
+        self.leaves[found.receipt.digest] = roots
         return found
 
     def bench(self, wrong: Wrong | None = None) -> Workbench:
@@ -206,11 +232,19 @@ class Stage:
         bench = self.bench(wrong)
         return Defender(self.means(PROVIDER, bench), bench)
 
-    def accuser(self, **limits: Any) -> Accuser:
-        """The validator, just started."""
-        bench = self.bench()
+    def accuser(self, who: Key = VALIDATOR, wrong: Wrong | None = None, **limits: Any) -> Accuser:
+        """A validator, just started; `wrong`: what a malicious one claims to have computed."""
+        bench = self.bench(wrong)
         values: dict[str, Any] = {"budget": 100 * 10**18, **limits}
-        return Accuser(self.means(VALIDATOR, bench), bench, VALIDATOR, self._roots, Limits(**values))
+        return Accuser(self.means(who, bench), bench, who, self._roots, Limits(**values))
+
+    def play(self, *looks: Callable[[], object], turns: int = 18) -> None:
+        """Let sides look in turn until silence has ended everything, and once more to collect."""
+        for seconds in [61] * turns + [3601, 61, 61]:
+            for look in looks:
+                look()
+                self.finish()
+            self.pass_time(seconds)
 
     def pass_time(self, seconds: int) -> None:
         """On the chain, and for everybody."""
@@ -225,6 +259,10 @@ class Stage:
         self.asked.append(bundle.receipt.digest)
         return self.served(bundle)
 
+    def serve(self, bundle: Bundle) -> Sequence[Digest]:
+        """What an honest server of traces begins with: of an answer that was made here."""
+        return self.leaves[bundle.receipt.digest]
+
     def _not_served(self, _bundle: Bundle) -> Sequence[Digest]:
         raise ProviderFailed("nobody serves traces here")
 
@@ -232,6 +270,7 @@ class Stage:
         """Let go of the files."""
         for each in self.outboxes.values():
             each.close()
+        self.devnet.close()
 
 
 def _named(devnet: Devnet) -> dict[str, str]:
