@@ -6,7 +6,7 @@ import hashlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -17,6 +17,7 @@ from tests.chain.kit import Clock, key
 from tests.chain.nodes import Wire
 from tests.engines.exact.dispute.kit import SETTINGS, VARIANTS, run
 from tests.engines.exact.models import write_model
+from typing_extensions import override
 
 from assay.apps.disputes.accuser import Accuser, Limits
 from assay.apps.disputes.defender import Defender
@@ -39,8 +40,10 @@ from assay.core.request import Request, SamplerSettings
 from assay.engines.exact.auditor import profile_of
 from assay.engines.exact.convert import convert
 from assay.engines.exact.dispute.plan import Rules
+from assay.engines.exact.dispute.response import Response
+from assay.engines.exact.dispute.shape import Shape
 from assay.engines.exact.program import Program, program_of
-from assay.engines.exact.record import evidence_leaves, record_roots
+from assay.engines.exact.record import CHUNK, evidence_leaves, record_roots
 from assay.engines.exact.reference import Model
 from assay.engines.exact.tracing import HONEST, Alteration
 
@@ -88,6 +91,8 @@ class Wrong:
     token: int | None = None
     """Of the answer, which is another one than was drawn; by so much."""
     by: int = 1
+    padded: bool = False
+    """Records have a chunk more, of zeros."""
 
     @property
     def alteration(self) -> Alteration:
@@ -124,6 +129,9 @@ def answered(
         tokens, records = tokens[: at + 1], records[:at]
     records = np.stack([wrong.alteration.record(found.program, n, record) for n, record in enumerate(records)])
     roots = record_roots(found.program.layout, records)
+    if wrong.padded:
+        shape = padded(Shape.of(found.model))
+        roots = record_roots(shape.layout, pad(records, shape))
     output = tuple(tokens[PROMPT:])
     completion = Completion(
         prompt, output, "", "length" if wrong.token is None else "cancelled", tuple(evidence_leaves(roots, PROMPT))
@@ -134,6 +142,41 @@ def answered(
         amount=700,
     )  # fmt: skip
     return Bundle(receipt, request, profile, output), roots
+
+
+def padded(shape: Shape) -> Shape:
+    """One with a chunk too much in the first part of its records."""
+    other, layout = replace(shape), replace(shape.layout)
+    layout.__dict__["kept_chunks"] = shape.layout.kept_chunks + 1
+    other.__dict__["layout"] = layout
+    return other
+
+
+def pad(records: np.ndarray, shape: Shape) -> np.ndarray:
+    """Records as they are in that shape."""
+    at = (shape.layout.kept_chunks - 1) * CHUNK
+    return np.concatenate([records[:, :at], np.zeros((len(records), CHUNK), np.int16), records[:, at:]], axis=1)
+
+
+class PaddedBench(Workbench):
+    """That of a provider whose records have a chunk more."""
+
+    @property
+    @override
+    def shape(self) -> Shape:
+        """See `Workbench`."""
+        return padded(super().shape)
+
+    @override
+    def response(self, bundle: Bundle, passes: int | None = None) -> Response:
+        """See `Workbench`."""
+        own = super().response(bundle, passes)
+        made = Response(
+            own.model, own.parameters.parameters, own.tokens, own.prompt, pad(own.records, self.shape), own.nonce,
+            own.rules,
+        )  # fmt: skip
+        made.shape = self.shape
+        return made
 
 
 @dataclass
@@ -219,7 +262,8 @@ class Stage:
         """Where somebody computes answers again."""
         found = self.small
         alter = (wrong or Wrong()).alteration
-        return Workbench(found.path, found.digest, found.program, Letters(), alter=alter)
+        kind = PaddedBench if wrong is not None and wrong.padded else Workbench
+        return kind(found.path, found.digest, found.program, Letters(), alter=alter)
 
     def means(self, who: Key, bench: Workbench) -> Means:
         """What a side needs."""

@@ -11,8 +11,16 @@ import pytest
 from tests.apps.dispute_kit import BOND, EVE, MINTER, PROVIDER, VALIDATOR, Stage, Wrong
 from tests.chain.nodes import away, error, result
 
-from assay.chain.court_events import CHALLENGER, PROVER
+from assay.apps.disputes.seat import Seat, challenge_of, terms_of
+from assay.apps.disputes.workbench import Workbench
+from assay.chain.court import CourtClient
+from assay.chain.court_events import CHALLENGER, PROVER, read_moved
+from assay.chain.docket import Docket
+from assay.chain.game import PADDING, read_state
+from assay.core import tree16
+from assay.core.bundle import Bundle
 from assay.core.errors import ChainFailed
+from assay.engines.exact.dispute import trees
 
 WRONG = Wrong(position=5, index=70)
 
@@ -121,6 +129,87 @@ def test_an_honest_provider_is_not_slashed(name: str, tmp_path: Path, models: Pa
     stage.close()
 
 
+def test_a_provider_with_other_chunks(stage: Stage) -> None:
+    """Whose records have a chunk of zeros more, and which is honest otherwise, can make every move but the last."""
+    wrong = Wrong(padded=True)
+    bundle = stage.answer(wrong)
+    stage.served = stage.serve
+    books, defender, accuser = Books(stage), stage.defender(wrong), stage.accuser()
+    stages: list[str] = []
+    watch(stage, stages)
+    stage.play(lambda: accuser.look([bundle.receipt.digest]), defender.look)
+    assert stages[-1] == "step"
+    assert books.changes == SLASHED
+
+
+def test_a_provider_with_other_cells(stage: Stage) -> None:
+    """That shows a tree over a million cells, of which it has the first ones: the challenger, who cannot follow, names
+    legal nodes until the provider has to show a step that leads there."""
+    bundle = stage.answer(WRONG)
+    stage.served = stage.serve
+    books, accuser = Books(stage), stage.accuser()
+    stages: list[str] = []
+    watch(stage, stages)
+    court = stage.court(PROVIDER)
+    liar = CellLiar(court, stage.bench(WRONG), bundle)
+    stage.play(lambda: accuser.look([bundle.receipt.digest]), liar.look)
+    assert "cell nodes" in stages
+    assert stages[-1] == "step"
+    assert books.changes == SLASHED
+
+
+def watch(stage: Stage, stages: list[str]) -> None:
+    """Note which stages a dispute comes to."""
+    before, court = stage.pass_time, CourtClient(stage.court(EVE).client)
+
+    def passed(seconds: int) -> None:
+        moved = court.happened("Moved", 1, stage.chain.head.number)
+        stages[:] = [read_state(read_moved(entry).state).stage for entry in moved]
+        before(seconds)
+
+    stage.pass_time = passed  # type: ignore[method-assign]
+
+
+class CellLiar:
+    """A provider that plays by the rules up to the cells."""
+
+    def __init__(self, court: CourtClient, bench: Workbench, bundle: Bundle) -> None:
+        self._court, self._bundle, self._docket = court, bundle, Docket(court)
+        self._own = bench.response(bundle)
+        self._terms = terms_of(bundle, bench.shape, bench.root)
+        self._seat: Seat | None = None
+        dice = Random(7)
+        digests = [[dice.randbytes(32) for _ in range(256)] for _ in range(3)]
+        digests[1][0] = tree16.parents(digests[2][:16])[0]
+        digests[0][0] = tree16.parents(tree16.parents(digests[1]))[0]
+        self._shown = digests
+
+    def look(self) -> None:
+        """Move, if it is time to."""
+        for case in self._docket.look():
+            dispute = case.dispute
+            if dispute.turn != PROVER or not case.complete:
+                continue
+            state = read_state(case.history[-1].state)
+            top, middle, low = self._shown
+            beside = lambda level: b"".join(trees.prove(trees.levels_of(level), 0, 1))  # noqa: E731
+            if self._seat is None:
+                self._seat = Seat(self._terms, challenge_of(self._terms, case.history[0]), self._own, PROVER)
+            if state.stage == "cells":
+                data = (1 << 20).to_bytes(32, "big") + b"".join(top)
+            elif state.stage == "cell nodes":
+                level, above = (middle, top) if state.one.level == 5 else (low[:16], middle)
+                data = b"".join(level) + beside(above)
+            elif state.stage == "step":
+                continue
+            else:
+                data = self._seat.move(case.history, lambda *_: b"")
+                name = f"{dispute.id}/{dispute.moves}"
+                self._court.move(dispute.id, case.history[-1].state, data, name)
+                continue
+            self._court.move(dispute.id, case.history[-1].state, data + PADDING, f"{dispute.id}/{dispute.moves}")
+
+
 def test_a_silent_provider_loses(stage: Stage) -> None:
     """To whoever disputes, or demands what it has committed to."""
     one, other = stage.answer(WRONG), stage.answer(WRONG, sequence=2)
@@ -194,7 +283,7 @@ def test_blocks_are_taken_back(honest: bool, seed: int, tmp_path: Path, models: 
         stage.chain.pass_time(0)
         step()
 
-    for seconds in [61] * 50 + [3601] + [61] * 12:
+    for seconds in [61] * 36 + [3601] + [61] * 10:
         accuser.look([bundle.receipt.digest])
         lose()
         defender.look()
