@@ -163,6 +163,7 @@ def test_metrics(tmp_path: Path) -> None:
     metrics, checks = Metrics(), CheckMetrics()
     store = ReceiptStore(f"sqlite:///{tmp_path / 'receipts.db'}")
     metrics.watch_verdicts(store)
+    metrics.watch_money(lambda: {"owed": 1})
     exposed = {
         family.name + ("_total" if family.type == "counter" else ""): family
         for registry in (metrics.registry, checks.registry)

@@ -13,6 +13,7 @@ import pytest
 from tests.tiny import PROFILE, TinyEngine, TinyModel, TinyReplayer, profile_at, tiny_key, tiny_request
 
 from assay.apps.auditing import StoreDesk
+from assay.apps.meter import Meter
 from assay.apps.serving import LocalAnswer, LocalAnswers
 from assay.apps.validator import Validator
 from assay.core.bundle import Bundle
@@ -272,17 +273,21 @@ class _Swapped(TinyEngine):
 class _Tampering(LocalAnswers):
     """Signs something else than it delivered."""
 
-    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price) -> Bundle:
+    def issue(
+        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
+    ) -> Bundle:
         if completion.tokens:
             completion = replace(completion, tokens=(*completion.tokens[:-1], completion.tokens[-1] ^ 1))
-        return super().issue(engine, request, completion, price)
+        return super().issue(engine, request, completion, price, meter)
 
 
 class _Padding(LocalAnswers):
     """Charges for more than the price that it offered."""
 
-    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price) -> Bundle:
-        return super().issue(engine, request, completion, Price(price.prompt + 1, price.output))
+    def issue(
+        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
+    ) -> Bundle:
+        return super().issue(engine, request, completion, Price(price.prompt + 1, price.output), meter)
 
 
 @pytest.mark.parametrize(("kind", "said"), [(_Tampering, "other tokens"), (_Padding, "amount")])

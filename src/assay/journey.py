@@ -23,15 +23,17 @@ from assay.core.errors import (
     Equivocation,
     InvalidRequest,
     NotFound,
+    PaymentRequired,
     ProviderFailed,
     StoreError,
     VerificationError,
 )
-from assay.core.hashing import Digest
+from assay.core.hashing import ZERO, Digest
 from assay.core.offer import Ask, Offer, Price
-from assay.core.ports import Answer, Transport
+from assay.core.ports import Answer, Payer, Purse, Transport
 from assay.core.request import Request
 from assay.core.trace import Diary
+from assay.market.failing import all_failed
 from assay.market.health import Health
 from assay.market.matching import choose
 from assay.market.pricing import amount_due
@@ -57,19 +59,23 @@ class MarketAnswers:
         transport: Transport,
         store: ReceiptStore,
         *,
+        payer: Payer | None = None,
         known: Mapping[str, Digest] | None = None,
         ceiling: Price | None = None,
         spell: Spell = lambda _model, _tokens, _stops: None,
         clock: Callable[[], float] = time.monotonic,
         log: Callable[[str, Mapping[str, object]], None] = lambda _event, _facts: None,
     ) -> None:
-        """`known`: digests of models by name; offers of other files under these names are passed over.
+        """`payer`: pays providers that want it; without one they are not asked.
+
+        `known`: digests of models by name; offers of other files under these names are passed over.
 
         `ceiling`: for asks that name no `max_price`. `spell`: what tokens say, where that is known here. `clock`:
         seconds that only rise. `log`: told of events and facts.
         """
         self._transport: Final = transport
         self._store: Final = store
+        self._payer: Final = payer
         self._known: Final = known or {}
         self._ceiling: Final = ceiling
         self.spell: Final = spell
@@ -98,6 +104,7 @@ class MarketAnswers:
             ModelNotFound, NoProvider: nobody offers this; the message says which wish leaves nobody.
             InvalidRequest: providers say so.
             Busy: all that fit are full.
+            PaymentRequired: all that fit want to be paid, and cannot be.
             ProviderFailed: all that fit failed; the message has each one's reason.
         """
         diary = Diary(self._clock)
@@ -110,13 +117,13 @@ class MarketAnswers:
         for offer in match.offers:
             try:
                 return await self._send(offer, request, top_logprobs, diary)
-            except (Busy, ProviderFailed, InvalidRequest, NotFound) as error:
+            except (Busy, PaymentRequired, ProviderFailed, InvalidRequest, NotFound) as error:
                 errors.append(error)
                 diary.mark("failed", f"{offer.provider}: {error.message[:_NOTE]}")
             if sum(isinstance(error, InvalidRequest) for error in errors) >= _REFUSALS:
                 break
         self.note(request, diary)
-        raise _all_failed(errors)
+        raise all_failed(errors)
 
     def note(self, request: Request, diary: Diary) -> None:
         """Store what happened to a request, in the background; that it cannot be stored costs nobody anything."""
@@ -134,6 +141,9 @@ class MarketAnswers:
         tallies = await asyncio.to_thread(self._store.tallies)
         contradictions = await asyncio.to_thread(self._store.contradictions)
         self.health.judged(((t.provider, t.level, t.outcome, t.basis, t.count) for t in tallies), contradictions)
+        for provider, record in self.health.records.of_provider.items():
+            if self._payer is not None and record.dishonest:
+                self._payer.leave(provider, "caught cheating")
 
     async def keep(self, bundle: Bundle) -> None:
         """Store a receipt that was checked. That it cannot be stored must not cost the buyer answer or receipt.
@@ -148,6 +158,15 @@ class MarketAnswers:
         except Equivocation:
             await self.look_up_verdicts()
             raise
+
+    async def recover(self, bundle: Bundle, offer: Offer, request: Request, channel: Digest) -> None:
+        """Check and keep the receipt of an answer that was under way when the program ended.
+
+        Raises:
+            VerificationError: it does not hold.
+        """
+        await asyncio.to_thread(check_promise, bundle, offer, request, (), None, channel=channel)
+        await self.keep(bundle)
 
     def failed(self, offer: Offer, error: AssayError) -> None:
         """Remember a failure; one that is a lie weighs more."""
@@ -166,8 +185,11 @@ class MarketAnswers:
         self.health.asked(offer.url)
         diary.mark("send", f"{offer.provider} at {offer.url}")
         answer: Answer | None = None
+        purse: Purse | None = None
         try:
-            answer = await self._transport.send(offer, request, top_logprobs=top_logprobs)
+            if offer.paid:
+                purse = await self._purse_for(offer, request)
+            answer = await self._transport.send(offer, request, top_logprobs=top_logprobs, purse=purse)
             steps = answer.steps()
             first = await anext(steps, None)
             if first is None:
@@ -176,16 +198,23 @@ class MarketAnswers:
             self.health.over(offer.url)
             if isinstance(error, Busy):
                 self.health.busy(offer.url, self._clock(), error)
-            elif isinstance(error, ProviderFailed | NotFound):
+            elif isinstance(error, ProviderFailed | NotFound) or (purse and isinstance(error, PaymentRequired)):
                 self.failed(offer, error)
+            if purse is not None:
+                purse.over(0, refused=isinstance(error, PaymentRequired))
             if answer is not None:
                 await asyncio.shield(answer.close())
             raise
         diary.mark("first_token")
-        begun = MarketAnswer(self, offer, request, answer, first, steps, diary)
+        begun = MarketAnswer(self, offer, request, answer, first, steps, diary, purse)
         self._open.add(begun)
         begun.over.add_done_callback(lambda _: self._open.discard(begun))
         return begun
+
+    async def _purse_for(self, offer: Offer, request: Request) -> Purse:
+        if self._payer is None:
+            raise PaymentRequired(f"{offer.provider} wants to be paid", "set [chain] and a budget, or ask a free one")
+        return await self._payer.open(offer, request)
 
     def _look_up_verdicts(self) -> None:
         """In the background: an answer does not wait for the database."""
@@ -212,6 +241,7 @@ class MarketAnswer:
         first: Step,
         rest: AsyncIterator[Step],
         diary: Diary,
+        purse: Purse | None = None,
     ) -> None:
         self.offer: Final = offer
         self.over: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
@@ -222,6 +252,7 @@ class MarketAnswer:
         self._first: Final = first
         self._rest: Final = rest
         self._diary: Final = diary
+        self._purse: Final = purse
         self._tokens: list[int] = []
         self._shown: list[str] = []
         self._stop: StepStop | None = None
@@ -289,8 +320,13 @@ class MarketAnswer:
         try:
             bundle = await self._inner.bundle()
             self._diary.mark("attest", bundle.receipt.digest.hex())
-            await asyncio.to_thread(check_promise, bundle, self.offer, self._request, self._tokens, self._stop)
+            channel = ZERO if self._purse is None else self._purse.channel
+            await asyncio.to_thread(
+                check_promise, bundle, self.offer, self._request, self._tokens, self._stop, channel=channel
+            )
             await asyncio.to_thread(self._check_text)
+            if self._purse is not None:
+                self._purse.settle(bundle)
             self._diary.mark("check")
             await self._market.keep(bundle)
             self._diary.mark("keep")
@@ -298,6 +334,8 @@ class MarketAnswer:
             self._market.failed(self.offer, error)
             raise
         except VerificationError as error:
+            if self._purse is not None:
+                self._purse.refuse(error.message)
             self._market.failed(self.offer, error)
             raise ProviderFailed(
                 f"the receipt of {self.offer.provider} does not hold: {error.message}", "ask another provider"
@@ -314,17 +352,28 @@ class MarketAnswer:
             raise BindingMismatch("text", f"the text that came is not what its {len(self._tokens)} tokens say")
 
     def _taken(self, task: asyncio.Task[Bundle]) -> None:
+        if self._purse is not None:
+            self._purse.over(len(self._tokens))
         self._market.health.over(self.offer.url)
         self.over.set_result(None)
         if not task.cancelled():
             task.exception()  # seen: who asks for the bundle gets it
 
 
-def check_promise(bundle: Bundle, offer: Offer, request: Request, tokens: Sequence[int], stop: StepStop | None) -> None:
+def check_promise(
+    bundle: Bundle,
+    offer: Offer,
+    request: Request,
+    tokens: Sequence[int],
+    stop: StepStop | None,
+    *,
+    channel: Digest = ZERO,
+) -> None:
     """Check a receipt against itself, the offer, the request and what was delivered; no model is needed.
 
     `tokens` are those that came and `stop` is how the last one ended the answer, None if it was cut: then the
-    receipt may cover tokens that were still on their way (the transport bounds how many).
+    receipt may cover tokens that were still on their way (the transport bounds how many). On a `channel` the amount is
+    that of all answers, which its `Purse` checks.
 
     Raises:
         InvalidSignature, BindingMismatch: it does not hold.
@@ -336,7 +385,8 @@ def check_promise(bundle: Bundle, offer: Offer, request: Request, tokens: Sequen
         ("request", request.digest, receipt.request),
         ("model", offer.model_digest, receipt.model),
         ("provider", offer.provider, receipt.provider),
-        ("amount", due, receipt.amount),
+        ("channel", channel, receipt.channel),
+        ("amount", due if channel == ZERO else receipt.amount, receipt.amount),
         ("context", offer.context, bundle.profile.context),
         ("sampler", offer.sampler, bundle.profile.sampler),
         ("profile", offer.profile, receipt.profile),
@@ -348,15 +398,3 @@ def check_promise(bundle: Bundle, offer: Offer, request: Request, tokens: Sequen
         raise BindingMismatch("output", "the receipt is for other tokens than those that came")
     if stop and receipt.stop != stop:
         raise BindingMismatch("stop", f"the answer ended with {stop!r}, and the receipt says {receipt.stop!r}")
-
-
-def _all_failed(errors: Sequence[AssayError]) -> AssayError:
-    """What to tell the consumer when no provider gave a first token."""
-    refused = [error for error in errors if isinstance(error, InvalidRequest)]
-    if refused:
-        return refused[0]
-    waits = [error.retry_after for error in errors if isinstance(error, Busy)]
-    if len(waits) == len(errors):
-        return Busy("every provider that fits is full", retry_after=min(waits, default=1), remedy="try again")
-    reasons = "; ".join(dict.fromkeys(error.message for error in errors))
-    return ProviderFailed(f"every provider that fits failed ({reasons[:2000]})", "try again, or start another provider")

@@ -20,7 +20,7 @@ from assay.apps.cli.exits import MEANINGS, ExitCode, exit_code
 from assay.core import errors
 from assay.core.errors import AssayError
 
-GROUPS = {"models": ("list", "pull", "add", "rm"), "keys": ("new", "show")}
+GROUPS = {"channels": ("list", "close"), "models": ("list", "pull", "add", "rm"), "keys": ("new", "show")}
 COMMANDS = (
     *("demo", "up", "chat", "ask", "serve", "gateway", "validate", "verify", "trace"),
     *("doctor", "devnet", "economics", "bench"),

@@ -18,6 +18,7 @@ from tests.tiny import TinyEngine, tiny_key
 
 from assay.apps.auditing import HttpDesk
 from assay.apps.gateway import gateway_app
+from assay.apps.meter import Meter
 from assay.apps.serving import LocalAnswers
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion
@@ -208,20 +209,26 @@ async def test_an_engine_that_breaks_gives_an_error_with_a_receipt_for_the_part(
 
 
 class _EditedToken(LocalAnswers):
-    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price) -> Bundle:
+    def issue(
+        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
+    ) -> Bundle:
         edited = (*completion.tokens[:-1], completion.tokens[-1] ^ 1)
-        return super().issue(engine, request, replace(completion, tokens=edited), price)
+        return super().issue(engine, request, replace(completion, tokens=edited), price, meter)
 
 
 class _OtherKey(LocalAnswers):
-    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price) -> Bundle:
-        bundle = super().issue(engine, request, completion, price)
+    def issue(
+        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
+    ) -> Bundle:
+        bundle = super().issue(engine, request, completion, price, meter)
         return replace(bundle, receipt=sign(bundle.receipt, tiny_key(99)))
 
 
 class _OneNumber(LocalAnswers):
-    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price) -> Bundle:
-        bundle = super().issue(engine, request, completion, price)
+    def issue(
+        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
+    ) -> Bundle:
+        bundle = super().issue(engine, request, completion, price, meter)
         return replace(bundle, receipt=sign(replace(bundle.receipt, sequence=7), tiny_key(1)))
 
 

@@ -10,6 +10,7 @@ from assay.core.encoding import MICRO
 from assay.core.errors import AssayError, ContextOverflow, InvalidRequest
 from assay.core.keys import Address
 from assay.core.offer import Offer, Price
+from assay.core.payment import Requirements
 from assay.core.ports import Engine
 from assay.core.request import Level, Message, Request, SamplerSettings
 from assay.engines.carried import carried_json
@@ -19,7 +20,9 @@ from assay.market.pricing import FREE
 _A_TOOL: Final = '[{"function":{"description":"d","name":"f","parameters":{}},"type":"function"}]'
 
 
-def offers_of(engine: Engine, provider: Address, url: str, prices: Mapping[Level, Price]) -> list[Offer]:
+def offers_of(
+    engine: Engine, provider: Address, url: str, prices: Mapping[Level, Price], payment: Requirements | None = None
+) -> list[Offer]:
     """One offer per level of an engine; `prices` is free where it names no level."""
     chat = _takes(engine, tools="")
     tools = chat and _takes(engine, tools=_A_TOOL)
@@ -36,6 +39,7 @@ def offers_of(engine: Engine, provider: Address, url: str, prices: Mapping[Level
             tools=tools,
             profile=engine.profile.digest,
             sampler=engine.profile.sampler,
+            payment=payment,
         )
         for level in engine.levels
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -25,7 +25,10 @@ from assay.core.errors import (
     NotFound,
     ProviderFailed,
 )
+from assay.core.hashing import ZERO
+from assay.core.offer import Price
 from assay.core.receipt import Receipt
+from assay.core.request import decimal
 from assay.core.sse import EventReader
 
 MAX_REPLY: Final = 2**20
@@ -152,6 +155,28 @@ class Client:
         """Names of the models that can be asked for, as `/v1/models` gives them."""
         listed = _maps(self._get("/v1/models").get("data"))
         return [name for name in (_text(item.get("id")) for item in listed) if name]
+
+    def cost(self, answered: Answered, model: str) -> int | None:
+        """What an answer costs, wei, by its receipts and the prices that are listed; None: they are not."""
+        total = 0
+        for receipt in answered.receipts:
+            price = Price(0, 0) if receipt.channel == ZERO else self._price(model, receipt)
+            if price is None:
+                return None
+            # Without a channel the amount is this answer's own; with one, that of all answers until then.
+            own = receipt.amount if receipt.channel == ZERO else 0
+            total += own + price.of(receipt.prompt_count, receipt.output_count)
+        return total
+
+    def _price(self, model: str, receipt: Receipt) -> Price | None:
+        for listed in _maps(self._get("/v1/models").get("data")):
+            for offer in _maps(_map(listed.get("assay")).get("offers")) if listed.get("id") == model else ():
+                price = _map(offer.get("price"))
+                prompt, output = _text(price.get("prompt")), _text(price.get("completion"))
+                if (offer.get("provider"), offer.get("level")) == (receipt.provider, receipt.level):
+                    with suppress(EncodingError):
+                        return Price(decimal(prompt, what="a price"), decimal(output, what="a price"))
+        return None
 
     def health(self) -> Mapping[str, object]:
         """What `/health` tells."""

@@ -18,10 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assay.core.errors import ConfigError
 from assay.core.request import LEVELS, Level
+from assay.core.voucher import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
 
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65_535)]
 """0 lets the system choose."""
 Wei: TypeAlias = Annotated[int, Field(ge=0)]
+Delay: TypeAlias = Annotated[int, Field(ge=MIN_WITHDRAW_DELAY, le=MAX_WITHDRAW_DELAY)]
+"""Seconds."""
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Bytes: TypeAlias = Annotated[int, Field(ge=1024)]
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
@@ -32,6 +35,13 @@ _MAX_FILE = 1 << 20
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LevelPrice(_Section):
+    """`[provider.prices.LEVEL]`: instead of the general prices."""
+
+    prompt_wei: Wei = 0
+    output_wei: Wei = 0
 
 
 class Provider(_Section):
@@ -64,6 +74,12 @@ class Provider(_Section):
     """Per prompt token."""
     output_price_wei: Wei = 0
     """Per output token."""
+    prices: dict[Level, LevelPrice] = {}
+    """By level, where they differ."""
+    credit_wei: Wei | None = None
+    """Unpaid work that is tolerated on one channel; None: a prompt that fills the context, and 256 tokens."""
+    withdraw_delay_seconds: Delay = 86_400
+    """How long withdrawals from channels take at least: the time there is to claim."""
     max_body_bytes: Bytes = 4 << 20
 
 
@@ -76,6 +92,14 @@ class Gateway(_Section):
     """Base URLs."""
     max_prompt_price_wei: Wei | None = None
     max_output_price_wei: Wei | None = None
+    key: str = "gateway"
+    """Name of the key that pays."""
+    budget_wei: Wei | None = None
+    """Most that is in channels and spent, in all. None: nothing, and on a development chain DEVNET_BUDGET."""
+    deposit_wei: Wei | None = None
+    """Into a channel at a time; None: a hundredth of the budget."""
+    top_up_below_wei: Wei | None = None
+    """Deposit again when less is left; None: a quarter of a deposit."""
     timeout_seconds: Positive = 30
     """Longest silence of a provider before another one is tried."""
     max_body_bytes: Bytes = 4 << 20
@@ -111,6 +135,29 @@ class Node(_Section):
     max_body_bytes: Bytes = 4 << 20
 
 
+class Chain(_Section):
+    """`[chain]`: where providers are paid."""
+
+    url: str = ""
+    """A node's JSON-RPC; empty: nothing is paid."""
+    chain_id: Annotated[int, Field(ge=0)] = 0
+    channels: str = ""
+    """Address of the `Channels` contract; empty: a development chain tells it."""
+    token: str = ""
+    vault: str = ""
+    """The contract that makes vaults; empty: earnings are not held back."""
+    confirmations: Annotated[int, Field(ge=0)] = 5
+    """Blocks until a transaction is final; 0 on a development chain."""
+    claim_factor: Positive = 20
+    """Vouchers are claimed when they are worth so many times the gas."""
+    claim_every_seconds: Annotated[int, Field(ge=0)] = 86_400
+    """After so long, being worth more than the gas is enough."""
+    token_wei_per_gas_wei: Annotated[float, Field(ge=0)] = 1.0
+    """What a wei of what gas is paid in is worth in the token; gas counts nothing on a development chain."""
+    look_seconds: Annotated[float, Field(gt=0, le=225)] = 15.0
+    """Between two looks at what can be claimed."""
+
+
 class Log(_Section):
     """`[log]`: to standard error."""
 
@@ -129,6 +176,7 @@ class Config(_Section):
     gateway: Gateway = Gateway()
     validator: Validator = Validator()
     node: Node = Node()
+    chain: Chain = Chain()
     log: Log = Log()
 
     @property

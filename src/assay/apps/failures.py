@@ -26,6 +26,12 @@ def error_response(error: AssayError, more: Mapping[str, object] | None = None) 
     return Response(encode(error_object(error) | dict(more or {})), error.status, headers, "application/json")
 
 
+def cannot_keep(error: StoreError) -> Busy:
+    """What consumers hear: where the database lies and why it failed is the operator's business, and in the log."""
+    logger("provider").error("receipts_cannot_be_kept", reason=error.message, remedy=error.remedy)
+    return Busy("receipts cannot be kept here now, so nothing is answered", retry_after=30)
+
+
 async def _assay(_request: Request, error: Exception) -> Response:
     assert isinstance(error, AssayError)
     if isinstance(error, StoreError):  # its words tell where the database lies

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,6 +22,7 @@ from assay.apps.metrics import Measured, Metrics
 from assay.apps.openai_api import call_name, openai_routes
 from assay.apps.openapi_native import desk_paths, metrics_path, traces_path
 from assay.apps.provider import StoredBundles
+from assay.apps.wallet import Wallet
 from assay.core.encoding import b64, canonical, unb64
 from assay.core.errors import EncodingError, InvalidRequest, NotFound
 from assay.core.verdict import Verdict
@@ -45,25 +46,31 @@ def gateway_app(
     read_tools: ToolReader | None = None,
     audit_token: str = "",
     max_body: int = MAX_BODY,
+    wallet: Wallet | None = None,
     close: Callable[[], Awaitable[None]] = _nothing,
 ) -> Starlette:
     """The application.
 
-    `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `close` is awaited
-    at the end, after the last answer.
+    `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `wallet`: the payer of
+    `market`. `close` is awaited at the end, after the last answer.
     """
     log, metrics = logger("gateway"), Metrics()
     metrics.watch_verdicts(store)
+    if wallet is not None:
+        metrics.watch_money(wallet.sums)
 
     def health() -> Mapping[str, object]:
         return {"active": market.active}
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        yield
-        await market.drain(0)
-        await close()
-        store.close()
+        async with AsyncExitStack() as stack:
+            stack.callback(store.close)
+            stack.push_async_callback(close)
+            if wallet is not None:
+                await stack.enter_async_context(wallet.running(market.recover))
+            stack.push_async_callback(market.drain, 0)
+            yield
 
     return Starlette(
         routes=[

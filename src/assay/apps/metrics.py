@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from starlette.requests import Request as HttpRequest
@@ -52,6 +52,14 @@ class Metrics:
             "assay_next_token_seconds", "From one token to the next", buckets=_NEXT, registry=self.registry
         )
 
+        self.payments_refused: Final = Counter(
+            "assay_payments_refused", "Payments that were not taken, by reason", ["reason"], registry=self.registry
+        )
+
+    def watch_money(self, sums: Callable[[], Mapping[str, int]]) -> None:
+        """Show amounts by kind, added up in the database at every scrape."""
+        self.registry.register(_Money(sums))
+
     def watch_verdicts(self, store: ReceiptStore) -> None:
         """Show what checks found, counted in the database at every scrape."""
         self.registry.register(_Verdicts(store.tallies))
@@ -95,9 +103,13 @@ class Measured:
 
     async def answer(self, request: Request, ask: Ask, *, top_logprobs: int | None = None) -> Answer:
         """As the inner one."""
+        return await self.measure(request, self._inner.answer(request, ask, top_logprobs=top_logprobs))
+
+    async def measure(self, request: Request, starting: Awaitable[Answer]) -> Answer:
+        """An answer that is about to start, measured."""
         started = time.monotonic()
         try:
-            answer = await self._inner.answer(request, ask, top_logprobs=top_logprobs)
+            answer = await starting
         except AssayError as error:
             self._metrics.refusals.labels("busy" if isinstance(error, Busy) else error.kind).inc()
             self._log.info("refused", assurance=request.level, kind=error.kind, reason=error.message)
@@ -172,6 +184,24 @@ class _MeasuredAnswer:
             receipt=receipt.digest.hex() if receipt else None,
             problem=problem or None,
         )
+
+
+class _Money(Collector):
+    def __init__(self, sums: Callable[[], Mapping[str, int]]) -> None:
+        self._sums = sums
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        (family,) = self.describe()
+        try:
+            for kind, wei in self._sums().items():
+                family.add_metric([kind], wei)
+        except AssayError:
+            return  # the other numbers are still worth having
+        yield family
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Nothing is asked of the database when the registry checks names."""
+        yield GaugeMetricFamily("assay_wei", "Wei on channels, cumulative, by kind", labels=["kind"])
 
 
 def _route(registry: CollectorRegistry) -> Route:

@@ -31,6 +31,7 @@ _STATUSES: Final = {
     405: "The path has no such method.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
+    402: "The answer has to be paid, and the payment is missing, wrong, or not enough.",
     424: "No provider fits the wishes, or the one that was asked failed.",
     429: "No capacity now, or receipts cannot be kept; `Retry-After` says in how many seconds to come again.",
     500: "The server itself failed.",
@@ -76,7 +77,7 @@ def _call(name: str, body: str, reply: str) -> Schema:
                 "description": "The answer; a stream that fails has an event with an `error` before its end.",
                 "content": {"application/json": {"schema": ref(reply)}, "text/event-stream": {}},
             },
-            **errors(400, 404, 408, 413, 424, 429, 500),
+            **errors(400, 402, 404, 408, 413, 424, 429, 500),
         },
     }
 

@@ -9,10 +9,13 @@ from assay.core.encoding import MICRO
 from assay.core.profile import SAMPLERS
 from assay.core.request import LEVELS
 from assay.core.trace import STAGES
+from assay.core.voucher import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
 from assay.network.wire import MAX_OFFERS, MAX_TOP
 from assay.verify.binding import MAX_STOP_CHARS, MAX_STOPS
 
 _WEI: Final[Schema] = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,28})$", "description": "wei per token"}
+_AMOUNT: Final[Schema] = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,38})$", "description": "wei"}
+_SIGNATURE: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{87}$", "description": "65 bytes, base64url"}
 _BOOLEAN: Final[Schema] = {"type": "boolean"}
 _HEX: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
@@ -45,7 +48,22 @@ def provider_paths() -> dict[str, Schema]:
         profile=DIGEST,
         sampler={"enum": list(SAMPLERS)},
     )
-    offers = object_of(provider=ADDRESS, offers=array_of(offer) | {"maxItems": MAX_OFFERS})
+    required = object_of(
+        **dict.fromkeys(("contract", "token", "receiver", "authorizer"), ADDRESS),
+        chain_id=COUNT,
+        delay=COUNT,
+        credit=_AMOUNT,
+    )
+    offers = object_of(
+        ("payment",), provider=ADDRESS, offers=array_of(offer) | {"maxItems": MAX_OFFERS}, payment=required
+    )
+    terms = object_of(
+        **dict.fromkeys(("payer", "payerAuthorizer", "receiver", "receiverAuthorizer", "token"), ADDRESS),
+        withdrawDelay={"type": "integer", "minimum": MIN_WITHDRAW_DELAY, "maximum": MAX_WITHDRAW_DELAY},
+        salt=DIGEST,
+    )
+    voucher = object_of(channel=DIGEST, amount=_AMOUNT, signature=_SIGNATURE)
+    payment = object_of(terms=terms, voucher={"anyOf": [voucher, {"type": "null"}]}, signature=_SIGNATURE)
     top = {"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_TOP}, {"type": "null"}]}
     stream: Schema = {
         "description": "Events: steps, then the receipt with all that a check needs; an error where something broke.",
@@ -57,9 +75,17 @@ def provider_paths() -> dict[str, Schema]:
         "/assay/v1/answers": {
             "post": {
                 **_operation(
-                    "answer", "Answer a request; token ids as they come.", stream, 400, 404, 408, 413, 424, 429
+                    "answer", "Answer a request; token ids as they come.", stream, 400, 402, 404, 408, 413, 424, 429
                 ),
-                "requestBody": _body(object_of(request=request_schema(), top_logprobs=top)),
+                "requestBody": _body(
+                    object_of(("payment",), request=request_schema(), top_logprobs=top, payment=payment)
+                ),
+            }
+        },
+        "/assay/v1/vouchers": {
+            "post": {
+                **_operation("pay", "Hand in a voucher.", {"description": "It is kept."}, 400, 402, 404, 408, 413, 429),
+                "requestBody": _body(object_of(terms=terms, voucher=voucher)),
             }
         },
         "/assay/v1/answers/{name}": {

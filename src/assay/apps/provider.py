@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,7 @@ from assay.apps.metrics import Measured, Metrics
 from assay.apps.openai_api import openai_routes
 from assay.apps.openapi_native import provider_paths
 from assay.apps.serving import LocalAnswers
+from assay.apps.till import Till
 from assay.apps.tracing import Traces
 from assay.core.bundle import Bundle
 from assay.core.encoding import unb64
@@ -29,10 +30,19 @@ from assay.core.errors import AssayError, EncodingError, NotFound
 from assay.core.hashing import Digest
 from assay.core.keys import Address
 from assay.core.offer import Ask
-from assay.core.ports import Answer, Answers
+from assay.core.payment import Due
+from assay.core.ports import Answer
 from assay.core.sse import KEEP_ALIVE
 from assay.network.openai.shape import ToolReader
-from assay.network.wire import bundle_event, decode_request, encode_offers, error_event, step_event
+from assay.network.wire import (
+    bundle_event,
+    decode_request,
+    decode_voucher,
+    due_event,
+    encode_offers,
+    error_event,
+    step_event,
+)
 from assay.store.receipts import ReceiptStore
 
 _HEADERS: Final = [
@@ -85,28 +95,35 @@ def provider_app(
     max_body: int = MAX_BODY,
     pace: Pace | None = None,
     traces: Traces | None = None,
+    till: Till | None = None,
+    metrics: Metrics | None = None,
 ) -> Starlette:
-    """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`."""
-    log, metrics = logger("provider"), Metrics()
+    """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`. `till`: the
+    one of `local`, if answers are paid. `metrics`: to add to."""
+    log, metrics = logger("provider"), metrics or Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
     bundles = LocalBundles(local, store)
-    native = _Native(answers, local, bundles, address, pace or Pace(), traces or Traces(None), metrics)
+    native = _Native(answers, local, bundles, address, pace or Pace(), traces or Traces(None), metrics, till)
 
     def health() -> Mapping[str, object]:
         return {"provider": address, "active": local.active}
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        yield
-        await local.drain(0)
-        store.close()
+        async with AsyncExitStack() as stack:
+            stack.callback(store.close)
+            if till is not None:
+                await stack.enter_async_context(till.open())
+            stack.push_async_callback(local.drain, 0)
+            yield
 
     return Starlette(
         routes=[
             Route("/assay/v1/offers", native.offers, methods=["GET"]),
             Route("/assay/v1/answers", native.answers, methods=["POST"]),
             Route("/assay/v1/answers/{name}", native.stop, methods=["DELETE"]),
+            Route("/assay/v1/vouchers", native.vouchers, methods=["POST"]),
             Route("/assay/v1/bundles/{name}", native.bundle, methods=["GET"]),
             Route("/assay/v1/bundles/{name}/trace", native.trace, methods=["GET"]),
             metrics.route(),
@@ -123,13 +140,14 @@ class _Native:
 
     def __init__(
         self,
-        answers: Answers,
+        answers: Measured,
         local: LocalAnswers,
         bundles: LocalBundles,
         address: Address,
         pace: Pace,
         traces: Traces,
         metrics: Metrics,
+        till: Till | None,
     ) -> None:
         self._answers: Final = answers
         self._local: Final = local
@@ -138,14 +156,22 @@ class _Native:
         self._pace: Final = pace
         self._traces: Final = traces
         self._metrics: Final = metrics
+        self._till: Final = till
 
     async def offers(self, _request: Request) -> Response:
         return Response(encode_offers(self._address, await self._answers.models()), media_type="application/json")
 
     async def answers(self, request: Request) -> ASGIApp:
-        wanted, top_logprobs = decode_request(await request.body())
-        wish = Ask(wanted.model, wanted.level)
-        return _Stream(await self._answers.answer(wanted, wish, top_logprobs=top_logprobs), self._pace)
+        wanted, top_logprobs, payment = decode_request(await request.body())
+        wish, dues = Ask(wanted.model, wanted.level), asyncio.Queue[Due]()
+        starting = self._local.answer(wanted, wish, top_logprobs=top_logprobs, payment=payment, due=dues.put_nowait)
+        return _Stream(await self._answers.measure(wanted, starting), self._pace, dues)
+
+    async def vouchers(self, request: Request) -> Response:
+        if self._till is None:
+            raise NotFound("nothing is paid here through channels", "ask without a payment")
+        await self._till.take(*decode_voucher(await request.body()))
+        return Response(status_code=204)
 
     async def stop(self, request: Request) -> Response:
         await self._local.stop(_name(request))
@@ -170,15 +196,17 @@ class _Native:
 class _Stream:
     """One answer as server-sent events; an ASGI application. Who hangs up stops the engine within one token."""
 
-    def __init__(self, answer: Answer, pace: Pace) -> None:
+    def __init__(self, answer: Answer, pace: Pace, dues: asyncio.Queue[Due]) -> None:
         self._answer: Final = answer
         self._pace: Final = pace
+        self._dues: Final = dues
         self._lock: Final = asyncio.Lock()
         self._gone = False
         self._sent = False
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        helpers = [asyncio.create_task(self._watch(receive)), asyncio.create_task(self._beat(send))]
+        work = (self._watch(receive), self._beat(send), self._ask(send))
+        helpers = [asyncio.create_task(each) for each in work]
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await self._run(send)
@@ -200,14 +228,20 @@ class _Stream:
         await self._write(send, last, more=False)
 
     async def _write(self, send: Send, data: bytes, *, more: bool = True) -> None:
-        if self._gone:
-            return
         self._sent = True
         try:
             async with asyncio.timeout(self._pace.stall), self._lock:
+                if self._gone:
+                    return
+                self._gone = not more
                 await send({"type": "http.response.body", "body": data, "more_body": more})
         except OSError:  # TimeoutError is one
             await self._leave()
+
+    async def _ask(self, send: Send) -> None:
+        """Tell the consumer what is due."""
+        while True:
+            await self._write(send, due_event(await self._dues.get()))
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from assay.apps.admission import check_settings, offers_of, read_prompt
+from assay.apps.failures import cannot_keep
 from assay.apps.logs import logger
+from assay.apps.meter import Meter
+from assay.apps.till import Till
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion, Prompt, Step, StopReason
 from assay.core.errors import (
@@ -21,12 +24,14 @@ from assay.core.errors import (
     InvalidRequest,
     ModelFileError,
     NotFound,
+    PaymentRequired,
     ProviderFailed,
     StoreError,
 )
-from assay.core.hashing import Digest
+from assay.core.hashing import ZERO, Digest
 from assay.core.keys import Key
 from assay.core.offer import Ask, Offer, Price
+from assay.core.payment import Due, Payment
 from assay.core.ports import Engine
 from assay.core.receipt import attest
 from assay.core.request import Level, Request
@@ -50,6 +55,8 @@ class _Ended:
     request: Request
     completion: Completion
     price: Price
+    meter: Meter | None
+    """Of the channel that pays."""
 
 
 class LocalAnswers:
@@ -65,11 +72,13 @@ class LocalAnswers:
         parallel: int = 4,
         url: str = "",
         clock: Callable[[], float] = time.time,
+        till: Till | None = None,
         attest: Attest = attest,
     ) -> None:
         """`prices`: per level, free where missing. `url`: where others reach this provider. `clock`: Unix seconds.
 
-        `attest` makes the receipts (dishonest providers, a developer's option, have one of their own).
+        `till`: where answers that are not free are paid; without it, what is owed is only counted. `attest`
+        makes the receipts (dishonest providers, a developer's option, have one of their own).
         """
         self._engines: Final = {engine.model: engine for engine in engines}
         self._key: Final = key
@@ -77,6 +86,7 @@ class LocalAnswers:
         self._parallel: Final = parallel
         self._clock: Final = clock
         self._attest: Final = attest
+        self._till: Final = till
         self._running: dict[LocalAnswer, Digest] = {}
         self._empty: Final = asyncio.Event()
         self._empty.set()
@@ -86,7 +96,9 @@ class LocalAnswers:
         self._owed: list[_Ended] = []
         self._paying: Final = threading.Lock()
         self._offers: Final = [
-            offer for engine in engines for offer in offers_of(engine, key.address, url, prices or {})
+            offer
+            for engine in engines
+            for offer in offers_of(engine, key.address, url, prices or {}, till.requirements if till else None)
         ]
 
     @property
@@ -98,10 +110,19 @@ class LocalAnswers:
         """One offer per model and level."""
         return self._offers
 
-    async def answer(self, request: Request, ask: Ask, *, top_logprobs: int | None = None) -> LocalAnswer:
-        """Start generating.
+    async def answer(
+        self,
+        request: Request,
+        ask: Ask,
+        *,
+        top_logprobs: int | None = None,
+        payment: Payment | None = None,
+        due: Callable[[Due], None] = lambda _due: None,
+    ) -> LocalAnswer:
+        """Start generating. `due` is told when the consumer is to pay before it goes on.
 
         Raises:
+            PaymentRequired: the answer is not free, and `payment` does not do.
             Busy: every place is taken, or receipts cannot be kept now.
             ModelNotFound, NoProvider: not served here, or not at this level or price.
             InvalidRequest: the model cannot take the request.
@@ -119,13 +140,16 @@ class LocalAnswers:
         self._places += 1
         try:
             await self._check_store()
+            till = self._till if offer.paid else None
+            account = await till.admit(payment, request.digest) if till else None
             prompt = await asyncio.to_thread(read_prompt, engine, request)
+            meter = await till.start(account, offer.price, len(prompt.tokens), due) if till and account else None
         except BaseException as error:
             self._places -= 1
             if isinstance(error, EngineError | ModelFileError):  # no fault of the request's
                 raise ProviderFailed(error.message, error.remedy) from error
             raise
-        answer = LocalAnswer(self, engine, request, prompt, offer.price, top_logprobs)
+        answer = LocalAnswer(self, engine, request, prompt, offer.price, top_logprobs, meter)
         self._running[answer] = request.name
         self._empty.clear()
         return answer
@@ -162,13 +186,15 @@ class LocalAnswers:
         with suppress(Busy):  # the last moment to sign what is owed
             await self._check_store()
 
-    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price) -> Bundle:
+    def issue(
+        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
+    ) -> Bundle:
         """Sign and store (blocks on the disk).
 
         Raises:
             Busy: the receipt cannot be kept now. It is owed: signed as soon as one can be kept, and then found by name.
         """
-        ended = _Ended(engine, request, completion, price)
+        ended = _Ended(engine, request, completion, price, meter)
         try:
             return self._issue(ended)
         except StoreError as error:
@@ -177,13 +203,13 @@ class LocalAnswers:
                 self._owed.append(ended)
             else:
                 logger("provider").error("receipt_lost", model=request.model, tokens=len(completion.tokens))
-            raise _cannot_keep(error) from error
+            raise cannot_keep(error) from error
 
     def _issue(self, ended: _Ended) -> Bundle:
-        engine, request, completion, price = ended.engine, ended.request, ended.completion, ended.price
-        amount = amount_due(price, len(completion.prompt.tokens), len(completion.tokens))
+        engine, request, completion, meter = ended.engine, ended.request, ended.completion, ended.meter
+        price = amount_due(ended.price, len(completion.prompt.tokens), len(completion.tokens))
 
-        def make(sequence: int) -> Bundle:
+        def make(sequence: int, amount: int) -> Bundle:
             receipt = self._attest(
                 request,
                 completion,
@@ -193,11 +219,16 @@ class LocalAnswers:
                 sequence=sequence,
                 issued=int(self._clock()),
                 amount=amount,
+                channel=ZERO if meter is None else meter.channel,
             )
             opening = b"".join(completion.leaves) if request.level == "statistical" else b""
             return Bundle(receipt, request, engine.profile, completion.tokens, opening)
 
-        return self._store.issue(self._key.address, make)
+        if meter is None:
+            return self._store.issue(self._key.address, lambda sequence: make(sequence, price))
+        bundle = self._store.charge(self._key.address, meter.channel, price, make)
+        meter.signed(bundle.receipt.amount)
+        return bundle
 
     def _pay(self) -> None:
         """Sign what is owed, once each: whatever becomes of who asked for it, this goes on to its end in a thread.
@@ -232,7 +263,7 @@ class LocalAnswers:
         try:
             await asyncio.to_thread(self._pay)
         except StoreError as error:
-            raise _cannot_keep(error) from error
+            raise cannot_keep(error) from error
         self._store_failed = bool(self._owed)
 
 
@@ -247,12 +278,14 @@ class LocalAnswer:
         prompt: Prompt,
         price: Price,
         top_logprobs: int | None,
+        meter: Meter | None = None,
     ) -> None:
         self.request: Final = request
         self._owner: Final = owner
         self._engine: Final = engine
         self._prompt: Final = prompt
         self._price: Final = price
+        self._meter: Final = meter
         self._delivered: list[Step] = []
         self._stop: StopReason | None = None
         self._closed = False
@@ -268,12 +301,17 @@ class LocalAnswer:
 
         Raises:
             ProviderFailed: the engine broke.
+            PaymentRequired: the consumer does not pay for the next one; the answer ends there.
         """
         while not self._closed and self._stop is None:
             item = await self._queue.get()
             if self._closed:
                 return
             if isinstance(item, Step):
+                if self._meter is not None and not self._meter.covers(len(self._delivered) + 1):
+                    await self._until_paid(self._meter)
+                if self._closed:
+                    return
                 self._delivered.append(item)
                 if item.stop:
                     self._stop = item.stop
@@ -283,6 +321,13 @@ class LocalAnswer:
             self._stop = "failed"
             self._sign()
             raise item or ProviderFailed("the engine ended without a reason")
+
+    async def _until_paid(self, meter: Meter) -> None:
+        try:
+            await meter.wait(len(self._delivered) + 1)
+        except PaymentRequired:
+            await self.close()
+            raise
 
     async def bundle(self) -> Bundle:
         """The receipt of what was delivered; hangs up first if the answer is still under way.
@@ -318,8 +363,10 @@ class LocalAnswer:
                 stop=self._stop or "cancelled",
                 leaves=() if level == "signed" else tuple(step.leaf for step in self._delivered),
             )
+            if self._meter is not None:
+                self._meter.ended(len(completion.tokens))
             self._signing = asyncio.create_task(
-                asyncio.to_thread(self._owner.issue, self._engine, self.request, completion, self._price)
+                asyncio.to_thread(self._owner.issue, self._engine, self.request, completion, self._price, self._meter)
             )
             self._signing.add_done_callback(self._signed)
         return self._signing
@@ -351,9 +398,3 @@ class LocalAnswer:
         if self._holds_place:
             self._holds_place = False
             self._owner.free_place()
-
-
-def _cannot_keep(error: StoreError) -> Busy:
-    """What consumers hear: where the database lies and why it failed is the operator's business, and in the log."""
-    logger("provider").error("receipts_cannot_be_kept", reason=error.message, remedy=error.remedy)
-    return Busy("receipts cannot be kept here now, so nothing is answered", retry_after=30)

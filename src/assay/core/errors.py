@@ -6,6 +6,7 @@ AssayError
 │   └── BodyTooLarge          the body is over the limit (HTTP 413)
 ├── NotFound                  nothing under that name (HTTP 404)
 │   └── ModelNotFound
+├── PaymentRequired           the answer has to be paid, and is not (HTTP 402)
 ├── Busy                      try again later, or elsewhere (HTTP 429)
 ├── ProviderFailed            a provider broke its side of the protocol, or cannot be reached (HTTP 424)
 │   └── NoProvider            no provider fits the wish
@@ -103,6 +104,17 @@ class Busy(AssayError):
     ) -> None:
         super().__init__(message, remedy)
         self.retry_after = retry_after
+
+
+class PaymentRequired(AssayError):
+    """The answer has to be paid, and the payment is missing, wrong, or not enough; `reason` is one word for metrics."""
+
+    status = 402
+    kind = "payment_error"
+
+    def __init__(self, message: str, remedy: str = "", *, reason: str = "missing") -> None:
+        super().__init__(message, remedy)
+        self.reason = reason
 
 
 class ProviderFailed(AssayError):

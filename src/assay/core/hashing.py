@@ -20,6 +20,8 @@ Tag: TypeAlias = Literal[
     "assay/prompt-tokens/2",
     "assay/output/2",
     "assay/token/1",
+    "assay/payment/1",
+    "assay/channel/1",
     "assay/profile/1",
     "assay/logits/1",
     "assay/evidence/2",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from assay.core.hashing import Digest
 from assay.core.keys import Address
+from assay.core.payment import Requirements
 from assay.core.profile import SamplerKind
 from assay.core.request import Level
 
@@ -42,6 +43,13 @@ class Offer:
     """Of the profile that its receipts will carry: what a machine claims to be, it claims before it is asked."""
     sampler: SamplerKind
     """`foreign`: tokens are not drawn from the consumer's nonce, so nothing shows that an answer is a fresh one."""
+    payment: Requirements | None = None
+    """How the provider is paid; None: it only counts what is owed."""
+
+    @property
+    def paid(self) -> bool:
+        """Answers have to be paid for through a channel."""
+        return self.payment is not None and self.price != Price(0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ import numpy as np
 from assay.core.bundle import Bundle
 from assay.core.completion import Prompt, Step
 from assay.core.hashing import Digest
+from assay.core.keys import Address
 from assay.core.offer import Ask, Offer
+from assay.core.payment import Due, Payment
 from assay.core.profile import Profile
 from assay.core.request import Level, Request
 
@@ -246,6 +248,62 @@ class Bundles(Protocol):
         ...
 
 
+class Purse(Protocol):
+    """What one answer is paid from, at a gateway."""
+
+    @property
+    def channel(self) -> Digest:
+        """Which pays."""
+        ...
+
+    @property
+    def payment(self) -> Payment:
+        """What goes with the request."""
+        ...
+
+    def begun(self) -> None:
+        """The first token has come, so that something will be owed."""
+        ...
+
+    def due(self, due: Due, received: int) -> None:
+        """The provider wants to be paid before it goes on, after so many tokens have come. Pays in the background, and
+        no more than what came is worth."""
+        ...
+
+    def settle(self, bundle: Bundle) -> None:
+        """Pay in the background for a receipt that was checked: what its answer is worth, whatever it asks.
+
+        Raises:
+            BindingMismatch: it is of another channel, or asks for more than all answers there are worth.
+        """
+        ...
+
+    def refuse(self, reason: str) -> None:
+        """The receipt does not hold: nothing is paid for it, and the provider is dealt with no more."""
+        ...
+
+    def over(self, received: int, *, refused: bool = False) -> None:
+        """The answer has ended after so many tokens, with a receipt or without. `refused`: the provider did not begin
+        it because of the payment."""
+        ...
+
+
+class Payer(Protocol):
+    """Pays providers, at a gateway."""
+
+    async def open(self, offer: Offer, request: Request) -> Purse:
+        """What pays this answer; opens a channel where there is none.
+
+        Raises:
+            PaymentRequired: the budget or the provider's terms do not allow it.
+        """
+        ...
+
+    def leave(self, provider: Address, reason: str) -> None:
+        """Deal with this provider no more, and take back in the background what it has not earned."""
+        ...
+
+
 class Transport(Protocol):
     """Reaches providers."""
 
@@ -253,10 +311,13 @@ class Transport(Protocol):
         """What the known providers offer now."""
         ...
 
-    async def send(self, offer: Offer, request: Request, *, top_logprobs: int | None = None) -> Answer:
-        """Start an answer at a provider.
+    async def send(
+        self, offer: Offer, request: Request, *, top_logprobs: int | None = None, purse: Purse | None = None
+    ) -> Answer:
+        """Start an answer at a provider; `purse` pays it.
 
         Raises:
+            PaymentRequired: the provider is not content with the payment.
             Busy: the provider has no capacity.
             ProviderFailed: it cannot be reached or refuses.
         """

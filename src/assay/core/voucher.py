@@ -14,7 +14,7 @@ from assay.core.encoding import Json, b64, parse_canonical, unb64
 from assay.core.errors import EncodingError, InvalidSignature
 from assay.core.hashing import Digest
 from assay.core.keys import Address, Key, parse_address, recover
-from assay.core.request import MAX_AMOUNT, decimal, text
+from assay.core.request import MAX_AMOUNT, decimal, natural, text
 
 TERMS: Final[Fields] = (
     ("payer", "address"),
@@ -79,6 +79,32 @@ class Terms:
             self.salt,
         )
 
+    def to_json(self) -> dict[str, Json]:
+        """Canonical form: names as in TERMS, the salt in base64url."""
+        members: dict[str, Json] = {name: getattr(self, _snake(name)) for name, _ in TERMS}
+        return {**members, "salt": b64(self.salt)}
+
+    @classmethod
+    def from_json(cls, value: Json) -> Terms:
+        """Inverse of `to_json`.
+
+        Raises:
+            EncodingError: a member is missing, unknown, of another type or out of range.
+        """
+        if not isinstance(value, dict) or set(value) != {name for name, _ in TERMS}:
+            raise EncodingError(f"a channel's terms have the members {', '.join(name for name, _ in TERMS)}")
+        addresses = (text(value[name], name) for name, kind in TERMS if kind == "address")
+        payer, payer_authorizer, receiver, receiver_authorizer, token = addresses
+        return cls(
+            payer,
+            payer_authorizer,
+            receiver,
+            receiver_authorizer,
+            token,
+            natural(value["withdrawDelay"], "withdrawDelay"),
+            unb64(text(value["salt"], "salt"), size=32, what="salt"),
+        )
+
     def channel(self, domain: bytes) -> Digest:
         """The channel's id on the contract of a `channels_domain`."""
         members = {name: value for (name, _), value in zip(TERMS, self.values(), strict=True)}
@@ -126,7 +152,15 @@ class Voucher:
         Raises:
             EncodingError: another form, or values out of range.
         """
-        value = parse_canonical(data, what="the voucher")
+        return cls.from_json(parse_canonical(data, what="the voucher"))
+
+    @classmethod
+    def from_json(cls, value: Json) -> Voucher:
+        """Inverse of `to_json`.
+
+        Raises:
+            EncodingError: another form, or values out of range.
+        """
         if not isinstance(value, dict) or sorted(value) != ["amount", "channel", "signature"]:
             raise EncodingError("a voucher has the members amount, channel and signature")
         return cls(
@@ -152,3 +186,7 @@ def sign_voucher(key: Key, domain: bytes, channel: Digest, amount: int) -> Vouch
         EncodingError: the amount has more than 128 bits.
     """
     return Voucher(channel, amount, key.sign(voucher_digest(domain, channel, amount)))
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import httpx
 
@@ -19,12 +19,24 @@ from assay.core.bundle import MAX_BUNDLE_BYTES, Bundle
 from assay.core.completion import Step
 from assay.core.encoding import MAX_IDS, b64
 from assay.core.errors import AssayError, BindingMismatch, EncodingError, NotFound, ProviderFailed
+from assay.core.hashing import Digest
 from assay.core.offer import Offer
+from assay.core.payment import Due
+from assay.core.ports import Purse
 from assay.core.request import Request
 from assay.core.sse import EventReader
-from assay.network.wire import BUNDLE, MAX_EVENT, decode_error, decode_event, decode_offers, encode_request
+from assay.core.voucher import Terms, Voucher
+from assay.network.replies import body, get, read, within
+from assay.network.wire import (
+    BUNDLE,
+    MAX_EVENT,
+    decode_error,
+    decode_event,
+    decode_offers,
+    encode_request,
+    encode_voucher,
+)
 
-_T = TypeVar("_T")
 _MAX_REPLY: Final = 2**20
 """Bytes of a list of offers or of an error."""
 _MAX_STREAM: Final = MAX_BUNDLE_BYTES + 32 * 2**20
@@ -97,30 +109,51 @@ class HttpTransport:
             raise ProviderFailed(f"no provider can be reached ({reasons})", "start one with `assay serve`")
         return [offer for url in self._urls for offer in self._offers.get(url, ())]
 
-    async def send(self, offer: Offer, request: Request, *, top_logprobs: int | None = None) -> HttpAnswer:
+    async def send(
+        self, offer: Offer, request: Request, *, top_logprobs: int | None = None, purse: Purse | None = None
+    ) -> HttpAnswer:
         """Start an answer; returns when the provider has taken the request on.
 
         Raises:
-            Busy, InvalidRequest, NotFound: as the provider says.
+            Busy, InvalidRequest, NotFound, PaymentRequired: as the provider says.
             ProviderFailed: it cannot be reached, or does not keep to the protocol.
         """
         outgoing = self._client.build_request(
             "POST",
             f"{offer.url}/assay/v1/answers",
-            content=encode_request(request, top_logprobs),
+            content=encode_request(request, top_logprobs, None if purse is None else purse.payment),
             headers={"content-type": "application/json", "accept": "text/event-stream"},
             timeout=httpx.Timeout(None, connect=self._patience.connect, write=self._patience.reply),
         )
-        response = await _within(
+        response = await within(
             self._patience.reply, self._client.send(outgoing, stream=True), f"{offer.url} does not reply"
         )
         if response.status_code != 200:
             try:
-                body = await _within(self._patience.reply, _read(response, _MAX_REPLY), f"{offer.url} does not reply")
+                said = await within(self._patience.reply, read(response, _MAX_REPLY), f"{offer.url} does not reply")
             finally:
                 await response.aclose()
-            raise decode_error(response.status_code, body, response.headers.get("retry-after", ""))
-        return HttpAnswer(self._client, self._patience, offer, request, response)
+            raise decode_error(response.status_code, said, response.headers.get("retry-after", ""))
+        return HttpAnswer(self._client, self._patience, offer, request, response, purse)
+
+    async def pay(self, url: str, terms: Terms, voucher: Voucher) -> None:
+        """Hand a voucher to the provider at `url`; it is on its disk when this returns.
+
+        Raises:
+            PaymentRequired, Busy: it does not take it, or not now.
+            ProviderFailed: it cannot be reached, or does not keep to the protocol.
+        """
+        asked = self._client.stream("POST", f"{url}/assay/v1/vouchers", content=encode_voucher(terms, voucher))
+        await within(self._patience.reply, body(asked, _MAX_REPLY, status=204), f"{url} does not reply")
+
+    async def bundle(self, url: str, name: Digest) -> Bundle:
+        """The receipt that the provider at `url` keeps for the request with this name.
+
+        Raises:
+            NotFound: it has none.
+            ProviderFailed: it cannot be reached, or gives something else.
+        """
+        return await _bundle(self._client, self._patience, url, b64(name))
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -140,8 +173,8 @@ class HttpTransport:
 
     async def _ask(self, url: str) -> None:
         try:
-            body = await _within(self._patience.reply, _get(self._client, f"{url}/assay/v1/offers", _MAX_REPLY), url)
-            self._offers[url] = decode_offers(body, url)
+            listed = await within(self._patience.reply, get(self._client, f"{url}/assay/v1/offers", _MAX_REPLY), url)
+            self._offers[url] = decode_offers(listed, url)
             self._silent.pop(url, None)
             self._heard.set()
         except AssayError as error:
@@ -153,13 +186,20 @@ class HttpAnswer:
     """Implements `Answer`: one answer under way at a provider. A task reads the stream to its end, the receipt."""
 
     def __init__(
-        self, client: httpx.AsyncClient, patience: Patience, offer: Offer, request: Request, response: httpx.Response
+        self,
+        client: httpx.AsyncClient,
+        patience: Patience,
+        offer: Offer,
+        request: Request,
+        response: httpx.Response,
+        purse: Purse | None,
     ) -> None:
         self._client: Final = client
         self._patience: Final = patience
         self._offer: Final = offer
         self._name: Final = b64(request.name)
         self._response: Final = response
+        self._purse: Final = purse
         self._received: list[int] = []
         self._wanted: int | None = None
         """Tokens that had come when we hung up; None: all that come on the connection."""
@@ -269,6 +309,10 @@ class HttpAnswer:
                     event = decode_event(data, len(self._received))
                 if isinstance(event, Step):
                     await self._take(event)
+                elif isinstance(event, Due):
+                    if self._purse is None:
+                        raise ProviderFailed(f"{self._offer.url} wants to be paid for what is free", "ask another one")
+                    self._purse.due(event, len(self._received))
                 elif isinstance(event, Bundle):
                     self._bundle = event
                     await self._finish(chunks)
@@ -287,6 +331,8 @@ class HttpAnswer:
                 f"{self._offer.url} sent more than the answer can have ({self._most} tokens, none after the last)",
                 "ask another provider",
             )
+        if self._purse is not None and not self._received:
+            self._purse.begun()
         self._ended = step.stop is not None
         self._received.append(step.token)
         if not self._closed:
@@ -304,51 +350,22 @@ class HttpAnswer:
 
     async def _fetch(self) -> Bundle:
         """The provider signs what it had sent when the connection broke; that takes it a moment."""
-        url = f"{self._offer.url}/assay/v1/bundles/{self._name}"
         until = time.monotonic() + self._patience.farewell
         while True:
             try:
-                return Bundle.decode(
-                    await _within(self._patience.farewell, _get(self._client, url, MAX_BUNDLE_BYTES), url)
-                )
+                return await _bundle(self._client, self._patience, self._offer.url, self._name)
             except NotFound as error:
                 if time.monotonic() > until:
                     raise ProviderFailed(
                         f"{self._offer.url} has no receipt for what it sent", "ask another provider"
                     ) from error
-            except EncodingError as error:
-                raise ProviderFailed(
-                    f"{self._offer.url} gave no receipt but something else", "ask another provider"
-                ) from error
             await asyncio.sleep(_RETRY_SECONDS)
 
 
-async def _get(client: httpx.AsyncClient, url: str, limit: int) -> bytes:
-    """The body at `url`; errors as the provider says."""
-    async with client.stream("GET", url) as response:
-        body = await _read(response, limit)
-        if response.status_code != 200:
-            raise decode_error(response.status_code, body, response.headers.get("retry-after", ""))
-        return body
-
-
-async def _read(response: httpx.Response, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > limit:
-            raise ProviderFailed(f"the reply is larger than {limit} bytes", "is it an Assay provider?")
-    return bytes(body)
-
-
-async def _within(seconds: float, work: Awaitable[_T], late: str) -> _T:
-    """Await `work`, with HTTP's failures and lateness as ProviderFailed."""
+async def _bundle(client: httpx.AsyncClient, patience: Patience, url: str, name: str) -> Bundle:
+    """The receipt that a provider keeps under a request's name."""
+    asked = get(client, f"{url}/assay/v1/bundles/{name}", MAX_BUNDLE_BYTES)
     try:
-        async with asyncio.timeout(seconds):
-            return await work
-    except TimeoutError as error:
-        raise ProviderFailed(f"{late} (waited {seconds:g} s)", "ask another provider") from error
-    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError) as error:
-        raise ProviderFailed(
-            f"{late} ({type(error).__name__}: {error})", "check the address, or ask another provider"
-        ) from error
+        return Bundle.decode(await within(patience.farewell, asked, f"{url} does not reply"))
+    except EncodingError as error:
+        raise ProviderFailed(f"{url} gave no receipt but something else", "ask another provider") from error

@@ -11,7 +11,7 @@ from assay.core.bundle import Bundle
 from assay.core.completion import Step
 from assay.core.errors import ProviderFailed
 from assay.core.offer import Ask, Offer
-from assay.core.ports import Answer, Answers
+from assay.core.ports import Answer, Answers, Purse
 from assay.core.request import Request
 
 
@@ -25,8 +25,11 @@ class MemoryTransport:
         """What the providers offer now."""
         return [replace(offer, url=url) for url, answers in self._providers.items() for offer in await answers.models()]
 
-    async def send(self, offer: Offer, request: Request, *, top_logprobs: int | None = None) -> Answer:
-        """Start an answer; errors are the provider's own."""
+    async def send(
+        self, offer: Offer, request: Request, *, top_logprobs: int | None = None, purse: Purse | None = None
+    ) -> Answer:
+        """Start an answer; errors are the provider's own. Nobody is paid within a process."""
+        del purse
         answers = self._providers.get(offer.url)
         if answers is None:
             raise ProviderFailed(f"no provider is known at {offer.url}", "ask for offers again")

@@ -22,12 +22,15 @@ from assay.core.errors import (
     InvalidRequest,
     ModelNotFound,
     NotFound,
+    PaymentRequired,
     ProviderFailed,
 )
 from assay.core.keys import Address, parse_address
 from assay.core.offer import Offer, Price
+from assay.core.payment import Due, Payment, Requirements
 from assay.core.profile import SAMPLERS
 from assay.core.request import LEVELS, Request, decimal, natural, text
+from assay.core.voucher import Terms, Voucher
 from assay.network.openai.shape import error_object
 
 MAX_OFFERS: Final = 256
@@ -47,26 +50,45 @@ _OVERFLOW: Final = re.compile(r"has ([0-9]{1,9}) tokens and the context holds ([
 """How ContextOverflow says it."""
 
 
-def encode_request(request: Request, top_logprobs: int | None) -> bytes:
+def encode_request(request: Request, top_logprobs: int | None, payment: Payment | None = None) -> bytes:
     """The body of POST /assay/v1/answers."""
-    return canonical({"request": request.to_json(), "top_logprobs": top_logprobs})
+    paid: dict[str, Json] = {} if payment is None else {"payment": payment.to_json()}
+    return canonical({"request": request.to_json(), "top_logprobs": top_logprobs, **paid})
 
 
-def decode_request(body: bytes) -> tuple[Request, int | None]:
+def decode_request(body: bytes) -> tuple[Request, int | None, Payment | None]:
     """Inverse of `encode_request`.
 
     Raises:
         EncodingError: not this object.
     """
     value = _object(body, "the body")
-    if set(value) != {"request", "top_logprobs"}:
-        raise EncodingError("the body has exactly the members request, top_logprobs")
+    if set(value) - {"payment"} != {"request", "top_logprobs"}:
+        raise EncodingError("the body has the members request, top_logprobs and, where it is paid, payment")
     top = value["top_logprobs"]
     if top is not None and not 0 <= natural(top, "top_logprobs") <= MAX_TOP:
         raise EncodingError(f"top_logprobs is at most {MAX_TOP}")
     request = Request.from_json(value["request"])
     _ = request.digest  # refuses what has no canonical encoding, such as lone surrogates
-    return request, None if top is None else natural(top, "top_logprobs")
+    payment = Payment.from_json(value["payment"]) if "payment" in value else None
+    return request, None if top is None else natural(top, "top_logprobs"), payment
+
+
+def encode_voucher(terms: Terms, voucher: Voucher) -> bytes:
+    """The body of POST /assay/v1/vouchers."""
+    return canonical({"terms": terms.to_json(), "voucher": voucher.to_json()})
+
+
+def decode_voucher(body: bytes) -> tuple[Terms, Voucher]:
+    """Inverse of `encode_voucher`.
+
+    Raises:
+        EncodingError: not this object.
+    """
+    value = _object(body, "the body")
+    if set(value) != {"terms", "voucher"}:
+        raise EncodingError("the body has exactly the members terms, voucher")
+    return Terms.from_json(value["terms"]), Voucher.from_json(value["voucher"])
 
 
 def encode_offers(provider: Address, offers: Sequence[Offer]) -> bytes:
@@ -85,7 +107,9 @@ def encode_offers(provider: Address, offers: Sequence[Offer]) -> bytes:
         }
         for offer in offers
     ]
-    return canonical({"provider": provider, "offers": listed})
+    required = offers[0].payment if offers else None
+    payment: dict[str, Json] = {} if required is None else {"payment": required.to_json()}
+    return canonical({"provider": provider, "offers": listed, **payment})
 
 
 def decode_offers(body: bytes, url: str) -> list[Offer]:
@@ -100,7 +124,8 @@ def decode_offers(body: bytes, url: str) -> list[Offer]:
         listed = value.get("offers")
         if not isinstance(listed, list) or len(listed) > MAX_OFFERS:
             raise EncodingError(f"offers is no list of at most {MAX_OFFERS}")
-        return [_offer(item, provider, url) for item in listed]
+        payment = Requirements.from_json(value["payment"]) if "payment" in value else None
+        return [_offer(item, provider, url, payment) for item in listed]
     except EncodingError as error:
         raise ProviderFailed(
             f"{url} does not offer as the protocol says ({error.message})", "is it an Assay provider?"
@@ -122,6 +147,11 @@ def step_event(step: Step) -> bytes:
     return _event(event)
 
 
+def due_event(due: Due) -> bytes:
+    """That the provider wants to be paid before it goes on, as an SSE event."""
+    return _event({"due": str(due.amount), "prompt": due.prompt})
+
+
 def bundle_event(bundle: Bundle) -> bytes:
     """The receipt as an SSE event: the last of a stream."""
     return b"data: " + BUNDLE + canonical(bundle.to_json()) + b"}\n\n"
@@ -132,7 +162,7 @@ def error_event(error: AssayError) -> bytes:
     return _event(error_object(error))
 
 
-def decode_event(data: bytes, index: int) -> Step | Bundle | AssayError:
+def decode_event(data: bytes, index: int) -> Step | Due | Bundle | AssayError:
     """What an event says; `index` is the step that comes next. An error that the provider reports is returned: before
     the first step as what the provider calls it, later as ProviderFailed.
 
@@ -148,6 +178,9 @@ def decode_event(data: bytes, index: int) -> Step | Bundle | AssayError:
             return Bundle.from_json(value["bundle"])
         if "error" in value:
             return _broken_off(value, begun=index > 0)
+        if "due" in value:
+            amount = decimal(text(value["due"], "due"), what="what is due")
+            return Due(amount, natural(value.get("prompt"), "prompt"))
         return _step(value, index)
     except EncodingError as error:
         raise ProviderFailed(f"the provider does not stream as the protocol says ({error.message})", _ADVICE) from error
@@ -165,6 +198,8 @@ def decode_error(status: int, body: bytes, retry_after: str) -> AssayError:
             error: AssayError = InvalidRequest(said, remedy="send a smaller request")
         case 400:
             error = _refusal(said, value)
+        case 402:
+            error = PaymentRequired(said, _ADVICE, reason="refused")
         case 404:
             error = ModelNotFound(said, _ADVICE) if "model" in message else NotFound(said, _ADVICE)
         case 429:
@@ -181,6 +216,8 @@ def _broken_off(value: Mapping[str, Json], *, begun: bool) -> AssayError:
     said = f"the provider broke off: {_message(value)}"
     if kind == Busy.kind and not begun:
         return Busy(said)
+    if kind == PaymentRequired.kind and not begun:
+        return PaymentRequired(said, _ADVICE, reason="refused")
     if kind == InvalidRequest.kind and not begun:
         return _refusal(said, value)
     return ProviderFailed(said, _ADVICE)
@@ -262,7 +299,7 @@ def _logprob(value: object) -> float:
     return float(max(value, -1e30))
 
 
-def _offer(value: Json, provider: Address, url: str) -> Offer:
+def _offer(value: Json, provider: Address, url: str, payment: Requirements | None) -> Offer:
     if not isinstance(value, dict):
         raise EncodingError("an offer is not an object")
     level, price, model = value.get("level"), value.get("price"), text(value.get("model"), "model")
@@ -285,6 +322,7 @@ def _offer(value: Json, provider: Address, url: str) -> Offer:
         tools=tools,
         profile=unb64(text(value.get("profile"), "profile"), size=32, what="profile"),
         sampler=sampler,
+        payment=payment,
     )
 
 

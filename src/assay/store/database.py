@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -33,6 +33,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from assay.core.errors import StoreError
 
+T = TypeVar("T")
 SCHEMA: Final = 2
 """Rises when a table changes."""
 ATTEMPTS: Final = 8
@@ -104,6 +105,65 @@ counters: Final = Table(
 )
 """The schema's version, and the last sequence number of each key that signs here."""
 
+_Wei: Final = String(39)
+"""An amount as a decimal string: 128 bits pass every integer type."""
+tabs: Final = Table(
+    "tabs",
+    _metadata,
+    Column("channel", String(64), primary_key=True),
+    Column("terms", Text, nullable=False),
+    Column("owed", _Wei, nullable=False),
+    Column("amount", _Wei, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("opened", BigInteger, nullable=False),
+)
+"""A provider's payers, one row a channel: its terms as JSON, what is owed in all, and the best voucher (without a
+signature there is none yet)."""
+channels: Final = Table(
+    "channels",
+    _metadata,
+    Column("channel", String(64), primary_key=True),
+    Column("provider", String(42), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("terms", Text, nullable=False),
+    Column("state", String(8), nullable=False),
+    Column("deposits", Integer, nullable=False),
+    Column("deposited", _Wei, nullable=False),
+    Column("depositing", _Wei, nullable=False),
+    Column("withdrawn", _Wei, nullable=False),
+    Column("earned", _Wei, nullable=False),
+    Column("asked", _Wei, nullable=False),
+    Column("signed", _Wei, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("accepted", _Wei, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+"""A gateway's channels; see `store/channels.py`."""
+payments: Final = Table(
+    "payments",
+    _metadata,
+    Column("receipt", String(64), primary_key=True),
+    Column("channel", String(64), nullable=False, index=True),
+    Column("price", _Wei, nullable=False),
+    Column("asked", _Wei, nullable=False),
+    Column("voucher", _Wei, nullable=False),
+    Column("kept", BigInteger, nullable=False),
+)
+"""A gateway's receipts that it pays for: what each is worth, what it asks for in all, and the voucher's amount then."""
+outstanding: Final = Table(
+    "outstanding",
+    _metadata,
+    Column("mark", String(32), primary_key=True),
+    Column("channel", String(64), nullable=False, index=True),
+    Column("most", _Wei, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("offer", LargeBinary, nullable=False),
+    Column("request", LargeBinary, nullable=False),
+    Column("kept", BigInteger, nullable=False),
+)
+"""Requests that a gateway has sent and has no checked receipt for yet: asked for again after a crash."""
+
 
 def open_database(url: str) -> Engine:
     """Open (and create where missing) the database at an SQLAlchemy URL: `sqlite:////path`, `postgresql+psycopg://…`.
@@ -169,6 +229,21 @@ def guard(where: str) -> Iterator[None]:
         raise StoreError(
             f"the database {_shown(where)} failed ({error})", "check the path and its permissions"
         ) from error
+
+
+def write(engine: Engine, url: str, work: Callable[[Connection], T]) -> T:
+    """`work` in one transaction; anew where another program wrote the same row at the same time, which databases tell
+    that let writers work side by side (PostgreSQL).
+
+    Raises:
+        StoreError: the database cannot be written.
+    """
+    with guard(url):
+        for _ in range(ATTEMPTS - 1):
+            with suppress(IntegrityError), engine.begin() as connection:
+                return work(connection)
+        with engine.begin() as connection:
+            return work(connection)
 
 
 def _shown(url: str) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from sqlalchemy import Connection, CursorResult, delete, func, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
 
 from assay.core.bundle import Bundle
 from assay.core.errors import Equivocation, NotFound
@@ -19,7 +17,8 @@ from assay.core.keys import Address
 from assay.core.request import Level, Request
 from assay.core.trace import Trace
 from assay.core.verdict import Basis, Outcome, Verdict
-from assay.store.database import ATTEMPTS, counters, exhibits, guard, open_database, reading, receipts, traces, verdicts
+from assay.store.database import counters, exhibits, guard, open_database, reading, receipts, traces, verdicts, write
+from assay.store.tabs import owe
 
 _SEQUENCE_BITS: Final = 20
 """A key's first sequence number in a database is the time in Unix seconds, times 2^20: who lost a database and goes on
@@ -76,6 +75,19 @@ class ReceiptStore:
 
         def work(connection: Connection) -> Bundle:
             bundle = make(self._next(connection, provider))
+            self._insert(connection, bundle)
+            self._prune(connection)
+            return bundle
+
+        return self._write(work)
+
+    def charge(self, provider: Address, channel: Digest, price: int, make: Callable[[int, int], Bundle]) -> Bundle:
+        """`issue` on a payment channel that a `TabStore` knows: `make` is given the number and what is owed on the
+        channel in all, this answer's price (wei) included. Both are spent, or neither."""
+
+        def work(connection: Connection) -> Bundle:
+            owed = owe(connection, channel, price)
+            bundle = make(self._next(connection, provider), owed)
             self._insert(connection, bundle)
             self._prune(connection)
             return bundle
@@ -220,14 +232,7 @@ class ReceiptStore:
         self._engine.dispose()
 
     def _write(self, work: Callable[[Connection], T]) -> T:
-        """`work` in one transaction; anew where another program wrote the same row at the same time, which databases
-        tell that let writers work side by side (PostgreSQL)."""
-        with guard(self._url):
-            for _ in range(ATTEMPTS - 1):
-                with suppress(IntegrityError), self._engine.begin() as connection:
-                    return work(connection)
-            with self._engine.begin() as connection:
-                return work(connection)
+        return write(self._engine, self._url, work)
 
     def _put(self, connection: Connection, bundle: Bundle) -> str | None:
         """The digest of the receipt that was here under the same number, if there was one."""

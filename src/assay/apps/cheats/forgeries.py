@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from assay.core.completion import Completion
-from assay.core.hashing import Digest
+from assay.core.hashing import ZERO, Digest
 from assay.core.keys import Key
 from assay.core.profile import Profile
 from assay.core.receipt import Receipt, attest, sign
@@ -29,6 +29,7 @@ class Attest(Protocol):
         sequence: int,
         issued: int,
         amount: int,
+        channel: Digest = ZERO,
     ) -> Receipt:
         """Sign what was done."""
         ...
@@ -47,9 +48,18 @@ def _forged(change: Callable[[Receipt], Receipt], pen: Callable[[Key], Key] = la
         sequence: int,
         issued: int,
         amount: int,
+        channel: Digest = ZERO,
     ) -> Receipt:
         honest = attest(
-            request, completion, model=model, profile=profile, key=key, sequence=sequence, issued=issued, amount=amount
+            request,
+            completion,
+            model=model,
+            profile=profile,
+            key=key,
+            sequence=sequence,
+            issued=issued,
+            amount=amount,
+            channel=channel,
         )
         return sign(change(honest), pen(key))
 

@@ -13,6 +13,7 @@ import assay
 from assay.apps.cli import (
     ask,
     bench,
+    channels,
     chat,
     demo,
     devnet,
@@ -59,6 +60,7 @@ _command(_SHARE, "gateway", gateway.gateway, "assay gateway --provider http://12
 _command(_SHARE, "validate", validate.validate, "assay validate --share 0.1")
 _command(_CHECK, "verify", verify.verify, "assay verify receipt.json --json")
 _command(_CHECK, "trace", trace.trace, "assay trace receipt.json --provider http://127.0.0.1:8100 -o answer.trace")
+app.add_typer(channels.app, name="channels", rich_help_panel=_SHARE)
 app.add_typer(models.app, name="models", rich_help_panel=_TOOLS)
 app.add_typer(keys.app, name="keys", rich_help_panel=_TOOLS)
 _command(_TOOLS, "doctor", doctor.doctor, "assay doctor --json")

@@ -30,8 +30,9 @@ def ask(
 
     text = spoken(sys.stdin.read() if question == "-" else question, "the question")
     with Client(url or default_url()) as client:
+        chosen = pick_model(client, spoken(model, "the model's name"))
         wish = Wish(
-            model=pick_model(client, spoken(model, "the model's name")),
+            model=chosen,
             messages=[{"role": "user", "content": text}],
             max_tokens=max_tokens or None,
             temperature=temperature,
@@ -47,6 +48,7 @@ def ask(
             out.print()
         answered = stream.answered
         assert answered is not None  # a stream without an end has raised
+        cost = client.cost(answered, chosen)
         if receipt is not None and answered.receipts:
             save(client.bundle(answered), receipt)
     if as_json:
@@ -59,11 +61,12 @@ def ask(
                 "seconds": round(answered.seconds, 3),
                 "provider": answered.provider,
                 "level": answered.level,
+                "cost_wei": None if cost is None else str(cost),
                 "receipts": [dict(item.to_json()) for item in answered.receipts],
                 "receipt_file": str(receipt) if receipt else None,
             }
         )
         return
-    err.print(describe(answered))
+    err.print(describe(answered, cost))
     if receipt is not None:
         note(f"receipt in {receipt}: check it with `assay verify {receipt}`")

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
-from assay.core.errors import AssayError, Busy, EngineError, MachineError, ProviderFailed, StoreError, VerificationError
+from assay.core.errors import (
+    AssayError,
+    Busy,
+    ChainFailed,
+    EngineError,
+    MachineError,
+    ProviderFailed,
+    StoreError,
+    VerificationError,
+)
 
 
 class ExitCode(IntEnum):
@@ -28,7 +37,7 @@ MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.FAILED_CHECK: "a check failed; `verify`: the receipt does not hold",
     ExitCode.BAD_INPUT: "wrong usage, unreadable or damaged file, unusable setting, unknown name",
     ExitCode.INCONCLUSIVE: "`verify`: this machine cannot check it (for instance: no model)",
-    ExitCode.UNREACHABLE: "nobody answered: no provider, no gateway, no capacity",
+    ExitCode.UNREACHABLE: "nobody answered: no provider, no gateway, no chain, no capacity",
     ExitCode.MACHINE: "this machine: port in use, disk full, engine or database does not work",
     ExitCode.BUG: "an error that Assay did not expect (ASSAY_DEBUG=1 shows where)",
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
@@ -43,7 +52,7 @@ def exit_code(error: AssayError) -> ExitCode:
     match error:
         case VerificationError():
             return ExitCode.FAILED_CHECK
-        case ProviderFailed() | Busy():
+        case ProviderFailed() | Busy() | ChainFailed():
             return ExitCode.UNREACHABLE
         case EngineError() | StoreError() | MachineError():
             return ExitCode.MACHINE

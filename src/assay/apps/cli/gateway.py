@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Annotated
 
 import typer
 
 from assay.apps.cli.console import JsonFlag
-from assay.apps.cli.serve import HostOption, PortOption
+from assay.apps.cli.serve import ChainOption, HostOption, PortOption
 from assay.core.errors import ConfigError
 
 
@@ -22,15 +23,19 @@ def gateway(
         str,
         typer.Option(envvar="ASSAY_AUDIT_TOKEN", help="Lets validators elsewhere look at receipts."),
     ] = "",
+    chain: ChainOption = None,
+    budget: Annotated[int | None, typer.Option(min=0, help="Wei that may be spent in all.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Answer OpenAI clients by asking providers, and check and keep every receipt."""
     from assay.apps.config import load_config
     from assay.apps.logs import configure_logs, logger
-    from assay.apps.wiring import known_models, open_speller, open_store, override, tool_reader
+    from assay.apps.wiring import known_models, open_key, open_speller, open_store, override, tool_reader
 
-    given = {"providers": tuple(provider) if provider else None, "host": host, "port": port}
-    config = override(load_config(), "gateway", given)
+    given = {
+        "providers": tuple(provider) if provider else None, "host": host, "port": port, "budget_wei": budget
+    }  # fmt: skip
+    config = override(override(load_config(), "chain", {"url": chain}), "gateway", given)
     settings = config.gateway
     if not settings.providers:
         raise ConfigError("no provider is named", "add --provider http://HOST:PORT, or set it in config.toml")
@@ -48,19 +53,30 @@ def gateway(
     from assay.network.openai.accept import NO_CEILING
 
     log = logger("gateway")
+
+    def tell(event: str, facts: Mapping[str, object]) -> None:
+        log.info(event, **facts)
+
     ceilings = settings.max_prompt_price_wei, settings.max_output_price_wei
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
         here = url_of(sock)
         store = open_store(config, "gateway")
         transport = HttpTransport(settings.providers, patience=Patience(silence=settings.timeout_seconds))
+        wallet = None
+        if config.chain.url:
+            from assay.apps.onchain import open_wallet
+
+            payer, _ = open_key(settings.key)
+            wallet = stack.enter_context(open_wallet(config, payer, transport, tell))
         market = MarketAnswers(
             transport,
             store,
             known=known_models(),
             spell=stack.enter_context(open_speller()),
             ceiling=Price(*(NO_CEILING if part is None else part for part in ceilings)),
-            log=lambda event, facts: log.info(event, **facts),
+            payer=wallet,
+            log=tell,
         )
         app = gateway_app(
             market,
@@ -68,6 +84,7 @@ def gateway(
             read_tools=tool_reader(),
             audit_token=audit_token,
             max_body=settings.max_body_bytes,
+            wallet=wallet,
             close=transport.aclose,
         )
         run(app, sock, drain=market.drain, started=lambda: announce("gateway", here, as_json=as_json))

@@ -19,6 +19,9 @@ ParallelOption = Annotated[int | None, typer.Option(min=1, help="Answers at the 
 EngineOption = Annotated[
     str | None, typer.Option(help="llama.cpp, or exact: whole numbers, of which every operation can be checked.")
 ]
+ChainOption = Annotated[
+    str | None, typer.Option(help="Node of the chain on which answers are paid: `assay devnet`, or see [chain].")
+]
 ContextOption = Annotated[int | None, typer.Option(min=64, help="Positions of one answer, the prompt included.")]
 
 
@@ -40,6 +43,7 @@ def serve(
         str | None, typer.Option(help="OpenAI server that computes the model (llama-server, vLLM, …); see docs.")
     ] = None,
     upstream_model: Annotated[str | None, typer.Option(help="That server's name for the model.")] = None,
+    chain: ChainOption = None,
     as_json: JsonFlag = False,
     cheat: Annotated[
         str, typer.Option(help="Be dishonest in this way.", rich_help_panel=_DEVELOPERS, show_default=False)
@@ -78,7 +82,7 @@ def serve(
         "engine": engine, "levels": tuple(level) if level else None, "url": url, "key": key,
         "upstream": upstream, "upstream_model": upstream_model,
     }  # fmt: skip
-    config = override(load_config(), "provider", given)
+    config = override(override(load_config(), "chain", {"url": chain}), "provider", given)
     settings = config.provider
     configure_logs(config.log.level, config.log.format)
     signer, made = open_key(settings.key)
@@ -89,13 +93,13 @@ def serve(
     found = find_model(settings.model)
 
     from assay.apps.levelled import Levelled
+    from assay.apps.metrics import Metrics
+    from assay.apps.onchain import level_prices, open_counter
     from assay.apps.provider import provider_app
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
     from assay.apps.serving import LocalAnswers
     from assay.apps.tracing import Traces, ending, tracer_of
-    from assay.core.offer import Price
-    from assay.core.request import LEVELS
 
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
@@ -116,14 +120,21 @@ def serve(
             raise ConfigError(
                 f"{found.name} can be offered at {', '.join(offering.levels)} here", "choose --level there"
             )
-        traces = Traces(tracer_of(offering))
+        traces, metrics, prices, till = Traces(tracer_of(offering)), Metrics(), level_prices(config), None
+        if config.chain.url:
+            counter = stack.enter_context(
+                open_counter(config, signer, prices, lambda reason: metrics.payments_refused.labels(reason).inc())
+            )
+            till = counter.till
+            metrics.watch_money(counter.sums)
         local = LocalAnswers(
             [offered],
             signer,
             store,
-            prices=dict.fromkeys(LEVELS, Price(settings.prompt_price_wei, settings.output_price_wei)),
+            prices=prices,
             parallel=places,
             url=settings.url or here,
+            till=till,
             attest=pen,
         )
         run(
@@ -134,6 +145,8 @@ def serve(
                 read_tools=tool_reader(found),
                 max_body=settings.max_body_bytes,
                 traces=traces,
+                till=till,
+                metrics=metrics,
             ),
             sock,
             drain=ending(local.drain, traces),

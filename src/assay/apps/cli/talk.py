@@ -10,6 +10,7 @@ from rich.text import Text
 
 from assay.apps.cli.console import plain
 from assay.core.errors import InvalidRequest, ModelNotFound, VerificationError
+from assay.core.hashing import ZERO
 
 if TYPE_CHECKING:
     from assay.apps.client import Answered, Client, Wish
@@ -45,8 +46,8 @@ def pick_model(client: Client, wanted: str) -> str:
     return offered[0]
 
 
-def describe(answered: Answered) -> Text:
-    """The line under an answer: speed, level, who signed."""
+def describe(answered: Answered, cost: int | None = None) -> Text:
+    """The line under an answer: speed, level, who signed, on which channel, what it costs (wei, if that is known)."""
     parts = [f"{answered.tokens} tokens"]
     if answered.rate:
         parts.append(f"{answered.rate:.0f}/s")
@@ -55,6 +56,10 @@ def describe(answered: Answered) -> Text:
     for receipt in answered.receipts:
         parts.append(f"signed by {receipt.provider[:10]}…")
         parts.append(f"receipt {receipt.digest.hex()[:12]}…")
+        if receipt.channel != ZERO:
+            parts.append(f"channel {receipt.channel.hex()[:12]}…")
+    if cost:
+        parts.append(f"{cost} wei")
     if not answered.receipts:
         parts.append("no receipt")
     return Text(plain(" · ".join(parts)), style="dim")

@@ -23,6 +23,7 @@ from assay.core.errors import (
     ModelNotFound,
     NoProvider,
     NotFound,
+    PaymentRequired,
     ProviderFailed,
 )
 from assay.core.request import Request
@@ -37,6 +38,7 @@ _CODES: Final[tuple[tuple[type[AssayError], str], ...]] = (
     (ModelNotFound, "model_not_found"),
     (NotFound, "not_found"),
     (Busy, "rate_limit_exceeded"),
+    (PaymentRequired, "payment_required"),
     (NoProvider, "no_provider"),
     (ProviderFailed, "provider_failed"),
 )

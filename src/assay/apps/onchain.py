@@ -1,0 +1,200 @@
+"""Gateways and providers put together with a chain: clients, tills, wallets and cashiers from configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from assay.apps.config import Chain, Config
+from assay.apps.funding import Budget, Funding
+from assay.apps.till import Till
+from assay.apps.wallet import Post, Wallet
+from assay.apps.wiring import Program, store_url
+from assay.chain.addresses import Addresses
+from assay.chain.cashier import Cashier, Habits
+from assay.chain.client import ChainClient
+from assay.chain.node import HttpProvider
+from assay.chain.outbox import Outbox, Pace
+from assay.chain.outbox_file import outbox_path
+from assay.core.errors import ChainFailed, ConfigError
+from assay.core.keys import Address, Key
+from assay.core.offer import Price
+from assay.core.payment import Requirements
+from assay.core.request import LEVELS, Level
+from assay.store.channels import ChannelStore
+from assay.store.tabs import TabStore
+
+DEVNET_BUDGET: Final = 100 * 10**18
+"""Wei of test tokens: a gateway's budget on a development chain where none is set, a tenth of what it is given."""
+CREDIT_TOKENS: Final = 256
+"""Output tokens that may be unpaid, beside the longest prompt, where no credit is set."""
+_FUND_SECONDS: Final = 30.0
+
+
+def level_prices(config: Config) -> Mapping[Level, Price]:
+    """What each level costs."""
+    settings = config.provider
+    general = Price(settings.prompt_price_wei, settings.output_price_wei)
+    own = {level: Price(each.prompt_wei, each.output_wei) for level, each in settings.prices.items()}
+    return {level: own.get(level, general) for level in LEVELS}
+
+
+@contextmanager
+def open_client(config: Config, key: Key) -> Iterator[ChainClient]:
+    """A key's view of the chain that is configured; on a development chain the key is given money.
+
+    Raises:
+        ConfigError: addresses are missing or wrong.
+        ChainFailed: the chain cannot be reached.
+        StoreError: another program uses this key on this chain, or its file cannot be used.
+    """
+    settings = config.chain
+    folder = Path(store_url(config, "gateway").removeprefix("sqlite:///")).parent
+    addresses = _addresses(settings)
+    with ExitStack() as stack:
+        provider = stack.enter_context(closing(HttpProvider(settings.url)))
+        outbox = Outbox(
+            outbox_path(folder, addresses.chain_id, key.address),
+            provider,
+            key,
+            addresses.chain_id,
+            confirmations=0 if _is_devnet(settings) else settings.confirmations,
+            pace=Pace(poll=0.2) if _is_devnet(settings) else None,
+        )
+        stack.callback(outbox.close)
+        client = ChainClient(provider, addresses, key, outbox)
+        if _is_devnet(settings) and not client.balance_of(key.address):
+            _fund(settings.url, key.address)
+        outbox.start()
+        yield client
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Where a provider is paid, and what that amounts to."""
+
+    till: Till
+    tabs: TabStore
+
+    def sums(self) -> Mapping[str, int]:
+        """Wei by kind, for metrics."""
+        _, owed, paid = self.tabs.sums()
+        return {"owed": owed, "paid": paid, "claimed": self.till.claimed}
+
+
+@contextmanager
+def open_counter(
+    config: Config, key: Key, prices: Mapping[Level, Price], refused: Callable[[str], None]
+) -> Iterator[Counter]:
+    """A provider's till, with a cashier that claims what it takes.
+
+    Raises:
+        ConfigError, ChainFailed, StoreError: see `open_client`.
+    """
+    settings = config.chain
+    with ExitStack() as stack:
+        client = stack.enter_context(open_client(config, key))
+        addresses = client.addresses
+        dearest = max(price.of(config.provider.context, CREDIT_TOKENS) for price in prices.values())
+        required = Requirements(
+            addresses.chain_id,
+            addresses.channels,
+            addresses.token,
+            client.vault_of(key.address) if addresses.vault else key.address,
+            key.address,
+            config.provider.withdraw_delay_seconds,
+            dearest if config.provider.credit_wei is None else config.provider.credit_wei,
+        )
+        tabs = TabStore(config.database_url or store_url(config, "provider"))
+        habits = Habits(
+            settings.claim_factor,
+            settings.claim_every_seconds,
+            0.0 if _is_devnet(settings) else settings.token_wei_per_gas_wei,
+            look=settings.look_seconds,
+        )
+        cashier = Cashier(client, lambda: [(terms, voucher, 0) for terms, voucher in tabs.vouchers()], habits)
+        cashier.start()
+        stack.callback(cashier.close)
+        yield Counter(Till(required, client, tabs, refused=refused), tabs)
+
+
+@contextmanager
+def open_wallet(
+    config: Config, key: Key, post: Post, log: Callable[[str, Mapping[str, object]], None]
+) -> Iterator[Wallet]:
+    """What a gateway pays from.
+
+    Raises:
+        ConfigError: there is no budget.
+        ConfigError, ChainFailed, StoreError: see `open_client`.
+    """
+    with open_funding(config, key, log) as (funding, store):
+        yield Wallet(key, funding, store, post, log=log)
+
+
+@contextmanager
+def open_funding(
+    config: Config, key: Key, log: Callable[[str, Mapping[str, object]], None]
+) -> Iterator[tuple[Funding, ChannelStore]]:
+    """The channels of a gateway, and their database, which is for the caller to close.
+
+    Raises:
+        ConfigError, ChainFailed, StoreError: see `open_client`.
+    """
+    with open_client(config, key) as client:
+        store = open_channels(config)
+        yield Funding(client, store, _budget(config), log=log), store
+
+
+def open_channels(config: Config) -> ChannelStore:
+    """The database of a gateway's channels.
+
+    Raises:
+        StoreError: it cannot be used.
+    """
+    program: Program = "gateway"
+    return ChannelStore(config.database_url or store_url(config, program))
+
+
+def _budget(config: Config) -> Budget:
+    settings = config.gateway
+    total = settings.budget_wei
+    if total is None:
+        if not _is_devnet(config.chain):
+            raise ConfigError("a gateway that pays has a budget", "set [gateway] budget_wei")
+        total = DEVNET_BUDGET
+    deposit = max(total // 100, 1) if settings.deposit_wei is None else settings.deposit_wei
+    if not 0 < deposit <= max(total, 1):
+        raise ConfigError("a deposit is over 0 and within the budget", "see [gateway] deposit_wei and budget_wei")
+    below = deposit // 4 if settings.top_up_below_wei is None else settings.top_up_below_wei
+    if below > deposit:
+        raise ConfigError(
+            "one deposit would not be enough", "set [gateway] top_up_below_wei to no more than deposit_wei"
+        )
+    return Budget(total, deposit, below)
+
+
+def _addresses(settings: Chain) -> Addresses:
+    if _is_devnet(settings):
+        return Addresses.fetch(settings.url)
+    names = ("chain_id", "channels", "token", "vault")
+    return Addresses.from_config({name: getattr(settings, name) or None for name in names})
+
+
+def _is_devnet(settings: Chain) -> bool:
+    """The chain itself tells where its contracts are."""
+    return not settings.channels
+
+
+def _fund(url: str, address: Address) -> None:
+    try:
+        httpx.post(f"{url.rstrip('/')}/fund/{address}", timeout=_FUND_SECONDS, trust_env=False).raise_for_status()
+    except httpx.HTTPError as error:
+        raise ChainFailed(
+            f"the development chain at {url} gives no money ({error})", "is it `assay devnet`?"
+        ) from error
