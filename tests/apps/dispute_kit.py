@@ -19,8 +19,9 @@ from tests.engines.exact.dispute.kit import SETTINGS, VARIANTS, run
 from tests.engines.exact.models import write_model
 from typing_extensions import override
 
-from assay.apps.disputes.accuser import Accuser, Limits
+from assay.apps.disputes.accuser import Accuser
 from assay.apps.disputes.defender import Defender
+from assay.apps.disputes.limits import Limits
 from assay.apps.disputes.party import Means
 from assay.apps.disputes.workbench import Workbench
 from assay.apps.logs import logger
@@ -273,14 +274,12 @@ class Stage:
 
     def defender(self, wrong: Wrong | None = None) -> Defender:
         """The provider, just started."""
-        bench = self.bench(wrong)
-        return Defender(self.means(PROVIDER, bench), bench)
+        return Defender(self.means(PROVIDER, self.bench(wrong)))
 
     def accuser(self, who: Key = VALIDATOR, wrong: Wrong | None = None, **limits: Any) -> Accuser:
         """A validator, just started; `wrong`: what a malicious one claims to have computed."""
-        bench = self.bench(wrong)
         values: dict[str, Any] = {"budget": 100 * 10**18, **limits}
-        return Accuser(self.means(who, bench), bench, who, self._roots, Limits(**values))
+        return Accuser(self.means(who, self.bench(wrong)), who, self._roots, Limits(**values))
 
     def play(self, *looks: Callable[[], object], turns: int = 18) -> None:
         """Let sides look in turn until silence has ended everything, and once more to collect."""

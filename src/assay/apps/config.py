@@ -118,6 +118,15 @@ class Validator(_Section):
     """Base URLs: where traces are asked for, if not in `[gateway] providers`."""
     interval_seconds: Positive = 5
     """Pause between looks for new receipts."""
+    key: str = "validator"
+    """Name of the key that disputes."""
+    dispute: bool = False
+    """Whether receipts that are proven wrong are disputed on the chain."""
+    dispute_budget_wei: Wei | None = None
+    """Most that is in deposits at a time. None: nothing, and on a development chain DEVNET_BUDGET."""
+    disputes_at_once: Positive = 4
+    dispute_least_wei: Wei = 0
+    """Reward that a dispute has to promise, beyond its gas."""
 
 
 class Node(_Section):
@@ -146,6 +155,8 @@ class Chain(_Section):
     token: str = ""
     vault: str = ""
     """The contract that makes vaults; empty: earnings are not held back."""
+    court: str = ""
+    """The contract of bonds and disputes; empty: there are none."""
     confirmations: Annotated[int, Field(ge=0)] = 5
     """Blocks until a transaction is final; 0 on a development chain."""
     claim_factor: Positive = 20

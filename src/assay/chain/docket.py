@@ -11,7 +11,10 @@ from typing import Final
 
 from assay.chain.court import CourtClient, Dispute
 from assay.chain.court_events import (
+    CHALLENGER,
+    CHALLENGER_WINS,
     PROVER_WINS,
+    VOID,
     Happening,
     Shown,
     Slashing,
@@ -26,6 +29,7 @@ from assay.core.errors import ChainFailed
 from assay.core.keys import keccak256
 from assay.core.receipt import Receipt
 
+_STATES: Final = {PROVER_WINS: "provider won", CHALLENGER_WINS: "challenger won", VOID: "void"}
 _EARLY: Final = 2 * 3600
 """Seconds by which a receipt may be dated ahead of the chain, and more."""
 
@@ -82,7 +86,7 @@ class Docket:
         Raises:
             ChainFailed: the chain cannot be asked which there are; nothing is lost.
         """
-        head, last = self._heads()
+        head, last = self.heads()
         found = {number: self._court.dispute(number) for number in {*self._cases, *known}}
         missing = self._court.running(self._court.address) - sum(map(self._is_against_us, found.values()))
         number = self._court.count() if missing > 0 else 0
@@ -107,10 +111,10 @@ class Docket:
         Raises:
             ChainFailed: the chain cannot be asked.
         """
-        _, last = self._heads()
-        first = self._block_at(receipt.issued - _EARLY, last)
-        for opened in self._events("Opened", first, last, [None, None, receipt.digest]):
-            for ended in self._events("Ended", opened.block, last, opened.topics[1:2]):
+        _, last = self.heads()
+        first = self.block_at(receipt.issued - _EARLY, last)
+        for opened in self.events("Opened", first, last, [None, None, receipt.digest]):
+            for ended in self.events("Ended", opened.block, last, opened.topics[1:2]):
                 if read_ended(ended) == PROVER_WINS:
                     number = int.from_bytes(ended.topics[1], "big")
                     if (found := self._court.produced(ended.transaction, number)) is not None:
@@ -120,7 +124,7 @@ class Docket:
     def _is_against_us(self, dispute: Dispute | None) -> bool:
         return dispute is not None and dispute.provider == self._court.address
 
-    def _heads(self) -> tuple[Head, Head]:
+    def heads(self) -> tuple[Head, Head]:
         """The latest block, and the latest one that counts."""
         head = self._node.head()
         if self._court.confirmations == 0:
@@ -147,13 +151,13 @@ class Docket:
         if not case.history:
             case.next = self._opened_after(dispute, last)
             case.history += [
-                read_opened(each) for each in self._events("Opened", case.next, last, [_topic(dispute.id)])
+                read_opened(each) for each in self.events("Opened", case.next, last, [_topic(dispute.id)])
             ][-1:]
             if not case.history:
                 return
             case.next = case.history[0].block
         if len(case.history) <= dispute.moves:
-            case.history += [read_moved(each) for each in self._events("Moved", case.next, last, [_topic(dispute.id)])]
+            case.history += [read_moved(each) for each in self.events("Moved", case.next, last, [_topic(dispute.id)])]
             case.next = last.number + 1
         if len(case.history) > dispute.moves and not case.complete:
             case.history.clear()  # of blocks that were taken back: all anew at the next look
@@ -161,7 +165,7 @@ class Docket:
     def _close(self, case: Case, last: Head) -> bool:
         """Whether a dispute that is over is so in a block that counts, or was opened in one that was taken back."""
         first = case.history[0].block if case.history else self._opened_after(case.dispute, last)
-        ended = self._events("Ended", min(first, last.number), last, [_topic(case.dispute.id)])
+        ended = self.events("Ended", min(first, last.number), last, [_topic(case.dispute.id)])
         if ended:
             slashed = self._court.happened("Slashed", ended[-1].block, ended[-1].block)
             mine = [each for each in slashed if each.transaction == ended[-1].transaction]
@@ -174,9 +178,10 @@ class Docket:
 
     def _opened_after(self, dispute: Dispute, last: Head) -> int:
         """A block before which it was not there: each move came within the window after the one before."""
-        return self._block_at(dispute.deadline - (dispute.moves + 1) * dispute.window, last)
+        return self.block_at(dispute.deadline - (dispute.moves + 1) * dispute.window, last)
 
-    def _events(self, what: Happening, first: int, last: Head, indexed: Sequence[bytes | None]) -> list[Entry]:
+    def events(self, what: Happening, first: int, last: Head, indexed: Sequence[bytes | None]) -> list[Entry]:
+        """Of blocks `first` to `last`, asked for in pieces that the node likes; `indexed`: see `Node.logs`."""
         found: list[Entry] = []
         at, most = first, MAX_BLOCKS
         while at <= last.number:
@@ -191,13 +196,41 @@ class Docket:
             at = stop + 1
         return found
 
-    def _block_at(self, time: int, last: Head) -> int:
+    def block_at(self, time: int, last: Head) -> int:
         """The first block that is not earlier than a time, or the last one: several may be of one second."""
         low, high = 0, last.number
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if self._node.head(middle).timestamp >= time else (middle + 1, high)
         return low
+
+
+def overview(court: CourtClient, seconds: int) -> list[dict[str, object]]:
+    """The disputes that were opened in the last so many seconds, and what became of them; for people and scripts.
+
+    Raises:
+        ChainFailed: the chain cannot be asked.
+    """
+    docket = Docket(court)
+    _, last = docket.heads()
+    first = docket.block_at(last.timestamp - seconds, last)
+    ended = {each.topics[1]: read_ended(each) for each in docket.events("Ended", first, last, [])}
+    found: list[dict[str, object]] = []
+    for entry in docket.events("Opened", first, last, []):
+        number = int.from_bytes(entry.topics[1], "big")
+        dispute = None if entry.topics[1] in ended else court.dispute(number)
+        found.append({
+            "id": number,
+            "state": _STATES[ended[entry.topics[1]]] if entry.topics[1] in ended else "open",
+            "turn": "" if dispute is None else ("provider", "challenger")[dispute.turn == CHALLENGER],
+            "moves": None if dispute is None else dispute.moves,
+            "deadline": None if dispute is None else dispute.deadline,
+            "kind": "demand" if not read_opened(entry).state else "dispute",
+            "provider": "0x" + entry.topics[2][12:].hex(),
+            "challenger": "0x" + entry.data[12:32].hex(),
+            "receipt": entry.topics[3].hex(),
+        })  # fmt: skip
+    return found
 
 
 def _same(one: Dispute, other: Dispute) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
-from assay.apps.disputes.party import Computes, Means, Party
+from assay.apps.disputes.limits import Limits
+from assay.apps.disputes.party import Means, Party
 from assay.apps.disputes.seat import terms_of
 from assay.apps.disputes.sending import done, free_name, has_failed
 from assay.chain.court import DAY, MOST_TOKENS, Values, commitment, demanding, opening
@@ -34,26 +35,6 @@ LATE: Final = 3600
 """Seconds before a receipt is too old after which no dispute over it is begun."""
 
 
-class Examines(Computes, Protocol):
-    """Answers computed again, and compared."""
-
-    def fault(self, bundle: Bundle, leaves: Sequence[Digest]) -> Challenge | None:
-        """The first thing that is wrong with an answer whose passes are committed to so."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a validator risks."""
-
-    budget: int
-    """Wei of deposits in open disputes, in all."""
-    at_once: int = 4
-    """Open disputes."""
-    least: int = 0
-    """Wei of reward that a dispute has to promise, beyond its gas."""
-
-
 @dataclass(slots=True)
 class _Plan:
     """A receipt that is to be disputed."""
@@ -69,12 +50,12 @@ class _Plan:
 class Accuser:
     """For one thread. It keeps nothing that is not found again: see `Docket` and `Seat`."""
 
-    def __init__(self, means: Means, bench: Examines, key: Key, roots: Roots, limits: Limits) -> None:
-        """`bench`: that of `means`; `key`: that of its court."""
+    def __init__(self, means: Means, key: Key, roots: Roots, limits: Limits) -> None:
+        """`key`: that of the court in `means`."""
         self._means: Final = means
         self._court: Final = means.court
         self._outbox: Final = means.court.client.outbox
-        self._bench: Final = bench
+        self._bench: Final = means.bench
         self._roots: Final = roots
         self._limits: Final = limits
         self._secret: Final = keccak256(b"assay/dispute-salt/1" + key.secret)

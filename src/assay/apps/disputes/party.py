@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from assay.apps.disputes.seat import Seat, challenge_of, terms_of
 from assay.apps.disputes.sending import free_name, has_failed
+from assay.apps.disputes.workbench import Workbench
 from assay.chain.court import CourtClient, timing_out
 from assay.chain.court_events import CHALLENGER, CHALLENGER_WINS, PROVER, PROVER_WINS, Shown
 from assay.chain.docket import Case, Docket, Ending
@@ -18,8 +19,6 @@ from assay.core.bundle import Bundle
 from assay.core.errors import AssayError
 from assay.core.hashing import Digest
 from assay.core.voucher import Terms
-from assay.engines.exact.dispute.response import Response
-from assay.engines.exact.dispute.shape import Shape
 
 Find: TypeAlias = Callable[[Digest], Bundle | None]
 """A receipt by its digest, with what it covers; None: it is not here."""
@@ -28,26 +27,11 @@ Happened: TypeAlias = Literal["opened", "won", "lost", "void", "answered"]
 COLLECT_GAS: Final = 60_000
 
 
-class Computes(Protocol):
-    """Answers computed again: see `Workbench`."""
-
-    root: Digest
-    shape: Shape
-
-    def response(self, bundle: Bundle, passes: int | None = None) -> Response:
-        """An answer's records, the first so many or all."""
-        ...
-
-    def clear(self) -> None:
-        """Let go of what takes memory."""
-        ...
-
-
 class Counts(Protocol):
     """Whoever counts what happens in disputes."""
 
-    def dispute(self, side: int, what: Happened) -> None:
-        """One was opened, or has ended."""
+    def dispute(self, side: int, what: str) -> None:
+        """One was opened, or has ended: see `Happened`."""
         ...
 
     def slashed(self, side: int, wei: int) -> None:
@@ -61,7 +45,7 @@ class Means:
 
     court: CourtClient
     find: Find
-    bench: Computes
+    bench: Workbench
     log: FilteringBoundLogger
     counts: Counts
     channel: Callable[[Digest], Terms | None] = lambda _: None
