@@ -33,6 +33,14 @@ class Desk(Protocol):
         """Digests of receipts that contradict each other, as long as the later one has no verdict; not all at once."""
         ...
 
+    async def disproven(self, since: int) -> Sequence[Digest]:
+        """Digests of receipts that came after a time (Unix seconds) and that exact checks found wrong, oldest first."""
+        ...
+
+    async def contradicted(self) -> Sequence[tuple[Digest, Digest]]:
+        """As `contradictions`, but those with verdicts too."""
+        ...
+
     async def bundle(self, digest: Digest) -> Bundle:
         """The receipt with this digest.
 
@@ -64,6 +72,14 @@ class StoreDesk:
     async def contradictions(self) -> Sequence[tuple[Digest, Digest]]:
         """See `Desk`."""
         return await asyncio.to_thread(self._store.contradicting, _MOST)
+
+    async def disproven(self, since: int) -> Sequence[Digest]:
+        """See `Desk`."""
+        return await asyncio.to_thread(self._store.disproven, _MOST, since=since)
+
+    async def contradicted(self) -> Sequence[tuple[Digest, Digest]]:
+        """See `Desk`."""
+        return await asyncio.to_thread(self._store.contradicted, _MOST)
 
     async def bundle(self, digest: Digest) -> Bundle:
         """See `Desk`."""
@@ -104,7 +120,22 @@ class HttpDesk:
 
     async def contradictions(self) -> Sequence[tuple[Digest, Digest]]:
         """See `Desk`."""
-        body = await self._ask("GET", "/assay/v1/contradictions", _LIST_BYTES)
+        return await self._pairs("/assay/v1/contradictions")
+
+    async def contradicted(self) -> Sequence[tuple[Digest, Digest]]:
+        """See `Desk`."""
+        return await self._pairs("/assay/v1/contradictions?all=1")
+
+    async def disproven(self, since: int) -> Sequence[Digest]:
+        """See `Desk`."""
+        body = await self._ask("GET", f"/assay/v1/disproven?since={since}", _LIST_BYTES)
+        try:
+            return [unb64(item, size=32, what="a digest") for item in json.loads(body)["receipts"]]
+        except (ValueError, TypeError, KeyError, RecursionError, EncodingError) as error:
+            raise ProviderFailed(f"{self._url} does not list receipts", "is it an Assay gateway?") from error
+
+    async def _pairs(self, path: str) -> Sequence[tuple[Digest, Digest]]:
+        body = await self._ask("GET", path, _LIST_BYTES)
         try:
             return [
                 (unb64(item["one"], size=32, what="a digest"), unb64(item["other"], size=32, what="a digest"))

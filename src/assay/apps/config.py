@@ -76,6 +76,8 @@ class Provider(_Section):
     """Per output token."""
     prices: dict[Level, LevelPrice] = {}
     """By level, where they differ."""
+    bond_wei: Wei = 0
+    """What is added to the bond at the start, so that there is so much: it is lost in part by false exact receipts."""
     credit_wei: Wei | None = None
     """Unpaid work that is tolerated on one channel; None: a prompt that fills the context, and 256 tokens."""
     withdraw_delay_seconds: Delay = 86_400
@@ -120,6 +122,15 @@ class Validator(_Section):
     """Base URLs: where traces are asked for, if not in `[gateway] providers`."""
     interval_seconds: Positive = 5
     """Pause between looks for new receipts."""
+    key: str = "validator"
+    """Name of the key that disputes."""
+    dispute: bool = False
+    """Whether receipts that are proven wrong are disputed on the chain."""
+    dispute_budget_wei: Wei | None = None
+    """Most that is in deposits at a time. None: nothing, and on a development chain DEVNET_BUDGET."""
+    disputes_at_once: Positive = 4
+    dispute_least_wei: Wei = 0
+    """Reward that a dispute has to promise, beyond its gas."""
 
 
 class Node(_Section):
@@ -150,6 +161,8 @@ class Chain(_Section):
     """The contract that makes vaults; empty: earnings are not held back."""
     collector: str = ""
     """The contract that takes deposits by signature; empty: clients of x402 are not served."""
+    court: str = ""
+    """The contract of bonds and disputes; empty: there are none."""
     confirmations: Annotated[int, Field(ge=0)] = 5
     """Blocks until a transaction is final; 0 on a development chain."""
     claim_factor: Positive = 20

@@ -116,6 +116,7 @@ class _Desk:
         return [
             Route("/assay/v1/unaudited", self.unaudited, methods=["GET"]),
             Route("/assay/v1/contradictions", self.contradictions, methods=["GET"]),
+            Route("/assay/v1/disproven", self.disproven, methods=["GET"]),
             Route("/assay/v1/tested/{provider}", self.tested, methods=["GET"]),
             Route("/assay/v1/receipts/{digest}", self.receipt, methods=["GET"]),
             Route("/assay/v1/verdicts", self.judge, methods=["POST"]),
@@ -123,20 +124,22 @@ class _Desk:
 
     async def unaudited(self, request: Request) -> Response:
         self._admit(request)
-        after = request.query_params.get("after", "0")
-        if not (after.isascii() and after.isdigit() and len(after) < 16):
-            raise InvalidRequest(
-                "`after` is no row number", field="after", remedy="leave it out, or send a number from 0"
-            )
-        rows = await asyncio.to_thread(self._store.unaudited, MOST_LISTED, after=int(after))
+        after = _number(request, "after")
+        rows = await asyncio.to_thread(self._store.unaudited, MOST_LISTED, after=after)
         listed = [{"row": row, "digest": b64(digest)} for row, digest in rows]
         return Response(canonical({"receipts": listed}), media_type="application/json")
 
     async def contradictions(self, request: Request) -> Response:
         self._admit(request)
-        pairs = await asyncio.to_thread(self._store.contradicting, MOST_LISTED)
+        find = self._store.contradicted if _number(request, "all") else self._store.contradicting
+        pairs = await asyncio.to_thread(find, MOST_LISTED)
         listed = [{"one": b64(one), "other": b64(other)} for one, other in pairs]
         return Response(canonical({"contradictions": listed}), media_type="application/json")
+
+    async def disproven(self, request: Request) -> Response:
+        self._admit(request)
+        found = await asyncio.to_thread(self._store.disproven, MOST_LISTED, since=_number(request, "since"))
+        return Response(canonical({"receipts": [b64(each) for each in found]}), media_type="application/json")
 
     async def tested(self, request: Request) -> Response:
         self._admit(request)
@@ -181,3 +184,11 @@ class _Desk:
             raise NotFound(
                 "there is nothing here", "validators send `Authorization: Bearer` and the gateway's audit token"
             )
+
+
+def _number(request: Request, name: str) -> int:
+    """A number in the query; 0 where it is left out."""
+    found = request.query_params.get(name, "0")
+    if not (found.isascii() and found.isdigit() and len(found) < 16):
+        raise InvalidRequest(f"`{name}` is no number", field=name, remedy="leave it out, or send a number from 0")
+    return int(found)

@@ -23,6 +23,7 @@ from assay.core.ports import Answer, Answers
 from assay.core.request import Request
 from assay.store.receipts import ReceiptStore, Tally
 
+_SIDES: Final = ("provider", "challenger")
 _FIRST: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _CHECK: Final = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _NEXT: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0)
@@ -87,6 +88,26 @@ class CheckMetrics:
     def route(self) -> Route:
         """`GET /metrics`."""
         return _route(self.registry)
+
+
+class DisputeMetrics:
+    """Implements `disputes.party.Counts`, in a server's registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._disputes: Final = Counter(
+            "assay_disputes", "Disputes, by what became of them", ["side", "what"], registry=registry
+        )
+        self._slashed: Final = Counter(
+            "assay_slashed_wei", "What providers lost in disputes", ["side"], registry=registry
+        )
+
+    def dispute(self, side: int, what: str) -> None:
+        """See `Counts`."""
+        self._disputes.labels(_SIDES[side], what).inc()
+
+    def slashed(self, side: int, wei: int) -> None:
+        """See `Counts`."""
+        self._slashed.labels(_SIDES[side]).inc(wei)
 
 
 class Measured:

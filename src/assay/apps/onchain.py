@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Final
 import httpx
 
 from assay.apps.config import Chain, Config
+from assay.apps.disputes.limits import Limits
 from assay.apps.funding import Budget, Funding
 from assay.apps.till import Till
 from assay.apps.wallet import Post, Wallet
@@ -19,6 +21,7 @@ from assay.apps.wiring import Program, store_url
 from assay.chain.addresses import Addresses
 from assay.chain.cashier import Cashier, Habits
 from assay.chain.client import ChainClient
+from assay.chain.court import CourtClient
 from assay.chain.deposits import DEPOSIT_GAS, Deposits
 from assay.chain.node import HttpProvider
 from assay.chain.outbox import Outbox, Pace
@@ -76,12 +79,49 @@ def open_client(config: Config, key: Key) -> Iterator[ChainClient]:
         yield client
 
 
+@contextmanager
+def open_court(config: Config, key: Key | None = None) -> Iterator[CourtClient]:
+    """A key's view of the court that is configured; without a key for looking only.
+
+    Raises:
+        ConfigError: there is no chain or no court, or addresses are wrong.
+        ChainFailed, StoreError: see `open_client`.
+    """
+    if not config.chain.url:
+        raise ConfigError("no chain is named", "add --chain URL, or set [chain] url")
+    if key is not None:
+        with open_client(config, key) as client:
+            yield CourtClient(client)
+        return
+    addresses, nobody = _addresses(config.chain), Key.from_secret(secrets.token_bytes(32))
+    with closing(HttpProvider(config.chain.url)) as provider:
+        confirmations = 0 if _is_devnet(config.chain) else config.chain.confirmations
+        with closing(Outbox(None, provider, nobody, addresses.chain_id, confirmations=confirmations)) as outbox:
+            yield CourtClient(ChainClient(provider, addresses, nobody, outbox))
+
+
+def dispute_limits(config: Config) -> Limits:
+    """What a validator risks.
+
+    Raises:
+        ConfigError: there is no budget.
+    """
+    settings = config.validator
+    budget = settings.dispute_budget_wei
+    if budget is None:
+        if not _is_devnet(config.chain):
+            raise ConfigError("a validator that disputes has a budget", "set [validator] dispute_budget_wei")
+        budget = DEVNET_BUDGET
+    return Limits(budget, settings.disputes_at_once, settings.dispute_least_wei)
+
+
 @dataclass(frozen=True, slots=True)
 class Counter:
     """Where a provider is paid, and what that amounts to."""
 
     till: Till
     tabs: TabStore
+    client: ChainClient
     deposits: Deposits | None
     """None: no contract takes deposits by signature here."""
     least_deposit: int
@@ -106,6 +146,7 @@ def open_counter(
     with ExitStack() as stack:
         client = stack.enter_context(open_client(config, key))
         addresses = client.addresses
+        _bond(client, config.provider.bond_wei)
         dearest = max(price.of(config.provider.context, CREDIT_TOKENS) for price in prices.values())
         required = Requirements(
             addresses.chain_id,
@@ -120,7 +161,7 @@ def open_counter(
         habits = Habits(
             settings.claim_factor,
             settings.claim_every_seconds,
-            0.0 if _is_devnet(settings) else settings.token_wei_per_gas_wei,
+            gas_worth(settings),
             look=settings.look_seconds,
         )
         cashier = Cashier(client, tabs.earnings, habits)
@@ -131,7 +172,7 @@ def open_counter(
         if least is None:
             gas = DEPOSIT_GAS * client.gas_price() * habits.factor
             least = max(1, int(gas * Fraction(habits.token_wei_per_gas_wei)))
-        yield Counter(Till(required, client, tabs, refused=refused), tabs, deposits, least)
+        yield Counter(Till(required, client, tabs, refused=refused), tabs, client, deposits, least)
 
 
 @contextmanager
@@ -172,6 +213,15 @@ def open_channels(config: Config) -> ChannelStore:
     return ChannelStore(config.database_url or store_url(config, program))
 
 
+def _bond(client: ChainClient, wanted: int) -> None:
+    """Add to this key's bond what is missing."""
+    if wanted:
+        court = CourtClient(client)
+        there = court.stake(client.address).bond
+        if there < wanted:
+            court.bond(wanted - there, f"bond/{wanted}/{there}")
+
+
 def _budget(config: Config) -> Budget:
     settings = config.gateway
     total = settings.budget_wei
@@ -193,8 +243,13 @@ def _budget(config: Config) -> Budget:
 def _addresses(settings: Chain) -> Addresses:
     if _is_devnet(settings):
         return Addresses.fetch(settings.url)
-    names = ("chain_id", "channels", "token", "vault", "collector")
+    names = ("chain_id", "channels", "token", "vault", "collector", "court")
     return Addresses.from_config({name: getattr(settings, name) or None for name in names})
+
+
+def gas_worth(settings: Chain) -> float:
+    """Wei of the token for a wei of what gas is paid in: nothing on a development chain."""
+    return 0.0 if _is_devnet(settings) else settings.token_wei_per_gas_wei
 
 
 def _is_devnet(settings: Chain) -> bool:

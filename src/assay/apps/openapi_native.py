@@ -106,6 +106,9 @@ def desk_paths() -> dict[str, Schema]:
     listed = object_of(receipts=array_of(object_of(row=COUNT, digest=DIGEST)))
     pairs = object_of(contradictions=array_of(object_of(one=DIGEST, other=DIGEST)))
     after = {"name": "after", "in": "query", "description": "Rows over this number only.", "schema": COUNT}
+    every = {"name": "all", "in": "query", "description": "1: those with verdicts too.", "schema": COUNT}
+    since = {"name": "since", "in": "query", "description": "Unix seconds since when they came.", "schema": COUNT}
+    wrong = object_of(receipts=array_of(DIGEST))
     paths: dict[str, Schema] = {
         "/assay/v1/unaudited": {
             "get": {
@@ -114,7 +117,16 @@ def desk_paths() -> dict[str, Schema]:
             }
         },
         "/assay/v1/contradictions": {
-            "get": _operation("contradictions", "Receipts that contradict each other.", _json(pairs), 404, 429)
+            "get": {
+                **_operation("contradictions", "Receipts that contradict each other.", _json(pairs), 400, 404, 429),
+                "parameters": [every],
+            }
+        },
+        "/assay/v1/disproven": {
+            "get": {
+                **_operation("disproven", "Exact receipts that checks found wrong.", _json(wrong), 400, 404, 429),
+                "parameters": [since],
+            }
         },
         "/assay/v1/tested/{provider}": {
             "get": _operation(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from assay.core.bundle import Bundle
-from assay.core.errors import AssayError, InvalidRequest
+from assay.core.errors import AssayError, InvalidRequest, NotFound
 from assay.core.keys import Address
 from assay.network.traces import fetch_trace, provider_at
 from assay.verify.exact import ServedTrace
@@ -53,11 +53,25 @@ class ProviderTraces:
 
     def __call__(self, bundle: Bundle) -> ServedTrace | None:
         """The trace of an answer by one of them."""
-        provider = bundle.receipt.provider
+        url = self._find(bundle.receipt.provider)
+        return ServedTrace(fetch_trace(url, bundle.request, passes_of(bundle))) if url else None
+
+    def beginning(self, bundle: Bundle) -> Generator[bytes, None, None]:
+        """The trace of an answer's first pass, which begins with what all passes are committed to.
+
+        Raises:
+            NotFound: its provider is none of these.
+            AssayError: while blocks are taken: see `fetch_trace`.
+        """
+        url = self._find(bundle.receipt.provider)
+        if url is None:
+            raise NotFound("the provider's address is not known", "name it with --provider")
+        return fetch_trace(url, bundle.request, passes_of(bundle), [0])
+
+    def _find(self, provider: Address) -> str | None:
         if provider not in self._known:
             self._ask()
-        url = self._known.get(provider)
-        return ServedTrace(fetch_trace(url, bundle.request, passes_of(bundle))) if url else None
+        return self._known.get(provider)
 
     def _ask(self) -> None:
         for url in list(self._unknown):

@@ -6,10 +6,10 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -187,10 +187,17 @@ class Validator:
         return replace(verdict, findings=(*verdict.findings, finding), outcome=outcome)
 
 
-def validator_app(validator: Validator, *, interval: float, stop_check: Callable[[], None] = lambda: None) -> Starlette:
+def validator_app(
+    validator: Validator,
+    *,
+    interval: float,
+    stop_check: Callable[[], None] = lambda: None,
+    beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+) -> Starlette:
     """The validator with `/health` and `/metrics`; it works from the start of the application to its end.
 
-    `stop_check` ends a check that is under way then: its thread would hold up the program, with the model in use.
+    `beside`: what goes on at the same time. `stop_check` ends a check that is under way then: its thread would hold up
+    the program, with the model in use.
     """
 
     async def health(_request: Request) -> Response:
@@ -199,11 +206,12 @@ def validator_app(validator: Validator, *, interval: float, stop_check: Callable
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        work = asyncio.create_task(validator.run(interval))
+        work = [asyncio.create_task(each) for each in (validator.run(interval), *(run() for run in beside))]
         yield
-        work.cancel()
+        for each in work:
+            each.cancel()
         stop_check()
-        await asyncio.wait([work])
+        await asyncio.wait(work)
 
     return Starlette(
         routes=[Route("/health", health, methods=["GET"]), validator.metrics.route()],

@@ -131,9 +131,9 @@ class CourtClient:
         leaving, at = self._read("leaving", ("address",), _WIDE, 1 << 63, of=provider)
         return Stake(bond, leaving, at, self.running(provider))
 
-    def running(self, provider: Address, *, block: int | None = None) -> int:
+    def running(self, provider: Address) -> int:
         """Disputes that are open against a provider."""
-        return self._read("running", ("address",), 1 << 63, of=provider, block=block)[0]
+        return self._read("running", ("address",), 1 << 63, of=provider)[0]
 
     def credit(self, who: Address) -> int:
         """What `collect` would pay somebody, wei."""
@@ -156,14 +156,13 @@ class CourtClient:
         data = encoded("equivocated", ("address", "uint64"), provider, sequence)
         return words(self.node.call(self.where, data), 2, what=_WHAT)[0] == 1
 
-    def count(self, *, block: int | None = None) -> int:
+    def count(self) -> int:
         """Disputes so far: the last one's number."""
-        return self._read("count", (), 1 << 63, block=block)[0]
+        return self._read("count", (), 1 << 63)[0]
 
-    def dispute(self, number: int, *, block: int | None = None) -> Dispute | None:
-        """By its number, now or at the end of a block; None: it has ended, or never was."""
-        data = encoded("disputes", ("uint256",), number)
-        found = self.node.call(self.where, data, block=block)
+    def dispute(self, number: int) -> Dispute | None:
+        """By its number; None: it has ended, or never was."""
+        found = self.node.call(self.where, encoded("disputes", ("uint256",), number))
         sides, terms, money, wronged, *_ = words(found, _WIDE, _WIDE, _WIDE, 1 << 160, _WIDE, _WIDE, what=_WHAT)
         if sides == 0:
             return None
@@ -284,11 +283,9 @@ class CourtClient:
                 return []
         return [call[4:] for call in calls if call[:4] == selector]
 
-    def _read(
-        self, name: str, types: tuple[str, ...], *limits: int, of: Address | Digest = "", block: int | None = None
-    ) -> list[int]:
+    def _read(self, name: str, types: tuple[str, ...], *limits: int, of: Address | Digest = "") -> list[int]:
         data = encoded(name, types, *([of] if types else []))
-        return words(self.node.call(self.where, data, block=block), *limits, what=_WHAT)
+        return words(self.node.call(self.where, data), *limits, what=_WHAT)
 
     def _send(self, name: str, data: bytes) -> Sent:
         return self.client.outbox.send(name, self.where, data)

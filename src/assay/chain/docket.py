@@ -11,7 +11,10 @@ from typing import Final
 
 from assay.chain.court import CourtClient, Dispute
 from assay.chain.court_events import (
+    CHALLENGER,
+    CHALLENGER_WINS,
     PROVER_WINS,
+    VOID,
     Happening,
     Shown,
     Slashing,
@@ -22,9 +25,11 @@ from assay.chain.court_events import (
 )
 from assay.chain.events import MAX_BLOCKS
 from assay.chain.node import Entry, Head, NodeRefused
+from assay.core.errors import ChainFailed
 from assay.core.keys import keccak256
 from assay.core.receipt import Receipt
 
+_STATES: Final = {PROVER_WINS: "provider won", CHALLENGER_WINS: "challenger won", VOID: "void"}
 _EARLY: Final = 2 * 3600
 """Seconds by which a receipt may be dated ahead of the chain, and more."""
 
@@ -34,16 +39,21 @@ class Case:
     """An open dispute."""
 
     dispute: Dispute
+    """As it is now, in blocks that may be taken back too."""
     history: list[Shown] = field(default_factory=list)
-    """Its states, the first one first. Of a demand: one, empty."""
+    """Its states in blocks that count, the first one first. Of a demand: one, empty."""
     next: int = 0
     """The block up to which events were read."""
+    gone: int | None = None
+    """The latest block when it was first seen to be over."""
+    trouble: str = ""
+    """Why not all is known."""
 
     @property
     def complete(self) -> bool:
-        """All its states are known, up to the present one."""
+        """All its states are known, and the present one is in a block that counts."""
         dispute, history = self.dispute, self.history
-        if len(history) != dispute.moves + 1:
+        if self.gone is not None or len(history) != dispute.moves + 1:
             return False
         return dispute.demanded or keccak256(history[-1].state) == dispute.state
 
@@ -67,8 +77,6 @@ class Docket:
         self._court: Final = court
         self._node: Final = court.node
         self._cases: Final[dict[int, Case]] = {}
-        self._seen: int | None = None
-        """The highest number that was looked at."""
         self.endings: Final[list[Ending]] = []
         """Of disputes that were open at an earlier look: for the caller to take away."""
 
@@ -76,20 +84,25 @@ class Docket:
         """The open disputes of the key, by their deadlines; `known`: numbers of those that it opened.
 
         Raises:
-            ChainFailed: the chain cannot be asked; nothing is lost.
+            ChainFailed: the chain cannot be asked which there are; nothing is lost.
         """
-        last = self._last()
-        block = None if self._court.confirmations == 0 else last.number
-        found = {number: self._court.dispute(number, block=block) for number in {*self._cases, *known}}
-        found |= self._new(block, sum(each is not None and self._is_ours(each) for each in found.values()))
+        head, last = self.heads()
+        found = {number: self._court.dispute(number) for number in {*self._cases, *known}}
+        missing = self._court.running(self._court.address) - sum(map(self._is_against_us, found.values()))
+        number = self._court.count() if missing > 0 else 0
+        while missing > 0 and number > 0:
+            if number not in found:
+                found[number] = dispute = self._court.dispute(number)
+                missing -= self._is_against_us(dispute)
+            number -= 1
         for number, dispute in found.items():
-            case = self._cases.get(number)
-            if case is not None and (dispute is None or not _same(dispute, case.dispute)):
-                self._close(case, last)
-            if dispute is not None and (self._is_ours(dispute) or dispute.challenger == self._court.address):
-                self._cases.setdefault(number, Case(dispute)).dispute = dispute
+            self._note(number, dispute, head, last)
         for case in self._cases.values():
-            self._read(case, last)
+            case.trouble = ""
+            try:
+                self._read(case, last)
+            except ChainFailed as error:  # one dispute must not hold up the others
+                case.trouble = error.message
         return sorted(self._cases.values(), key=lambda case: case.dispute.deadline)
 
     def produced(self, receipt: Receipt) -> bytes | None:
@@ -98,41 +111,39 @@ class Docket:
         Raises:
             ChainFailed: the chain cannot be asked.
         """
-        last = self._last()
-        first = self._block_at(receipt.issued - _EARLY, last)
-        for opened in self._events("Opened", first, last, [None, None, receipt.digest]):
-            for ended in self._events("Ended", opened.block, last, opened.topics[1:2]):
+        _, last = self.heads()
+        first = self.block_at(receipt.issued - _EARLY, last)
+        for opened in self.events("Opened", first, last, [None, None, receipt.digest]):
+            for ended in self.events("Ended", opened.block, last, opened.topics[1:2]):
                 if read_ended(ended) == PROVER_WINS:
                     number = int.from_bytes(ended.topics[1], "big")
                     if (found := self._court.produced(ended.transaction, number)) is not None:
                         return found
         return None
 
-    def _is_ours(self, dispute: Dispute) -> bool:
-        return dispute.provider == self._court.address
+    def _is_against_us(self, dispute: Dispute | None) -> bool:
+        return dispute is not None and dispute.provider == self._court.address
 
-    def _last(self) -> Head:
-        """The latest block that counts."""
+    def heads(self) -> tuple[Head, Head]:
+        """The latest block, and the latest one that counts."""
         head = self._node.head()
         if self._court.confirmations == 0:
-            return head
-        return self._node.head(max(0, head.number - self._court.confirmations))
+            return head, head
+        return head, self._node.head(max(0, head.number - self._court.confirmations))
 
-    def _new(self, block: int | None, against: int) -> dict[int, Dispute | None]:
-        """Disputes that were opened since the last look; at the first one, as far back as some against us are open, of
-        which `against` are known."""
-        count = self._court.count(block=block)
-        first = self._seen is None
-        missing = self._court.running(self._court.address, block=block) - against if first else 0
-        found: dict[int, Dispute | None] = {}
-        number = count
-        while missing > 0 and number > 0 if first else number > (self._seen or 0):
-            if number not in self._cases:
-                found[number] = dispute = self._court.dispute(number, block=block)
-                missing -= dispute is not None and self._is_ours(dispute)
-            number -= 1
-        self._seen = count
-        return found
+    def _note(self, number: int, dispute: Dispute | None, head: Head, last: Head) -> None:
+        """What a number stands for now."""
+        case = self._cases.get(number)
+        if case is not None and (dispute is None or not _same(dispute, case.dispute)):
+            case.gone = head.number if case.gone is None else case.gone
+            if not self._close(case, last):
+                return
+            case = None
+        if dispute is None or self._court.address not in (dispute.provider, dispute.challenger):
+            return
+        if case is None:
+            case = self._cases[number] = Case(dispute)
+        case.dispute, case.gone = dispute, None
 
     def _read(self, case: Case, last: Head) -> None:
         """Events that are not known yet."""
@@ -140,31 +151,37 @@ class Docket:
         if not case.history:
             case.next = self._opened_after(dispute, last)
             case.history += [
-                read_opened(each) for each in self._events("Opened", case.next, last, [_topic(dispute.id)])
+                read_opened(each) for each in self.events("Opened", case.next, last, [_topic(dispute.id)])
             ][-1:]
             if not case.history:
                 return
             case.next = case.history[0].block
         if len(case.history) <= dispute.moves:
-            case.history += [read_moved(each) for each in self._events("Moved", case.next, last, [_topic(dispute.id)])]
+            case.history += [read_moved(each) for each in self.events("Moved", case.next, last, [_topic(dispute.id)])]
             case.next = last.number + 1
-        if not case.complete and len(case.history) > dispute.moves:
+        if len(case.history) > dispute.moves and not case.complete:
             case.history.clear()  # of blocks that were taken back: all anew at the next look
 
-    def _close(self, case: Case, last: Head) -> None:
+    def _close(self, case: Case, last: Head) -> bool:
+        """Whether a dispute that is over is so in a block that counts, or was opened in one that was taken back."""
         first = case.history[0].block if case.history else self._opened_after(case.dispute, last)
-        for entry in self._events("Ended", min(first, last.number), last, [_topic(case.dispute.id)])[-1:]:
-            slashed = self._court.happened("Slashed", entry.block, entry.block)
-            mine = [each for each in slashed if each.transaction == entry.transaction]
+        ended = self.events("Ended", min(first, last.number), last, [_topic(case.dispute.id)])
+        if ended:
+            slashed = self._court.happened("Slashed", ended[-1].block, ended[-1].block)
+            mine = [each for each in slashed if each.transaction == ended[-1].transaction]
             loss = read_slashed(mine[0]) if mine else None
-            self.endings.append(Ending(case.dispute, read_ended(entry), entry.transaction, loss))
+            self.endings.append(Ending(case.dispute, read_ended(ended[-1]), ended[-1].transaction, loss))
+        elif case.gone is None or last.number < case.gone:
+            return False
         del self._cases[case.dispute.id]
+        return True
 
     def _opened_after(self, dispute: Dispute, last: Head) -> int:
         """A block before which it was not there: each move came within the window after the one before."""
-        return self._block_at(dispute.deadline - (dispute.moves + 1) * dispute.window, last)
+        return self.block_at(dispute.deadline - (dispute.moves + 1) * dispute.window, last)
 
-    def _events(self, what: Happening, first: int, last: Head, indexed: Sequence[bytes | None]) -> list[Entry]:
+    def events(self, what: Happening, first: int, last: Head, indexed: Sequence[bytes | None]) -> list[Entry]:
+        """Of blocks `first` to `last`, asked for in pieces that the node likes; `indexed`: see `Node.logs`."""
         found: list[Entry] = []
         at, most = first, MAX_BLOCKS
         while at <= last.number:
@@ -179,13 +196,41 @@ class Docket:
             at = stop + 1
         return found
 
-    def _block_at(self, time: int, last: Head) -> int:
-        """The last block that is not later than a time, or the first one."""
+    def block_at(self, time: int, last: Head) -> int:
+        """The first block that is not earlier than a time, or the last one: several may be of one second."""
         low, high = 0, last.number
         while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self._node.head(middle).timestamp <= time else (low, middle - 1)
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._node.head(middle).timestamp >= time else (middle + 1, high)
         return low
+
+
+def overview(court: CourtClient, seconds: int) -> list[dict[str, object]]:
+    """The disputes that were opened in the last so many seconds, and what became of them; for people and scripts.
+
+    Raises:
+        ChainFailed: the chain cannot be asked.
+    """
+    docket = Docket(court)
+    _, last = docket.heads()
+    first = docket.block_at(last.timestamp - seconds, last)
+    ended = {each.topics[1]: read_ended(each) for each in docket.events("Ended", first, last, [])}
+    found: list[dict[str, object]] = []
+    for entry in docket.events("Opened", first, last, []):
+        number = int.from_bytes(entry.topics[1], "big")
+        dispute = None if entry.topics[1] in ended else court.dispute(number)
+        found.append({
+            "id": number,
+            "state": _STATES[ended[entry.topics[1]]] if entry.topics[1] in ended else "open",
+            "turn": "" if dispute is None else ("provider", "challenger")[dispute.turn == CHALLENGER],
+            "moves": None if dispute is None else dispute.moves,
+            "deadline": None if dispute is None else dispute.deadline,
+            "kind": "demand" if not read_opened(entry).state else "dispute",
+            "provider": "0x" + entry.topics[2][12:].hex(),
+            "challenger": "0x" + entry.data[12:32].hex(),
+            "receipt": entry.topics[3].hex(),
+        })  # fmt: skip
+    return found
 
 
 def _same(one: Dispute, other: Dispute) -> bool:

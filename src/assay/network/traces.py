@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,7 +39,7 @@ def fetch_trace(
     positions: Collection[int] | None = None,
     *,
     patience: TracePatience | None = None,
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """The trace of a request's answer, which took so many passes, from the provider at `url`.
 
     Nothing is asked before the first block is taken; to stop taking them hangs up.

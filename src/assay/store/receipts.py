@@ -174,6 +174,33 @@ class ReceiptStore:
         with guard(self._url), reading(self._engine) as connection:
             return [(bytes.fromhex(row.one), bytes.fromhex(row.other)) for row in connection.execute(query)]
 
+    def contradicted(self, limit: int) -> Sequence[tuple[Digest, Digest]]:
+        """Digests of two receipts each that contradict each other, whether they have verdicts or not, newest first."""
+        same_number = (receipts.c.provider == exhibits.c.provider) & (receipts.c.sequence == exhibits.c.sequence)
+        query = (
+            select(receipts.c.digest.label("one"), exhibits.c.digest.label("other"))
+            .join(exhibits, same_number)
+            .order_by(exhibits.c.id.desc())
+            .limit(limit)
+        )
+        with guard(self._url), reading(self._engine) as connection:
+            return [(bytes.fromhex(row.one), bytes.fromhex(row.other)) for row in connection.execute(query)]
+
+    def disproven(self, limit: int, *, since: int) -> Sequence[Digest]:
+        """Digests of receipts at level `exact` that came after a time (Unix seconds), and that an exact check found
+        wrong: the newest so many, oldest first."""
+        proof = (verdicts.c.level == "exact") & (verdicts.c.outcome == "fails") & (verdicts.c.basis == "exact")
+        query = (
+            select(receipts.c.digest, receipts.c.id)
+            .join(verdicts, verdicts.c.receipt == receipts.c.digest)
+            .where(proof, receipts.c.kept >= since)
+            .distinct()
+            .order_by(receipts.c.id.desc())
+            .limit(limit)
+        )
+        with guard(self._url), reading(self._engine) as connection:
+            return [bytes.fromhex(row.digest) for row in connection.execute(query)][::-1]
+
     def count(self) -> int:
         """Receipts that are kept."""
         with guard(self._url), reading(self._engine) as connection:

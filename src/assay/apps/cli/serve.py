@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import Annotated
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from assay.apps.cli.console import JsonFlag, note
 from assay.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from assay.apps.config import Chain
+    from assay.chain.client import ChainClient
+    from assay.core.ports import Engine
+    from assay.engines.models import ModelFile
+    from assay.store.receipts import ReceiptStore
 
 _DEVELOPERS = "For developers: test kit of dishonest providers"
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
@@ -128,6 +137,8 @@ def serve(
             )
             till, deposits, least_deposit = counter.till, counter.deposits, counter.least_deposit
             metrics.watch_money(counter.sums)
+            if counter.client.addresses.court and "exact" in offered.levels:
+                stack.enter_context(_defended(counter.client, offering, found, store, metrics.registry, config.chain))
         local = LocalAnswers(
             [offered],
             signer,
@@ -155,3 +166,30 @@ def serve(
             drain=ending(local.drain, traces),
             started=lambda: announce("provider", here, as_json=as_json, address=signer.address, model=found.name),
         )
+
+
+def _defended(
+    client: ChainClient,
+    engine: Engine,
+    model: ModelFile,
+    store: ReceiptStore,
+    registry: CollectorRegistry,
+    settings: Chain,
+) -> AbstractContextManager[None]:
+    """What defends a provider against disputes, where its engine is the exact one."""
+    from assay.apps.disputes.watch import defended
+    from assay.apps.onchain import gas_worth
+    from assay.chain.court import CourtClient
+    from assay.engines.exact.engine import ExactEngine
+
+    if not isinstance(engine, ExactEngine):
+        return nullcontext()
+    return defended(
+        CourtClient(client),
+        engine,
+        model,
+        store,
+        registry,
+        interval=settings.look_seconds,
+        gas_worth=gas_worth(settings),
+    )

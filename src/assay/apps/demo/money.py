@@ -113,8 +113,8 @@ class Money:
         self._people = dict(people)
 
     def purses(self) -> dict[str, int]:
-        """Wei of each: in the wallet, bonded, held back in the vault, due from the court; then what is in channels, what
-        insures buyers and what is burned. Together it is all there is."""
+        """Wei of each: in the wallet, bonded, held back in the vault, due from the court; then what is in channels,
+        insures buyers, or is burned. Together it is all there is."""
         found = {name: self._all_of(address) for name, address in self._people.items()}
         found["in channels"] = self._tokens(self._at.channels)
         pool = f"0x{self._param(9):040x}"

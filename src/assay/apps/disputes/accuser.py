@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
-from assay.apps.disputes.party import Computes, Means, Party
+from assay.apps.disputes.limits import Limits
+from assay.apps.disputes.party import Means, Party
 from assay.apps.disputes.seat import terms_of
 from assay.apps.disputes.sending import done, free_name, has_failed
 from assay.chain.court import DAY, MOST_TOKENS, Values, commitment, demanding, opening
@@ -22,7 +23,7 @@ from assay.core.errors import AssayError, ChainFailed
 from assay.core.evidence import evidence_root
 from assay.core.hashing import Digest
 from assay.core.keys import Key, keccak256
-from assay.core.receipt import Receipt
+from assay.core.receipt import Receipt, verify_signature
 from assay.engines.exact.dispute.moves import Challenge
 from assay.engines.exact.record import evidence_leaves
 
@@ -32,28 +33,6 @@ GAS: Final = 3_000_000
 """Of a whole dispute, at most about."""
 LATE: Final = 3600
 """Seconds before a receipt is too old after which no dispute over it is begun."""
-PATIENCE: Final = 3
-"""Times that a provider is asked for what it has committed to before that is demanded."""
-
-
-class Examines(Computes, Protocol):
-    """Answers computed again, and compared."""
-
-    def fault(self, bundle: Bundle, leaves: Sequence[Digest]) -> Challenge | None:
-        """The first thing that is wrong with an answer whose passes are committed to so."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a validator risks."""
-
-    budget: int
-    """Wei of deposits in open disputes, in all."""
-    at_once: int = 4
-    """Open disputes."""
-    least: int = 0
-    """Wei of reward that a dispute has to promise, beyond its gas."""
 
 
 @dataclass(slots=True)
@@ -64,19 +43,19 @@ class _Plan:
     leaves: Sequence[Digest] = ()
     """What its passes are committed to; empty: not known yet."""
     challenge: Challenge | None = None
-    asked: int = 0
-    """Times that its provider did not tell."""
+    told: str = ""
+    """Why it waits."""
 
 
 class Accuser:
     """For one thread. It keeps nothing that is not found again: see `Docket` and `Seat`."""
 
-    def __init__(self, means: Means, bench: Examines, key: Key, roots: Roots, limits: Limits) -> None:
-        """`bench`: that of `means`; `key`: that of its court."""
+    def __init__(self, means: Means, key: Key, roots: Roots, limits: Limits) -> None:
+        """`key`: that of the court in `means`."""
         self._means: Final = means
         self._court: Final = means.court
         self._outbox: Final = means.court.client.outbox
-        self._bench: Final = bench
+        self._bench: Final = means.bench
         self._roots: Final = roots
         self._limits: Final = limits
         self._secret: Final = keccak256(b"assay/dispute-salt/1" + key.secret)
@@ -136,6 +115,7 @@ class Accuser:
             bundle = self._means.find(digest)
             if bundle is None or bundle.receipt.level != "exact":
                 return self._drop(digest, "the receipt is not kept here, or no chain can judge it")
+            verify_signature(bundle.receipt)
             terms_of(bundle, self._bench.shape, self._bench.root)
             plan = self._plans[digest] = _Plan(bundle)
         receipt, values = plan.bundle.receipt, self._court.values()
@@ -143,28 +123,20 @@ class Accuser:
             return self._drop(digest, "it has been slashed")
         if "open" in own:
             return self._drop(digest, "the dispute over it was not won")
-        if receipt.issued + values.age - LATE < self._party.now():
+        if receipt.issued + values.age - min(LATE, values.age // 4) < self._party.now():
             return self._drop(digest, "it is too old")
-        if left < max(values.deposit, values.fee) or not self._is_worth_it(receipt, values):
-            return 0
-        if not plan.leaves and not self._ask(plan):
-            if self._court.is_answered(digest):
-                return 0  # the data are there, and not yet in a block that counts
-            if plan.asked < PATIENCE:
-                return 0
-            if receipt.prompt_count + receipt.output_count > MOST_TOKENS:
-                return self._drop(digest, "its provider serves no trace, and it is too long to demand one")
-            return self._begin(digest, "demand", lambda salt: demanding(receipt, salt), values.fee, values)
-        if plan.challenge is None:
+        if why := self._against(receipt, values, left):
+            return self._wait(plan, why)
+        known = bool(plan.leaves) or self._ask(plan)
+        if known and plan.challenge is None:
             plan.challenge = self._bench.fault(plan.bundle, plan.leaves)
             if plan.challenge is None:
                 return self._drop(digest, "what it commits to is what follows: there is nothing to dispute")
-        shown = exhibit(
-            plan.challenge.position, token=plan.challenge.token, parameters=self._bench.root,
-            opening=plan.bundle.request.opening, profile=plan.bundle.profile,
-        )  # fmt: skip
-        channel = self._means.channel(receipt.channel)
-        return self._begin(digest, "open", lambda salt: opening(receipt, shown, salt, channel), values.deposit, values)
+        if not known and self._court.is_answered(digest):
+            return self._wait(plan, "what it commits to is on the chain, and cannot be read there yet")
+        if not known and receipt.prompt_count + receipt.output_count > MOST_TOKENS:
+            return self._drop(digest, "its provider serves no trace, and it is too long to demand one")
+        return self._begin(plan, values, first="demand" not in own)
 
     def _ask(self, plan: _Plan) -> bool:
         """Find out what the passes are committed to: from the provider, or from what it produced."""
@@ -172,7 +144,6 @@ class Accuser:
         try:
             found = self._roots(plan.bundle)
         except AssayError:
-            plan.asked += 1
             data = self._party.docket.produced(receipt) or b""
             found = [data[i : i + 32] for i in range(32, len(data), 32)]
         count = receipt.prompt_count + receipt.output_count - 1
@@ -183,27 +154,50 @@ class Accuser:
         plan.leaves = found
         return True
 
-    def _begin(self, digest: Digest, kind: str, call: Callable[[Digest], bytes], deposit: int, values: Values) -> int:
-        """Announce a dispute, and open it when that is old enough."""
+    def _begin(self, plan: _Plan, values: Values, *, first: bool) -> int:
+        """Announce a dispute, and open it when that is old enough; until then its provider may still tell what it has
+        committed to. `first`: nothing has been demanded."""
+        receipt = plan.bundle.receipt
+        digest = receipt.digest
+        kind, deposit = ("open", values.deposit) if plan.challenge else ("demand", values.fee)
         name = _name(digest, kind)
         if free_name(self._outbox, name) is None:
             if why := has_failed(self._outbox, name):
                 return self._drop(digest, why)
             return deposit  # on its way
-        salt = keccak256(self._secret + digest + kind.encode())
+        salt = keccak256(self._secret + digest)
         announced = commitment(digest, self._court.address, salt)
         since, now = self._court.committed_at(announced), self._party.now()
         if since == 0 or now > since + DAY - LATE:
-            free = free_name(self._outbox, f"{name}/commit/{since}")
+            free = free_name(self._outbox, _name(digest, f"commit/{int(first)}/{since}"))
             if free is not None:
                 self._court.commit(announced, free)
         elif now >= since + values.commit_age:
-            data = call(salt)
-            if self._court.refusal(data) not in ("committed too late", "not committed"):
+            call = self._opening(plan, plan.challenge, salt) if plan.challenge else demanding(receipt, salt)
+            if self._court.refusal(call) not in ("committed too late", "not committed"):
                 free = free_name(self._outbox, name) or name
-                self._court.pay(data, deposit, free)
+                self._court.pay(call, deposit, free)
                 self._means.log.info("dispute_begun", receipt=digest.hex(), what=free, deposit_wei=str(deposit))
         return deposit
+
+    def _opening(self, plan: _Plan, challenge: Challenge, salt: Digest) -> bytes:
+        bundle = plan.bundle
+        shown = exhibit(
+            challenge.position, token=challenge.token, parameters=self._bench.root, opening=bundle.request.opening,
+            profile=bundle.profile,
+        )  # fmt: skip
+        return opening(bundle.receipt, shown, salt, self._means.channel(bundle.receipt.channel))
+
+    def _against(self, receipt: Receipt, values: Values, left: int) -> str:
+        """What speaks against a dispute now; empty: nothing."""
+        deposit = max(values.deposit, values.fee)
+        if left < deposit:
+            return f"deposits in disputes would be more than the budget: {left} wei are left of it"
+        if self._court.client.token_balance(self._court.address) < deposit:
+            return f"{self._court.address} does not have the deposit of {deposit} wei"
+        if not self._is_worth_it(receipt, values):
+            return "its provider has less at stake than a dispute costs"
+        return ""
 
     def _is_worth_it(self, receipt: Receipt, values: Values) -> bool:
         """Whether the reward is worth gas and trouble."""
@@ -229,6 +223,13 @@ class Accuser:
             if name is not None:
                 self._court.equivocate(a, b, name)
                 self._means.log.info("contradiction_shown", provider=b.provider, sequence=b.sequence)
+
+    def _wait(self, plan: _Plan, why: str) -> int:
+        """Tell once why a dispute is not begun yet."""
+        if plan.told != why:
+            plan.told = why
+            self._means.log.info("dispute_waits", receipt=plan.bundle.receipt.digest.hex(), reason=why)
+        return 0
 
     def _drop(self, digest: Digest, why: str) -> int:
         self._done.add(digest)

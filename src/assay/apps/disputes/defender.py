@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
-from assay.apps.disputes.party import Computes, Means, Party, Unreadable
+from assay.apps.disputes.party import Means, Party, Unreadable
 from assay.chain.court_events import PROVER
 from assay.chain.docket import Case
-from assay.core.bundle import Bundle
 from assay.core.evidence import evidence_salt
-from assay.core.hashing import Digest
-
-
-class Proves(Computes, Protocol):
-    """Answers computed again, and what their passes are committed to."""
-
-    def leaves(self, bundle: Bundle) -> list[Digest]:
-        """What the passes of an answer are committed to."""
-        ...
 
 
 class Defender:
     """For one thread. It keeps nothing: see `Docket` and `Seat`."""
 
-    def __init__(self, means: Means, bench: Proves) -> None:
-        """`bench`: that of `means`."""
+    def __init__(self, means: Means) -> None:
         self._means: Final = means
-        self._bench: Final = bench
         self._party: Final = Party(means, PROVER)
 
     def look(self) -> int:
@@ -50,7 +38,7 @@ class Defender:
         name = f"dispute/{dispute.id}/{dispute.receipt.hex()[:16]}/produce"
 
         def send(free: str) -> None:
-            data = evidence_salt(bundle.request.nonce) + b"".join(self._bench.leaves(bundle))
+            data = evidence_salt(bundle.request.nonce) + b"".join(self._means.bench.leaves(bundle))
             court.produce(dispute.id, bundle.receipt, data, free)
 
         self._party.send(case, name, send)

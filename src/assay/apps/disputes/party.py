@@ -11,42 +11,27 @@ from structlog.typing import FilteringBoundLogger
 
 from assay.apps.disputes.seat import Seat, challenge_of, terms_of
 from assay.apps.disputes.sending import free_name, has_failed
+from assay.apps.disputes.workbench import Workbench
 from assay.chain.court import CourtClient, timing_out
 from assay.chain.court_events import CHALLENGER, CHALLENGER_WINS, PROVER, PROVER_WINS, Shown
 from assay.chain.docket import Case, Docket, Ending
 from assay.core.bundle import Bundle
-from assay.core.errors import AssayError, ChainFailed
+from assay.core.errors import AssayError
 from assay.core.hashing import Digest
 from assay.core.voucher import Terms
-from assay.engines.exact.dispute.response import Response
-from assay.engines.exact.dispute.shape import Shape
 
 Find: TypeAlias = Callable[[Digest], Bundle | None]
 """A receipt by its digest, with what it covers; None: it is not here."""
-Happened: TypeAlias = Literal["opened", "won", "lost", "void"]
+Happened: TypeAlias = Literal["opened", "won", "lost", "void", "answered"]
+"""`answered`: what was demanded is there."""
 COLLECT_GAS: Final = 60_000
-
-
-class Computes(Protocol):
-    """Answers computed again: see `Workbench`."""
-
-    root: Digest
-    shape: Shape
-
-    def response(self, bundle: Bundle, passes: int | None = None) -> Response:
-        """An answer's records, the first so many or all."""
-        ...
-
-    def clear(self) -> None:
-        """Let go of what takes memory."""
-        ...
 
 
 class Counts(Protocol):
     """Whoever counts what happens in disputes."""
 
-    def dispute(self, side: int, what: Happened) -> None:
-        """One was opened, or has ended."""
+    def dispute(self, side: int, what: str) -> None:
+        """One was opened, or has ended: see `Happened`."""
         ...
 
     def slashed(self, side: int, wei: int) -> None:
@@ -60,7 +45,7 @@ class Means:
 
     court: CourtClient
     find: Find
-    bench: Computes
+    bench: Workbench
     log: FilteringBoundLogger
     counts: Counts
     channel: Callable[[Digest], Terms | None] = lambda _: None
@@ -98,10 +83,10 @@ class Party:
         """The last failure in each dispute, so that it is logged once."""
 
     def play(self, cases: list[Case], special: Callable[[Case], None]) -> None:
-        """Do what is to be done in each; `special` answers demands, and whatever else is not a move.
+        """Do what is to be done in each, whatever happens in the others; `special` answers a demand.
 
         Raises:
-            ChainFailed: the chain cannot be asked.
+            ChainFailed: the chain cannot be asked for the time.
         """
         now = self.now()
         for case in cases:
@@ -110,15 +95,15 @@ class Party:
                 self._known.add(number)
                 self._means.counts.dispute(self._side, "opened")
                 self._say("dispute_opened", case)
+            if case.trouble:
+                self.fail(case, case.trouble)
             try:
-                if not self._is_ended_by_time(case, now) and case.complete:
+                if case.complete and not self._is_ended_by_time(case, now):
                     if case.dispute.demanded:
                         special(case)
                     elif case.dispute.turn == self._side:
                         self._move(case, now)
             except AssayError as error:
-                if isinstance(error, ChainFailed):
-                    raise
                 self.fail(case, error.message)
             except Exception as error:  # noqa: BLE001 - one dispute must not hold up the others
                 self._log.exception("dispute_failed", dispute=number)
@@ -223,6 +208,8 @@ class Party:
         self._known.discard(dispute.id)
         winner = {PROVER_WINS: PROVER, CHALLENGER_WINS: CHALLENGER}.get(ending.turn)
         result: Happened = "void" if winner is None else "won" if winner == self._side else "lost"
+        if dispute.demanded and winner == PROVER:
+            result = "answered"
         counts.dispute(self._side, result)
         loss = 0 if ending.slashed is None else ending.slashed.bond + ending.slashed.held
         if loss:
@@ -238,5 +225,6 @@ class Party:
             "dispute": dispute.id, "receipt": dispute.receipt.hex(), "provider": dispute.provider,
             "challenger": dispute.challenger, "move": dispute.moves, "deadline": dispute.deadline,
         }  # fmt: skip
-        report = self._log.warning if event == "dispute_trouble" or self._side == PROVER else self._log.info
+        bad = event == "dispute_trouble" or (event == "dispute_opened" and self._side == PROVER)
+        report = self._log.warning if bad else self._log.info
         report(event, **facts, **more)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 
 from assay.core.bundle import Bundle
-from assay.core.completion import Prompt
+from assay.core.completion import Prompt, output_digest
 from assay.core.errors import BindingMismatch, EngineError
 from assay.core.hashing import Digest
 from assay.core.request import Request
@@ -91,7 +91,7 @@ class Workbench:
         """An answer's records, the first so many or all; the same one is not computed twice in a row.
 
         Raises:
-            BindingMismatch: the answer is another model's.
+            BindingMismatch: the answer is another model's, or to another prompt.
             EngineError: `stopped` said so, or a token is not in the vocabulary.
         """
         tokens, prompt = self._tokens(bundle)
@@ -136,12 +136,19 @@ class Workbench:
                     return Challenge(at, token=True)
         return None
 
-    def _tokens(self, bundle: Bundle) -> tuple[list[int], int]:
+    def _tokens(self, bundle: Bundle) -> tuple[tuple[int, ...], int]:
         """Those of prompt and answer, and how many are the prompt's."""
-        if bundle.receipt.model != self.digest or bundle.profile.build != self.root.hex():
+        receipt, nonce = bundle.receipt, bundle.request.nonce
+        if receipt.model != self.digest or bundle.profile.build != self.root.hex():
             raise BindingMismatch("model", "the answer is of another model than this machine computes")
-        prompt = self._reader.render(bundle.request).tokens
-        return [*prompt, *bundle.tokens], len(prompt)
+        prompt = self._reader.render(bundle.request)
+        tokens = (*prompt.tokens, *bundle.tokens)
+        counts = len(prompt.tokens), len(bundle.tokens)
+        if (receipt.prompt_tokens, receipt.output) != (prompt.token_digest(nonce), output_digest(nonce, bundle.tokens)):
+            raise BindingMismatch("tokens", "the receipt is over another prompt or answer, which no chain can judge")
+        if (receipt.prompt_count, receipt.output_count) != counts or receipt.profile != bundle.profile.digest:
+            raise BindingMismatch("counts", "the receipt contradicts itself in what no chain can judge")
+        return tokens, counts[0]
 
     def _load(self) -> _Loaded:
         if self._loaded is None:
@@ -156,7 +163,7 @@ class Workbench:
             return np.memmap(file, np.int16, "w+", shape=(count, size))
 
     def _keep(
-        self, name: Digest, bundle: Bundle, tokens: list[int], prompt: int, records: np.ndarray, count: int
+        self, name: Digest, bundle: Bundle, tokens: Sequence[int], prompt: int, records: np.ndarray, count: int
     ) -> Response:
         model, parameters = self._load()
         request = bundle.request

@@ -71,8 +71,8 @@ class ExactEngine:
         self.levels: Final = EXACT_LEVELS
         runner = Runner(program, sequences=parallel, positions=context, batch=max(BATCH, parallel), threads=threads)
         self._answering: Final = answering
-        self._program: Final = program
-        self._alter: Final = alter
+        self.program: Final = program
+        self.alter: Final = alter
         self._decoder: Final = ExactDecoder(runner, sequences=parallel, alter=alter)
         self._scheduler: Final = Scheduler(self._decoder, parallel=parallel, chunk=BATCH, reusable=True)
 
@@ -99,10 +99,10 @@ class ExactEngine:
             raise NotFound("the answer is of another model than this engine runs")
         prompt = self.reader.render(bundle.request)
         response = response_of(bundle, prompt, None)
-        header = header_of(self._program, response)
+        header = header_of(self.program, response)
         asked = range(response.passes) if positions is None else positions
         header.plan(asked)
-        return trace(self._program, header, response.tokens, asked, stopped=stopped, alter=self._alter)
+        return trace(self.program, header, response.tokens, asked, stopped=stopped, alter=self.alter)
 
     def close(self) -> None:
         """Break off all answers and end the threads."""

@@ -15,7 +15,7 @@ against the roots. Of accumulators the receipt says nothing: the audit tests the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, TypeAlias
@@ -123,6 +123,26 @@ def write_trace(
         else:
             yield chunks[:kept].astype("<i2").tobytes()
             yield root_of(digests[kept:])
+
+
+def read_roots(blocks: Iterable[bytes], passes: int) -> list[Digest]:
+    """What the passes are committed to, from the beginning of a stream: unchecked, and no more is read than that.
+
+    Raises:
+        EncodingError: this is no beginning of a trace of so many passes.
+        AssayError: whatever `blocks` raise.
+    """
+    data, head, size = bytearray(), len(MAGIC) + 4, 0
+    for block in blocks:
+        data += block
+        if len(data) >= head:
+            header = int.from_bytes(data[len(MAGIC) : head], "big")
+            size = head + header + 32 * passes
+            if data[: len(MAGIC)] != MAGIC or header > MAX_HEADER:
+                break
+            if len(data) >= size:
+                return [bytes(data[i : i + 32]) for i in range(head + header, size, 32)]
+    raise EncodingError("this is no beginning of a trace of that answer")
 
 
 class TraceReader:
