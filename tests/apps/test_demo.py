@@ -15,6 +15,7 @@ from assay.apps.cheats import CHEATS
 from assay.apps.cli.demo import _folder
 from assay.apps.client import Client
 from assay.apps.demo.conversation import Conversation, Row, summary
+from assay.apps.demo.money import Bill
 from assay.apps.demo.network import Network, Provider
 from assay.apps.demo.questions import Question, load_questions
 from assay.core.errors import ConfigError, ProviderFailed
@@ -127,8 +128,12 @@ def test_the_summary_counts(tmp_path: Path, client: Client) -> None:
         talk.rows.append(
             Row(number, QUESTION, name, outcome=outcome, reason="r" * (outcome == "fails"), path=tmp_path / f"{number}")  # type: ignore[arg-type]
         )
-    result = summary(talk, 1.25)
+    bill = Bill({"buyer": 5, "ada": 1}, {"buyer": 3, "ada": 3}, 6, 4, 21_000, [])
+    result = summary(talk, bill, 1.25)
     json.dumps(result)
+    assert bill.adds_up
+    assert not replace(bill, supply=7).adds_up
+    assert not replace(bill, after={"buyer": 3, "ada": 2}).adds_up
     assert [result[name] for name in ("requests", "verified", "false_alarms", "inconclusive")] == [5, 2, 1, 1]
     assert result["receipts"] == [str(tmp_path / "1"), str(tmp_path / "3")]
     assert result["exhibits"] == [str(tmp_path / "2"), str(tmp_path / "4")]
@@ -157,7 +162,7 @@ def test_a_cheat_that_cannot_be_checked_here_is_not_called_caught(tmp_path: Path
             Row(number, QUESTION, "mallory", outcome="inconclusive", reason="isa differs", level="pinned", receipt="r")
         )
     assert talk.demoted(cheat)
-    (told,) = summary(talk, 1.0)["cheats"]  # type: ignore[misc]
+    (told,) = summary(talk, Bill({}, {}, 0, 0, 0, []), 1.0)["cheats"]  # type: ignore[misc]
     assert (told["caught"], told["asked_last"], told["reason"]) == (False, True, "isa differs")
 
 

@@ -59,7 +59,8 @@ def test_the_cheat_is_caught_and_every_receipt_verifies(
     model_path: Path, tmp_path: Path, offline: dict[str, str]
 ) -> None:
     """One object with every key; honest answers hold, the cheats are named with a reason, and each receipt file
-    verifies in another process that has no network, while those of the cheat do not."""
+    verifies in another process that has no network, while those of the cheat do not. The one whose receipts can be
+    disputed loses half of its bond, honest providers are paid, and not a wei is lost or made."""
     said = demo("--json", "--out", str(tmp_path / "out"))
     result = said.json
     assert said.code == 0, said.err
@@ -73,6 +74,15 @@ def test_the_cheat_is_caught_and_every_receipt_verifies(
         assert cheat["provider"] in {provider["address"] for provider in result["providers"] if provider["cheat"]}
     assert result["cheats"][1]["reason"].startswith("row 768 of the up product is not what weights")
     assert result["verified"] == len(result["receipts"]) >= 8
+    chain = result["chain"]
+    assert chain["adds_up"] is True
+    assert {(each["provider"], each["outcome"]) for each in chain["disputes"]} == {
+        (result["cheats"][1]["provider"], "slashed")
+    }
+    change = {name: int(chain["after_wei"][name]) - int(before) for name, before in chain["before_wei"].items()}
+    assert change["eve"] < -(10**19)
+    assert min(change[name] for name in ("ada", "boole", "church", "validator", "burned")) > 0
+    assert sum(change.values()) == 0
     assert {row["level"] for row in result["answers"]} >= {"pinned", "statistical", "exact"}
     files = [(path, 0) for path in result["receipts"]] + [(path, 1) for path in result["exhibits"]]
     assert any(code for _, code in files)

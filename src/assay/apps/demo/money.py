@@ -98,6 +98,7 @@ class Money:
         self._node: Final = Node(self._http, self._at.chain_id)
         self.stories: Final[dict[int, Story]] = {}
         self._read = 0
+        self._turn = PROVER
         self._people: dict[str, Address] = {}
 
     def __enter__(self) -> Self:
@@ -187,12 +188,17 @@ class Money:
                 self.forward(self.wait + 1)
                 moved = time.monotonic()
             elif silent > SILENT_SECONDS and self._turn == PROVER and self.stories:
-                say("the provider has no move that the contract would take; the clock is moved past its deadline")
+                say(f"{self._silence()}; the clock moves past its deadline")
                 self.forward(self.window + 1)
                 moved = time.monotonic()
             time.sleep(_POLL)
 
-    _turn = PROVER
+    def _silence(self) -> str:
+        """Why the provider does not move."""
+        story = next(story for story in self.stories.values() if not story.outcome)
+        if story.moves[-1:] == ["step"]:
+            return f"{len(story.moves)} moves led to one operation, and no contract takes the provider's number for it"
+        return "the provider makes no move"
 
     def _look(self, say: Callable[[str], None]) -> int | None:
         """Take in what has happened; whose turn it is, if anything has."""
