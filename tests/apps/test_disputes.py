@@ -13,7 +13,7 @@ from tests.chain.nodes import away, error, result
 
 from assay.apps.disputes.seat import Seat, challenge_of, terms_of
 from assay.apps.disputes.workbench import Workbench
-from assay.chain.court import CourtClient
+from assay.chain.court import CourtClient, moving
 from assay.chain.court_events import CHALLENGER, PROVER, read_moved
 from assay.chain.docket import Docket
 from assay.chain.game import PADDING, read_state
@@ -205,9 +205,10 @@ class CellLiar:
             else:
                 data = self._seat.move(case.history, lambda *_: b"")
                 name = f"{dispute.id}/{dispute.moves}"
-                self._court.move(dispute.id, case.history[-1].state, data, name)
+                self._court.send(moving(dispute.id, case.history[-1].state, data), name)
                 continue
-            self._court.move(dispute.id, case.history[-1].state, data + PADDING, f"{dispute.id}/{dispute.moves}")
+            call = moving(dispute.id, case.history[-1].state, data + PADDING)
+            self._court.send(call, f"{dispute.id}/{dispute.moves}")
 
 
 def test_a_silent_provider_loses(stage: Stage) -> None:
