@@ -13,7 +13,7 @@ from tests.chain.nodes import away, error, result
 
 from assay.apps.disputes.seat import Seat, challenge_of, terms_of
 from assay.apps.disputes.workbench import Workbench
-from assay.chain.court import CourtClient
+from assay.chain.court import CourtClient, moving
 from assay.chain.court_events import CHALLENGER, PROVER, read_moved
 from assay.chain.docket import Docket
 from assay.chain.game import PADDING, read_state
@@ -205,9 +205,10 @@ class CellLiar:
             else:
                 data = self._seat.move(case.history, lambda *_: b"")
                 name = f"{dispute.id}/{dispute.moves}"
-                self._court.move(dispute.id, case.history[-1].state, data, name)
+                self._court.send(moving(dispute.id, case.history[-1].state, data), name)
                 continue
-            self._court.move(dispute.id, case.history[-1].state, data + PADDING, f"{dispute.id}/{dispute.moves}")
+            call = moving(dispute.id, case.history[-1].state, data + PADDING)
+            self._court.send(call, f"{dispute.id}/{dispute.moves}")
 
 
 def test_a_silent_provider_loses(stage: Stage) -> None:
@@ -429,3 +430,42 @@ def test_a_node_that_is_away(stage: Stage) -> None:
     stage.play(shaky(lambda: accuser.look([bundle.receipt.digest])), shaky(defender.look), turns=60)
     stage.play(lambda: accuser.look([bundle.receipt.digest]), defender.look, turns=1)
     assert books.changes == SLASHED
+
+
+def test_a_node_that_gives_few_blocks_at_a_time(stage: Stage) -> None:
+    """Is asked for fewer."""
+    bundle = stage.answer(WRONG)
+    for _ in range(40):
+        stage.pass_time(1)
+
+    def few(params: Any) -> Any:
+        first, last = (int(params[0][name], 16) for name in ("fromBlock", "toBlock"))
+        return error("query exceeds the range of blocks") if last - first > 7 else None
+
+    stage.wire.rules["eth_getLogs"] = few
+    books = Books(stage)
+    stage.play(lambda: stage.accuser().look([bundle.receipt.digest]), lambda: stage.defender(WRONG).look())
+    assert books.changes["bond"] == -BOND // 2
+
+
+def test_an_event_that_makes_no_sense(stage: Stage) -> None:
+    """Holds up its own dispute only."""
+    one, other = stage.answer(WRONG), stage.answer(WRONG, sequence=2)
+    stage.served = stage.serve
+
+    def strange(params: Any) -> Any:
+        topics = params[0]["topics"]
+        if len(topics) < 2 or topics[1] != "0x" + "1".rjust(64, "0"):
+            return None
+        found = stage.wire.provider.make_request("eth_getLogs", params)["result"]
+        return result([each | {"data": "0x" + "ff" * 320} for each in found])
+
+    stage.wire.rules["eth_getLogs"] = strange
+    defender, accuser = stage.defender(WRONG), stage.accuser()
+    stage.play(lambda: accuser.look([one.receipt.digest, other.receipt.digest]), defender.look)
+    court = stage.court(EVE)
+    assert [court.is_slashed(each.receipt.digest) for each in (one, other)] == [False, True]
+    del stage.wire.rules["eth_getLogs"]
+    accuser, defender = stage.accuser(), stage.defender(WRONG)
+    stage.play(lambda: accuser.look([one.receipt.digest, other.receipt.digest]), defender.look, turns=1)
+    assert stage.court(EVE).is_slashed(one.receipt.digest)

@@ -186,19 +186,23 @@ class CourtClient:
 
     def unbond(self, amount: int, name: str) -> Sent:
         """Begin to take back so much."""
-        return self._send(name, encoded("unbond", ("uint256",), amount))
+        return self.send(encoded("unbond", ("uint256",), amount), name)
 
     def withdraw(self, name: str) -> Sent:
         """Take it back, once the wait is over."""
-        return self._send(name, encoded("withdraw", ()))
+        return self.send(encoded("withdraw", ()), name)
 
     def collect(self, name: str) -> Sent:
         """Have this key paid what it is due."""
-        return self._send(name, encoded("collect", ("address",), self.address))
+        return self.send(encoded("collect", ("address",), self.address), name)
 
     def commit(self, what: Digest, name: str) -> Sent:
         """Announce a dispute: see `commitment`."""
-        return self._send(name, encoded("commit", ("bytes32",), what))
+        return self.send(encoded("commit", ("bytes32",), what), name)
+
+    def send(self, data: bytes, name: str) -> Sent:
+        """A call, such as `moving`, `producing` and `timing_out`."""
+        return self.client.outbox.send(name, self.where, data)
 
     def pay(self, data: bytes, amount: int, name: str) -> Sent:
         """A call that takes tokens of this key, such as `opening` and `demanding`."""
@@ -221,24 +225,11 @@ class CourtClient:
             return error.why
         return ""
 
-    def produce(self, number: int, receipt: Receipt, data: bytes, name: str) -> Sent:
-        """Answer that."""
-        types = ("uint256", _RECEIPT, "bytes")
-        return self._send(name, encoded("produce", types, number, receipt_values(receipt), data))
-
-    def move(self, number: int, state: bytes, data: bytes, name: str) -> Sent:
-        """Move. `state`: as the last event told it."""
-        return self._send(name, encoded("move", ("uint256", "bytes", "bytes"), number, state, data))
-
-    def timeout(self, number: int, name: str) -> Sent:
-        """See `timing_out`."""
-        return self._send(name, timing_out(number))
-
     def equivocate(self, one: Receipt, other: Receipt, name: str) -> Sent:
         """Show two receipts under one number."""
         types = (_RECEIPT, "bytes", _RECEIPT, "bytes")
         values = (receipt_values(one), one.signature, receipt_values(other), other.signature)
-        return self._send(name, encoded("equivocate", types, *values))
+        return self.send(encoded("equivocate", types, *values), name)
 
     def happened(
         self, what: Happening, first: int, last: int, indexed: Sequence[bytes | None] = ()
@@ -287,9 +278,6 @@ class CourtClient:
         data = encoded(name, types, *([of] if types else []))
         return words(self.node.call(self.where, data), *limits, what=_WHAT)
 
-    def _send(self, name: str, data: bytes) -> Sent:
-        return self.client.outbox.send(name, self.where, data)
-
 
 def opening(receipt: Receipt, exhibit: bytes, salt: Digest, channel: Terms | None) -> bytes:
     """A call that disputes a receipt, for a deposit. `exhibit`: see `game.exhibit`. `channel`: whose payer is to be
@@ -302,6 +290,16 @@ def opening(receipt: Receipt, exhibit: bytes, salt: Digest, channel: Terms | Non
 def demanding(receipt: Receipt, salt: Digest) -> bytes:
     """A call that demands what the passes of an answer are committed to, for a fee."""
     return encoded("demand", (_RECEIPT, "bytes", "bytes32"), receipt_values(receipt), receipt.signature, salt)
+
+
+def producing(number: int, receipt: Receipt, data: bytes) -> bytes:
+    """A call that answers that. `data`: salt of the evidence, then 32 bytes for each pass."""
+    return encoded("produce", ("uint256", _RECEIPT, "bytes"), number, receipt_values(receipt), data)
+
+
+def moving(number: int, state: bytes, data: bytes) -> bytes:
+    """A call that moves. `state`: as the last event told it."""
+    return encoded("move", ("uint256", "bytes", "bytes"), number, state, data)
 
 
 def timing_out(number: int) -> bytes:

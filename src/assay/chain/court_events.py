@@ -114,6 +114,6 @@ def tail(data: bytes, place: int, most: int) -> bytes | None:
     them; None: there are none."""
     at = int.from_bytes(data[32 * place : 32 * place + 32], "big")
     size = int.from_bytes(data[at : at + 32], "big")
-    if at + 32 > len(data) or size > most:
+    if 32 * place + 32 > len(data) or at + 32 > len(data) or size > most:
         return None
     return data[at + 32 : at + 32 + size].ljust(size, b"\0")

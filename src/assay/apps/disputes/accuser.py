@@ -39,7 +39,7 @@ LATE: Final = 3600
 class _Plan:
     """A receipt that is to be disputed."""
 
-    bundle: Bundle
+    receipt: Receipt
     leaves: Sequence[Digest] = ()
     """What its passes are committed to; empty: not known yet."""
     challenge: Challenge | None = None
@@ -111,14 +111,14 @@ class Accuser:
     def _pursue(self, digest: Digest, own: dict[str, int], left: int) -> int:
         """Take the next step towards a dispute; what it will cost as a deposit, if one was taken."""
         plan = self._plans.get(digest)
+        bundle = self._means.find(digest) if plan is None else None
         if plan is None:
-            bundle = self._means.find(digest)
             if bundle is None or bundle.receipt.level != "exact":
                 return self._drop(digest, "the receipt is not kept here, or no chain can judge it")
             verify_signature(bundle.receipt)
             terms_of(bundle, self._bench.shape, self._bench.root)
-            plan = self._plans[digest] = _Plan(bundle)
-        receipt, values = plan.bundle.receipt, self._court.values()
+            plan = self._plans[digest] = _Plan(bundle.receipt)
+        receipt, values = plan.receipt, self._court.values()
         if self._court.is_slashed(digest):
             return self._drop(digest, "it has been slashed")
         if "open" in own:
@@ -127,37 +127,40 @@ class Accuser:
             return self._drop(digest, "it is too old")
         if why := self._against(receipt, values, left):
             return self._wait(plan, why)
-        known = bool(plan.leaves) or self._ask(plan)
+        bundle = bundle or self._means.find(digest)
+        if bundle is None:
+            return self._drop(digest, "the receipt is not kept here any more")
+        known = bool(plan.leaves) or self._ask(plan, bundle)
         if known and plan.challenge is None:
-            plan.challenge = self._bench.fault(plan.bundle, plan.leaves)
+            plan.challenge = self._bench.fault(bundle, plan.leaves)
             if plan.challenge is None:
                 return self._drop(digest, "what it commits to is what follows: there is nothing to dispute")
         if not known and self._court.is_answered(digest):
             return self._wait(plan, "what it commits to is on the chain, and cannot be read there yet")
         if not known and receipt.prompt_count + receipt.output_count > MOST_TOKENS:
             return self._drop(digest, "its provider serves no trace, and it is too long to demand one")
-        return self._begin(plan, values, first="demand" not in own)
+        return self._begin(plan, bundle, values, first="demand" not in own)
 
-    def _ask(self, plan: _Plan) -> bool:
+    def _ask(self, plan: _Plan, bundle: Bundle) -> bool:
         """Find out what the passes are committed to: from the provider, or from what it produced."""
-        receipt = plan.bundle.receipt
+        receipt = plan.receipt
         try:
-            found = self._roots(plan.bundle)
+            found = self._roots(bundle)
         except AssayError:
             data = self._party.docket.produced(receipt) or b""
             found = [data[i : i + 32] for i in range(32, len(data), 32)]
         count = receipt.prompt_count + receipt.output_count - 1
         if len(found) != count:
             return False
-        if evidence_root(evidence_leaves(found, receipt.prompt_count), plan.bundle.request.nonce) != receipt.evidence:
+        if evidence_root(evidence_leaves(found, receipt.prompt_count), bundle.request.nonce) != receipt.evidence:
             return False
         plan.leaves = found
         return True
 
-    def _begin(self, plan: _Plan, values: Values, *, first: bool) -> int:
+    def _begin(self, plan: _Plan, bundle: Bundle, values: Values, *, first: bool) -> int:
         """Announce a dispute, and open it when that is old enough; until then its provider may still tell what it has
         committed to. `first`: nothing has been demanded."""
-        receipt = plan.bundle.receipt
+        receipt = plan.receipt
         digest = receipt.digest
         kind, deposit = ("open", values.deposit) if plan.challenge else ("demand", values.fee)
         name = _name(digest, kind)
@@ -173,15 +176,14 @@ class Accuser:
             if free is not None:
                 self._court.commit(announced, free)
         elif now >= since + values.commit_age:
-            call = self._opening(plan, plan.challenge, salt) if plan.challenge else demanding(receipt, salt)
+            call = self._opening(bundle, plan.challenge, salt) if plan.challenge else demanding(receipt, salt)
             if self._court.refusal(call) not in ("committed too late", "not committed"):
                 free = free_name(self._outbox, name) or name
                 self._court.pay(call, deposit, free)
                 self._means.log.info("dispute_begun", receipt=digest.hex(), what=free, deposit_wei=str(deposit))
         return deposit
 
-    def _opening(self, plan: _Plan, challenge: Challenge, salt: Digest) -> bytes:
-        bundle = plan.bundle
+    def _opening(self, bundle: Bundle, challenge: Challenge, salt: Digest) -> bytes:
         shown = exhibit(
             challenge.position, token=challenge.token, parameters=self._bench.root, opening=bundle.request.opening,
             profile=bundle.profile,
@@ -228,7 +230,7 @@ class Accuser:
         """Tell once why a dispute is not begun yet."""
         if plan.told != why:
             plan.told = why
-            self._means.log.info("dispute_waits", receipt=plan.bundle.receipt.digest.hex(), reason=why)
+            self._means.log.info("dispute_waits", receipt=plan.receipt.digest.hex(), reason=why)
         return 0
 
     def _drop(self, digest: Digest, why: str) -> int:

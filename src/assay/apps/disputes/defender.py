@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from assay.apps.disputes.party import Means, Party, Unreadable
+from assay.apps.disputes.party import Means, Party, Stuck
+from assay.chain.court import producing
 from assay.chain.court_events import PROVER
 from assay.chain.docket import Case
 from assay.core.evidence import evidence_salt
@@ -31,14 +32,15 @@ class Defender:
 
     def _produce(self, case: Case) -> None:
         """What is demanded: the salt of the evidence, and the commitments of all passes."""
-        dispute, court = case.dispute, self._means.court
+        dispute = case.dispute
+        if self._party.now() > dispute.deadline:
+            raise Stuck("its time is over", "nothing can be done any more")
         bundle = self._means.find(dispute.receipt)
         if bundle is None:
-            raise Unreadable("the demanded receipt is not kept here", "restore the database of receipts")
-        name = f"dispute/{dispute.id}/{dispute.receipt.hex()[:16]}/produce"
+            raise Stuck("the demanded receipt is not kept here", "restore the database of receipts")
 
-        def send(free: str) -> None:
+        def make() -> bytes:
             data = evidence_salt(bundle.request.nonce) + b"".join(self._means.bench.leaves(bundle))
-            court.produce(dispute.id, bundle.receipt, data, free)
+            return producing(dispute.id, bundle.receipt, data)
 
-        self._party.send(case, name, send)
+        self._party.send(case, f"dispute/{dispute.id}/{dispute.receipt.hex()[:16]}/produce", make)

@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from assay.apps.disputes.seat import Seat, challenge_of, terms_of
 from assay.apps.disputes.sending import free_name, has_failed
 from assay.apps.disputes.workbench import Workbench
-from assay.chain.court import CourtClient, timing_out
+from assay.chain.court import CourtClient, moving, timing_out
 from assay.chain.court_events import CHALLENGER, CHALLENGER_WINS, PROVER, PROVER_WINS, Shown
 from assay.chain.docket import Case, Docket, Ending
 from assay.core.bundle import Bundle
@@ -56,8 +56,8 @@ class Means:
     """Wei of the token for a wei of what gas is paid in; 0: gas costs nothing."""
 
 
-class Unreadable(AssayError):
-    """The other side's move cannot be read now."""
+class Stuck(AssayError):
+    """A side cannot move now."""
 
 
 class _Name(NamedTuple):
@@ -104,8 +104,10 @@ class Party:
                     elif case.dispute.turn == self._side:
                         self._move(case, now)
             except AssayError as error:
+                self._seats.pop(number, None)
                 self.fail(case, error.message)
             except Exception as error:  # noqa: BLE001 - one dispute must not hold up the others
+                self._seats.pop(number, None)
                 self._log.exception("dispute_failed", dispute=number)
                 self.fail(case, f"{type(error).__name__}: {error}")
         for ending in self._take_endings():
@@ -114,14 +116,19 @@ class Party:
             self._holder = None
             self._means.bench.clear()
 
-    def send(self, case: Case, name: str, send: Callable[[str], object]) -> None:
-        """Send something of a dispute once under a name."""
+    def send(self, case: Case, name: str, make: Callable[[], bytes]) -> None:
+        """Send a call of the court once under a name, as soon as the court would take it."""
         free = free_name(self._outbox, name)
-        if free is not None:
-            send(free)
-            self._say("dispute_sent", case, what=free)
-        elif why := has_failed(self._outbox, name):
+        if free is None:
+            if why := has_failed(self._outbox, name):
+                self.fail(case, why)
+            return
+        call = make()
+        if why := self.court.refusal(call):
             self.fail(case, why)
+            return
+        self.court.send(call, free)
+        self._say("dispute_sent", case, what=free)
 
     def fail(self, case: Case, why: str) -> None:
         """Tell once why nothing can be done."""
@@ -148,31 +155,25 @@ class Party:
         settled = self.court.is_slashed(dispute.receipt) or (
             dispute.demanded and self.court.is_answered(dispute.receipt)
         )
-        if (silent or settled) and not self.court.refusal(timing_out(dispute.id)):
-            name = f"dispute/{dispute.id}/{dispute.receipt.hex()[:16]}/end"
-            self.send(case, name, lambda free: self.court.timeout(dispute.id, free))
+        if (silent or settled) and not self.court.refusal(timing_out(dispute.id)):  # by the chain's time
+            self.send(case, f"dispute/{dispute.id}/{dispute.receipt.hex()[:16]}/end", lambda: timing_out(dispute.id))
         return silent or settled
 
     def _move(self, case: Case, now: int) -> None:
         dispute = case.dispute
         name = f"dispute/{dispute.id}/{dispute.moves}/{dispute.state.hex()[:16]}"
-        if free_name(self._outbox, name) is None:
-            if why := has_failed(self._outbox, name):
-                self.fail(case, why)
-            return
-        try:
+
+        def make() -> bytes:
             data = self._seat(case).move(case.history, lambda was, then: self._read(case, was, then, now))
-        except Unreadable as error:
-            self._seats.pop(dispute.id, None)
-            self.fail(case, error.message)
-            return
-        self.send(case, name, lambda each: self.court.move(dispute.id, case.history[-1].state, data, each))
+            return moving(dispute.id, case.history[-1].state, data)
+
+        self.send(case, name, make)
 
     def _read(self, case: Case, was: Shown, then: Shown, now: int) -> bytes:
         """The prover's move; where the node cannot tell, half of the time is waited whether it can later."""
         found = self.court.moved(then.transaction, case.dispute.id, was.state)
         if found is None and now < case.dispute.deadline - case.dispute.window // 2:
-            raise Unreadable(
+            raise Stuck(
                 "the provider's move went through another contract, and this node does not tell how",
                 "name a node that answers debug_traceTransaction",
             )
@@ -185,7 +186,7 @@ class Party:
             return seat
         bundle = self._means.find(dispute.receipt)
         if bundle is None:
-            raise Unreadable("the disputed receipt is not kept here", "restore the database of receipts")
+            raise Stuck("the disputed receipt is not kept here", "restore the database of receipts")
         bench = self._means.bench
         terms = terms_of(bundle, bench.shape, bench.root)
         challenge = challenge_of(terms, case.history[0])

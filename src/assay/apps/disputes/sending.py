@@ -8,7 +8,7 @@ from assay.chain.outbox import Outbox
 from assay.chain.outbox_file import Mined
 from assay.core.errors import NotFound, TransactionFailed
 
-TRIES: Final = 4
+TRIES: Final = 8
 
 
 def free_name(outbox: Outbox, name: str) -> str | None:
