@@ -260,8 +260,10 @@ def test_both_sides_start_anew_before_each_look(honest: bool, stage: Stage) -> N
         assert books.changes == SLASHED | {"validator": BOND // 8 - fee, "provider": fee}
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("honest", [True, False])
+@pytest.mark.parametrize(
+    ("honest", "seed"),
+    [(False, 1), *(pytest.param(honest, seed, marks=pytest.mark.slow) for honest in (True, False) for seed in (2, 3))],
+)
 def test_blocks_are_taken_back(honest: bool, seed: int, tmp_path: Path, models: Path) -> None:
     """Again and again the chain loses blocks that do not count yet; outboxes send again, and the right side wins."""
     dice, depth = Random(seed), 3

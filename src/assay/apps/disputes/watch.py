@@ -66,6 +66,10 @@ class Patrol:
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the next look may not
             why = f"{type(error).__name__}: {error}"
             self._log.exception("disputes_failed")
+        self.tell(why)
+
+    def tell(self, why: str) -> None:
+        """Log what was wrong with a look, or nothing, if that is new."""
         if why and why != self._trouble:
             self._log.warning("disputes_failed", reason=why)
         self._trouble = why
@@ -147,7 +151,7 @@ class Disputes:
                 self._failed = await self._desk.disproven(int(time.time()) - age.age)
                 self._pairs = await self._desk.contradicted()
             except AssayError as error:
-                logger("validator").warning("disputes_failed", reason=str(error))
+                self._patrol.tell(str(error))
             else:
                 await asyncio.to_thread(self._patrol.tried)
             await asyncio.sleep(self._interval)
