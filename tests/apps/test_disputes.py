@@ -286,12 +286,26 @@ def test_blocks_are_taken_back(honest: bool, seed: int, tmp_path: Path, models: 
         stage.chain.pass_time(0)
         step()
 
-    for seconds in [61] * 36 + [3601] + [61] * 10:
+    court, still, moves = stage.court(EVE) if not honest else CourtClient(accuser._court.client), 0, -1
+    for _ in range(200):
         accuser.look([bundle.receipt.digest])
         lose()
         defender.look()
         lose()
-        stage.pass_time(seconds)
+        stage.pass_time(61)
+        dispute = court.dispute(1)
+        if dispute is None and court.count() == 1:
+            break
+        still = still + 1 if dispute is not None and dispute.moves == moves else 0
+        moves = -1 if dispute is None else dispute.moves
+        if still == 15:  # the provider has nothing left to say
+            assert not honest
+            stage.pass_time(3601)
+    for _ in range(8):
+        accuser.look([bundle.receipt.digest])
+        defender.look()
+        step()
+        stage.pass_time(61)
     deposit = stage.values.deposit
     assert books.changes == ({"provider": deposit, "eve": -deposit} if honest else SLASHED)
     stage.close()

@@ -19,7 +19,7 @@ from assay.apps.config import home
 from assay.chain.addresses import Addresses
 from assay.chain.client import NOBODY, ChainClient
 from assay.chain.court import CourtClient
-from assay.chain.court_events import PROVER, Slashing, read_slashed
+from assay.chain.court_events import PROVER, PROVER_WINS, Slashing, read_ended, read_slashed
 from assay.chain.devnet import MINTER, TOKENS
 from assay.chain.node import HttpProvider
 from assay.chain.outbox import Outbox
@@ -131,8 +131,11 @@ def check_books(here: Scene, receipts: list[Receipt]) -> None:
         bond -= each.bond
     assert court.stake(provider).bond == bond
     assert court.stake(provider).running == 0
-    until(lambda: court.credit(validator) == 0, seconds=60)
-    assert client.token_balance(validator) == TOKENS + sum(each.reward for each in found)
+    ended = [read_ended(each) for each in court.happened("Ended", 0, court.node.head().number)]
+    fees = court.values().fee * ended.count(PROVER_WINS)  # of what was demanded while nobody served it
+    until(lambda: court.credit(validator) == court.credit(provider) == 0, seconds=60)
+    assert client.token_balance(validator) == TOKENS + sum(each.reward for each in found) - fees
+    assert client.token_balance(provider) == TOKENS - BOND + fees
     payers = {each.wronged for each in found} - {NOBODY}
     assert sum(map(court.credit, payers)) == sum(each.compensation for each in found)
     assert court.credit(MINTER.address) == sum(each.insured for each in found)

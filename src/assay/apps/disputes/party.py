@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 from structlog.typing import FilteringBoundLogger
 
 from assay.apps.disputes.seat import Seat, challenge_of, terms_of
-from assay.apps.disputes.sending import free_name, has_failed
+from assay.apps.disputes.sending import done, free_name, has_failed
 from assay.apps.disputes.workbench import Workbench
 from assay.chain.court import CourtClient, moving, timing_out
 from assay.chain.court_events import CHALLENGER, CHALLENGER_WINS, PROVER, PROVER_WINS, Shown
@@ -117,15 +117,17 @@ class Party:
             self._means.bench.clear()
 
     def send(self, case: Case, name: str, make: Callable[[], bytes]) -> None:
-        """Send a call of the court once under a name, as soon as the court would take it."""
-        free = free_name(self._outbox, name)
+        """Send a call of the court once under a name, as soon as the court would take it; once more, if it still would
+        though that is done: then the chain has lost blocks that counted."""
+        free = free_name(self._outbox, name, lost=True)
         if free is None:
             if why := has_failed(self._outbox, name):
                 self.fail(case, why)
             return
         call = make()
         if why := self.court.refusal(call):
-            self.fail(case, why)
+            if done(self._outbox, name) is None:
+                self.fail(case, why)
             return
         self.court.send(call, free)
         self._say("dispute_sent", case, what=free)

@@ -11,17 +11,19 @@ from assay.core.errors import NotFound, TransactionFailed
 TRIES: Final = 8
 
 
-def free_name(outbox: Outbox, name: str) -> str | None:
-    """The name under which to send something now; None: it is under way, is done, or has failed too often."""
+def free_name(outbox: Outbox, name: str, *, lost: bool = False) -> str | None:
+    """The name under which to send something now; None: it is under way, is done, or has failed too often. `lost`:
+    what is done counts as failed, since the chain does not have it any more."""
     for n in range(TRIES):
         tried = f"{name}/{n}" if n else name
         try:
-            outbox.result(tried)
+            found = outbox.result(tried)
         except NotFound:
             return tried
         except TransactionFailed:
             continue
-        return None
+        if found is None or not lost:
+            return None
     return None
 
 
