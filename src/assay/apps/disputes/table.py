@@ -184,6 +184,13 @@ class Table:
             case _:
                 return move + PADDING
 
+    def _first_wrong(self, chunk: int, content: bytes) -> tuple[int, bytes, bool]:
+        """A number of a chunk that should be 0 and is not, if there is one; the chunk; whether there is."""
+        numbers = struct.unpack(f"<{CHUNK}h", content)
+        places = (chunk * CHUNK + i for i, x in enumerate(numbers) if x)
+        wrong = next((place for place in places if self.terms.shape.place(place) is None), None)
+        return chunk * CHUNK if wrong is None else wrong, content, wrong is not None
+
     def _note_entry(self, data: bytes) -> None:
         """The disputed number's place, and what the prover committed to there."""
         (entry,) = decode_indices(data[:4], 1)
@@ -207,7 +214,8 @@ class Table:
     def _anyhow(self, player: Player, state: State) -> bytes:
         """A move where the other side's loses in `game.py`, and only the last one shows that to the chain.
 
-        The challenger goes wherever it may. The prover is led to a number that is none, and shows that it is 0.
+        The challenger goes wherever it may, but to a number that should be 0 where there is one that is not. The prover
+        is led to a number that is none, and shows that it is 0.
         """
         if state.stage == "branch":
             return encode_indices(0, _NOBODY) + PADDING
@@ -215,8 +223,10 @@ class Table:
             open_ = [d.first for d in (state.one, state.other) if d.on and d.named == UNNAMED]
             return encode_indices(*open_) + PADDING
         if state.stage == "entry":
-            index = state.one.index if state.one.on else state.one.count + state.other.index
-            return encode_indices(index * CHUNK) + self._last[:CHUNK_BYTES] + PADDING
+            chunks = [d.index + at for d, at in ((state.one, 0), (state.other, state.one.count)) if d.on]
+            shown = [self._last[n * CHUNK_BYTES :][:CHUNK_BYTES] for n in range(len(chunks))]
+            entry, content = min(map(self._first_wrong, chunks, shown), key=lambda found: not found[2])[:2]
+            return encode_indices(entry) + content + PADDING
         leaf = cell_digest(bytes(2))
         if state.stage == "cells":
             self._cells = 1, trees.root_over(1, [leaf])
