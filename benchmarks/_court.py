@@ -91,7 +91,7 @@ def long_dispute(town: Town, own: Response, root: Digest) -> Fight:
     section, _ = plan.at(CELL)
     assert section.kind == "product"
     cell = section.encode(step(OwnReader(plan, far, []), CELL))
-    cells = Forest(plan.count, {CELL: cell_digest(cell)}, bytes(32))
+    cells = Forest(plan.count, {CELL: cell_digest(cell)}, cell_digest(bytes(8)))
 
     def calls(terms: referees.Terms, leaf: Digest, _: Target | None) -> list[tuple[str, bytes]]:
         reader = OpeningReader(plan, far, [], [])

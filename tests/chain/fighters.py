@@ -10,7 +10,7 @@ from tests.chain.arena import Case
 
 from assay.apps.disputes.table import Table
 from assay.chain import referees
-from assay.chain.game import PADDING, UNNAMED, Descent, State, step_move, word
+from assay.chain.game import FILLING, PADDING, UNNAMED, Descent, State, step_move, word
 from assay.core.errors import EncodingError
 from assay.core.hashing import Digest
 from assay.engines.exact.dispute import trees
@@ -74,12 +74,12 @@ class Wild:
                 both[self.dice.randrange(2)] = NOBODY
             past = shown(self.dice.choice([state.one, state.other]))
             bad = [(NOBODY, NOBODY), (past, past), (NOBODY, 1 << 31), (NOBODY - 1, NOBODY)]
-            return [encode_indices(*names) + PADDING for names in (*bad[: self.dice.randrange(5)], both)]
+            return [encode_indices(*names) + FILLING for names in (*bad[: self.dice.randrange(5)], both)]
         if state.stage in ("names", "cell names"):
             open_ = [d for d in (state.one, state.other) if d.on and d.named == UNNAMED]
             bad_names = [d.first + shown(d) for d in open_], [d.first - 1 & NOBODY for d in open_]
             good = [self._any(d) for d in open_]
-            return [encode_indices(*names) + PADDING for names in (*bad_names[: self.dice.randrange(3)], good)]
+            return [encode_indices(*names) + FILLING for names in (*bad_names[: self.dice.randrange(3)], good)]
         assert state.stage == "entry"
         first = state.one.count
         choices = [d.index + offset for d, offset in ((state.one, 0), (state.other, first)) if d.on]
@@ -88,7 +88,7 @@ class Wild:
         entry = chunk * CHUNK + self.dice.choice([0, CHUNK - 1, self.dice.randrange(CHUNK)])
         bad_entries = [(entry + (1 << 20), content), (entry, content[:-1] + bytes([content[-1] ^ 1]))]
         tries = (*bad_entries[: self.dice.randrange(3)], (entry, content))
-        return [encode_indices(index) + data + PADDING for index, data in tries]
+        return [encode_indices(index) + data + FILLING for index, data in tries]
 
     def _any(self, d: Descent) -> int:
         return d.first + self.dice.choice([0, shown(d) - 1, self.dice.randrange(shown(d))])
@@ -194,7 +194,7 @@ class Liar:
             facts = referees.encode_terms(self.terms(0))[: 13 * 32]
             path = self.case.theirs.path(self.case.challenge.position)
             return [
-                b"".join([word(kept.count), word(inputs.count), facts, *kept.first(), *inputs.first(), *path]) + PADDING
+                b"".join([word(kept.count), word(inputs.count), facts, *kept.first(), *inputs.first(), *path]) + 2 * PADDING
             ]
         if state.stage == "nodes":
             deep = [(tree, d) for tree, d in ((kept, state.one), (inputs, state.other)) if d.on and d.below > 0]
@@ -230,7 +230,7 @@ class Liar:
     def follow(self, data: bytes) -> None:
         """What the challenger says is the last thing about the record that matters."""
         self._last = data
-        if len(data) == 4 + 2 * CHUNK + len(PADDING):
+        if len(data) == 4 + 2 * CHUNK + len(FILLING):
             entry = int.from_bytes(data[:4], "big")
             at = 4 + 2 * (entry % CHUNK)
             self.entry = entry, int.from_bytes(data[at : at + 2], "little", signed=True)
