@@ -194,7 +194,8 @@ class Liar:
             facts = referees.encode_terms(self.terms(0))[: 13 * 32]
             path = self.case.theirs.path(self.case.challenge.position)
             return [
-                b"".join([word(kept.count), word(inputs.count), facts, *kept.first(), *inputs.first(), *path]) + 2 * PADDING
+                b"".join([word(kept.count), word(inputs.count), facts, *kept.first(), *inputs.first(), *path])
+                + 2 * PADDING
             ]
         if state.stage == "nodes":
             deep = [(tree, d) for tree, d in ((kept, state.one), (inputs, state.other)) if d.on and d.below > 0]

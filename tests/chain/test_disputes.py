@@ -134,7 +134,7 @@ def other_sizes(arena: Arena, one: Answer, dice: Random) -> Fighters:
     record: list[Forest] = [forest(levels[0]) for levels in honest]
     for which in dice.choice([(0,), (1,), (0, 1)]):
         size = len(honest[which][0])
-        new = dice.choice([size + 1, max(1, size - 1), 256, 257, 4096, 4097, 1 << 16, 1 << 24])
+        new = dice.choice([size + 1, max(1, size - 1), 256, 257, 4096, 4097, 1 << 16, 1 << 23])
         new += new == size
         leaves = dict(enumerate(honest[which][0][:new]))
         record[which] = Forest(new, leaves, honest[which][0][0])
@@ -204,14 +204,14 @@ def calls_of(own: Response) -> Calls:
         step = referees.Step("Stream", referees.KINDS.index("number"), ENDS, 0)
         found = [referees.encode_judge(terms, leaf, step, own.open_model() + bytes(2))]
         draw = TokenTarget(terms.position) if terms.position >= own.prompt - 1 else None
-        for target in filter(None, (target, draw)):
-            plan, cells, _ = prover.expanded(target)
+        for each in filter(None, (target, draw)):
+            plan, cells, _ = prover.expanded(each)
             index = min(terms.index, plan.count - 1)
             section, _ = plan.at(index)
-            vector = plan.place()[1] if isinstance(target, NumberTarget) else ""
+            vector = plan.place()[1] if isinstance(each, NumberTarget) else ""
             step = referees.step_of(section, vector)
-            found.append(referees.encode_judge(terms, cell_digest(cells[index]), step, prover.opening(target, index)))
-            found.append(referees.encode_judge(terms, leaf, step, prover.opening(target, index)))
+            found.append(referees.encode_judge(terms, cell_digest(cells[index]), step, prover.opening(each, index)))
+            found.append(referees.encode_judge(terms, leaf, step, prover.opening(each, index)))
         return [(name, call) for call in found for name in REFEREES]
 
     return calls
@@ -283,8 +283,6 @@ class Referee:
     def fight(self, plot: Plot, one: Answer) -> None:
         """One dispute from its opening to its end; whoever is wrong may fall silent, or move late."""
         arena, dice = self.arena, self.dice
-        terms = arena.town.terms(PAYER, PROVIDER, 1)
-        paid = dice.random() < 0.5
         arena.bond(dice.randrange(1, 5000))
         if dice.random() < 0.5:
             arena.earn(dice.randrange(1, 5000))

@@ -13,7 +13,7 @@ from assay.core.profile import Profile
 from assay.core.request import Opening
 
 PADDING: Final = bytes(512)
-"""Zeros behind a prover's move, which the contract reads in pieces of constant size; of the first one, twice as many."""
+"""Zeros behind a prover's move, which the contract reads in pieces of constant size; behind the first one, twice."""
 FILLING: Final = bytes(32)
 """Zeros behind a challenger's, of which the contract reads words."""
 STAGES: Final = (
