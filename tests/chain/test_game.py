@@ -29,11 +29,12 @@ from assay.core.profile import Profile
 from assay.core.receipt import Receipt
 from assay.engines.exact.dispute import trees
 from assay.engines.exact.dispute.evidence import evidence_of
-from assay.engines.exact.dispute.moves import Challenge, encode_indices
+from assay.engines.exact.dispute.moves import MOST_BYTES, Challenge, encode_indices
 from assay.engines.exact.record import CHUNK, CHUNK_BYTES, both_parts
 
 OFF = UNNAMED - 1
 NONE = (1 << 32) - 1
+MOST_MOVE = 40_960
 MOVE = keccak256(b"move(uint256,bytes,bytes)")[:4]
 JUDGE = keccak256(b"judge(bytes,bytes)")[:4]
 PROVER, CHALLENGER, JUDGED = 0, 1, 5
@@ -703,3 +704,11 @@ def test_the_most_passes(arena: Arena, board: Board, prompt: int, output: int) -
     call = arena.court.encode_abi("produce", [1, as_tuple(receipt), data])
     assert len(call) // 2 - 1 + 200 <= MAX_TRANSACTION
     assert board.gas <= 16_000_000
+
+
+def test_the_largest_last_move_fits() -> None:
+    """Of the largest opening that a model can have, with all siblings; so do two trees at once."""
+    terms = any_terms(Random(1))
+    call = referees.encode_judge(terms, bytes(32), referees.Step("Stream", 0, 0, 0), bytes(MOST_BYTES))
+    assert len(step_move("Stream", call, bytes(32 * 30))) <= MOST_MOVE
+    assert 2 * 32 * (256 + 30) + len(PADDING) <= MOST_MOVE

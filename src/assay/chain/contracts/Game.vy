@@ -169,7 +169,7 @@ def judge(state: Bytes[192], move: Bytes[40960]):
     opening._same(keccak256(concat(agreed, slice(msg.data, at + 612, 64))), s.facts)
     opening._same(convert(slice(msg.data, at + 676, 32), bytes32), convert(s.one.named, bytes32))
     opening.at = at + (call >> 8)
-    self._risen(s.one, convert(slice(msg.data, at + 708, 32), bytes32), s.one.named)
+    self._risen(s.one, convert(slice(msg.data, at + 708, 32), bytes32))
     raw_call(REFEREES[call & 255], slice(move, 32, call >> 8))
 
 
@@ -363,12 +363,12 @@ def _over(d: Descent) -> bytes32:
 
 
 @internal
-def _risen(d: Descent, digest: bytes32, at: uint256):
+def _risen(d: Descent, digest: bytes32):
     """
-    @notice Check that a digest is that of node `at` of the level that was shown: the next digests are its siblings.
+    @notice Check that a digest is that of the named node of the level that was shown: the next digests are its siblings.
     """
     node: bytes32 = digest
-    place: uint256 = at
+    place: uint256 = d.named
     for level: uint256 in range(d.below, d.level, bound=2):
         left: uint256 = place % 16
         many: uint256 = min(16, self._wide(d.count, level) - (place - left))
@@ -470,9 +470,9 @@ def _nodes(s: State) -> State:
         next.other = self._lower(s.other, empty(bytes32))
         next.other.node = self._over(next.other)
     if one:
-        self._risen(s.one, next.one.node, s.one.named)
+        self._risen(s.one, next.one.node)
     if other:
-        self._risen(s.other, next.other.node, s.other.named)
+        self._risen(s.other, next.other.node)
     return next
 
 
@@ -490,9 +490,9 @@ def _chunks(s: State) -> State:
         next.other = self._lower(s.other, opening._digest(opening.CHUNK_TAG, slice(msg.data, opening.at, 512)))
         opening.at += 512
     if s.one.named != OFF:
-        self._risen(s.one, next.one.node, s.one.named)
+        self._risen(s.one, next.one.node)
     if s.other.named != OFF:
-        self._risen(s.other, next.other.node, s.other.named)
+        self._risen(s.other, next.other.node)
     return next
 
 
@@ -542,15 +542,12 @@ def _prompt(count: uint256) -> bytes32:
     """
     @return The root over the commitments of a prompt's passes, the next digests.
     """
+    if count == 1:
+        return opening._seal(opening.ROOT_TAG, 1, opening._take())
     level: DynArray[bytes32, 256] = []
-    size: uint256 = count
     for i: uint256 in range((count + 15) // 16, bound=256):
-        many: uint256 = min(16, count - 16 * i)
-        if count == 1:
-            level.append(opening._take())
-            break
-        level.append(self._node(many))
-    size = len(level)
+        level.append(self._node(min(16, count - 16 * i)))
+    size: uint256 = len(level)
     for _: uint256 in range(2):
         if size == 1:
             break
