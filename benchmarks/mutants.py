@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,13 +20,14 @@ from typing import Final
 from vyper.exceptions import VyperException
 
 from assay.apps.figures import Figure, Say
-from assay.chain.contracts import NAMES
+from assay.chain.contracts import MODULES
 from assay.chain.contracts.compile import HERE, compiled
 
 TESTS: Final = {
     "Channels": ("test_channels.py", "test_channels_machine.py"),
     "Collector": ("test_channels.py",),
     "Court": ("test_court.py", "test_court_machine.py"),
+    "Game": ("test_game.py", "test_disputes.py"),
     "Params": ("test_params.py",),
     "Token": ("test_channels.py", "test_token.py"),
     "Vault": ("test_vault.py",),
@@ -92,6 +94,8 @@ def survives(mutant: Mutant) -> bool | None:
     root = HERE.parents[3]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        for module in MODULES:
+            shutil.copy(HERE / f"{module}.vy", folder)
         (folder / f"{mutant.contract}.vy").write_text(mutant.text, encoding="utf-8")
         try:
             code = compiled(mutant.contract, folder)
@@ -99,10 +103,8 @@ def survives(mutant: Mutant) -> bool | None:
             return None
         if code == (HERE / "compiled" / f"{mutant.contract}.json").read_text(encoding="utf-8"):
             return None
-        for other in NAMES:
-            honest = (HERE / "compiled" / f"{other}.json").read_text(encoding="utf-8")
-            text = code if other == mutant.contract else honest
-            (folder / f"{other}.json").write_text(text, encoding="utf-8")
+        shutil.copytree(HERE / "compiled", folder, dirs_exist_ok=True)
+        (folder / f"{mutant.contract}.json").write_text(code, encoding="utf-8")
         tests = [str(root / "tests" / "chain" / test) for test in TESTS[mutant.contract]]
         environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
         command = [sys.executable, "-c", _RUN, name, *tests]
@@ -115,7 +117,7 @@ def measure(say: Say) -> Iterator[Figure]:
     share = float(os.environ.get("ASSAY_BENCH_SCALE", "1"))
     dice = random.Random(1)
     tried, alive = 0, 0
-    for contract in NAMES:
+    for contract in TESTS:
         killed = count = 0
         for mutant in mutants(contract):
             if dice.random() >= share or (survivor := survives(mutant)) is None:

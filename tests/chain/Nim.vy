@@ -29,7 +29,7 @@ interface Court:
 
 @view
 @external
-def begin(receipt: Receipt, exhibit: Bytes[4096]) -> Bytes[2048]:
+def begin(receipt: Receipt, exhibit: Bytes[4096]) -> Bytes[192]:
     assert receipt.level == 3, "not a dispute"
     if len(exhibit) == 0:
         return b""
@@ -39,11 +39,11 @@ def begin(receipt: Receipt, exhibit: Bytes[4096]) -> Bytes[2048]:
 
 
 @external
-def next(state: Bytes[2048], move: Bytes[32768]) -> (Bytes[2048], uint256):
+def move(id: uint256, state: Bytes[192], data: Bytes[40960]) -> (Bytes[192], uint256):
     sticks: uint256 = 0
     turn: uint256 = 0
     sticks, turn = abi_decode(state, (uint256, uint256))
-    take: uint256 = abi_decode(slice(move, 0, 32), uint256)
+    take: uint256 = abi_decode(slice(data, 0, 32), uint256)
     if take == 9:
         return abi_encode(sticks, turn), turn
     if take == 10:

@@ -81,10 +81,16 @@ def as_tuple(receipt: Receipt) -> tuple[Any, ...]:
 class Courtroom:
     """All contracts, and a provider with a bond and earnings."""
 
-    def __init__(self, town: Town, token: Contract | None = None, values: Sequence[int] = VALUES) -> None:
+    def __init__(
+        self,
+        town: Town,
+        token: Contract | None = None,
+        values: Sequence[int] = VALUES,
+        game: Contract | None = None,
+    ) -> None:
         self.town = town
         self.token = token or town.token
-        self.game = deploy_own(town, "Nim")
+        self.game = game or deploy_own(town, "Nim")
         self.params = town.deploy("Params", values)
         channels = town.channels.address
         self.vaults = town.deploy("Vault", self.token.address, next_but_one(town), HELD)

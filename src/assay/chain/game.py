@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from assay.chain.contracts import REFEREES
@@ -11,14 +12,16 @@ from assay.core.hashing import Digest
 from assay.core.profile import Profile
 from assay.core.request import Opening
 
-PADDING: Final = bytes(1024)
-"""Zeros behind a move, which the contract reads in pieces of constant size."""
+PADDING: Final = bytes(512)
+"""Zeros behind a prover's move, which the contract reads in pieces of constant size; behind the first one, twice."""
+FILLING: Final = bytes(32)
+"""Zeros behind a challenger's, of which the contract reads words."""
 STAGES: Final = (
     "tops", "branch", "nodes", "names", "chunks", "entry", "cells", "cell nodes", "cell names", "step",
 )  # fmt: skip
 """What is wanted; the contract knows a stage by its place here."""
-UNNAMED: Final = 2**64 - 1
-_OFF: Final = 2**64 - 2
+UNNAMED: Final = 2**40 - 1
+_OFF: Final = 2**40 - 2
 
 
 class Descent(NamedTuple):
@@ -65,13 +68,19 @@ def read_state(data: bytes) -> State:
     Raises:
         EncodingError: it is none.
     """
-    if len(data) != 14 * 32:
-        raise EncodingError("a state of a dispute has 14 words")
-    words = [data[i : i + 32] for i in range(0, len(data), 32)]
-    stage, *numbers = (int.from_bytes(word, "big") for word in words)
-    if stage >= len(STAGES):
+    if len(data) != 6 * 32:
+        raise EncodingError("a state of a dispute has 6 words")
+    stage, facts, one, place, other, other_place = (data[i : i + 32] for i in range(0, len(data), 32))
+    if int.from_bytes(stage, "big") >= len(STAGES):
         raise EncodingError("the state of a dispute is unknown")
-    return State(STAGES[stage], words[1], Descent(words[2], *numbers[2:7]), Descent(words[8], *numbers[8:13]))
+    return State(STAGES[stage[31]], facts, _descent(one, place), _descent(other, other_place))
+
+
+def _descent(node: Digest, place: bytes) -> Descent:
+    below, level, named, index, count = (
+        int.from_bytes(place[start:stop], "big") for start, stop in pairwise((0, 16, 17, 22, 27, 32))
+    )
+    return Descent(node, count, level, index, below, named)
 
 
 def exhibit(position: int, *, token: bool, parameters: Digest, opening: Opening, profile: Profile) -> bytes:
@@ -79,7 +88,7 @@ def exhibit(position: int, *, token: bool, parameters: Digest, opening: Opening,
 
     `parameters`: the model's root, of which `profile.build` has the digits. `opening`: of the request.
     """
-    head = '{"build":"' + profile.build
+    head = '{"build":"' + profile.build + '"'
     rest = canonical(profile.to_json())[len(head) :]
     return b"".join([word(position), word(token), parameters, opening.body, opening.seed, opening.rules, rest])
 

@@ -13,7 +13,7 @@ from dataclasses import astuple
 from typing import Final
 
 from assay.chain import referees
-from assay.chain.game import PADDING, UNNAMED, State, step_move, word
+from assay.chain.game import FILLING, PADDING, UNNAMED, State, step_move, word
 from assay.core.errors import EncodingError
 from assay.core.hashing import Digest
 from assay.core.keys import keccak256
@@ -206,7 +206,7 @@ class Table:
         match self.turn:
             case WantTops():
                 facts = referees.encode_terms(self._judged_by(0))[:_FACTS]
-                return b"".join([*map(word, self._counts), facts, move, PADDING])
+                return b"".join([*map(word, self._counts), facts, move, 2 * PADDING])
             case WantNodes(_, _, spans):
                 beside = [self._siblings(s.tree, s.start >> 4 * (self._shown[s.tree].level - s.level)) for s in spans]
                 return b"".join([move, *beside, PADDING])
@@ -219,7 +219,7 @@ class Table:
             case WantEntry(_, chunks):
                 (entry,) = decode_indices(move, 1)
                 numbers = next(numbers for index, numbers in chunks if index == entry // CHUNK)
-                data = move + struct.pack(f"<{CHUNK}h", *numbers) + PADDING
+                data = move + struct.pack(f"<{CHUNK}h", *numbers) + FILLING
                 self._note_entry(data)
                 return data
             case WantCells(_, target):
@@ -233,7 +233,14 @@ class Table:
                 call = referees.encode_judge(self._judged_by(index), cell_digest(cells[index]), step, move)
                 return step_move(step.referee, call, self._siblings("cells", index))
             case _:
-                return move + PADDING
+                return move + FILLING
+
+    def _first_wrong(self, chunk: int, content: bytes) -> tuple[int, bytes, bool]:
+        """A number of a chunk that should be 0 and is not, if there is one; the chunk; whether there is."""
+        numbers = struct.unpack(f"<{CHUNK}h", content)
+        places = (chunk * CHUNK + i for i, x in enumerate(numbers) if x)
+        wrong = next((place for place in places if self.terms.shape.place(place) is None), None)
+        return chunk * CHUNK if wrong is None else wrong, content, wrong is not None
 
     def _note_entry(self, data: bytes) -> None:
         """The disputed number's place, and what the prover committed to there."""
@@ -258,16 +265,19 @@ class Table:
     def _anyhow(self, player: Player, state: State) -> bytes:
         """A move where the other side's loses in `game.py`, and only the last one shows that to the chain.
 
-        The challenger goes wherever it may. The prover is led to a number that is none, and shows that it is 0.
+        The challenger goes wherever it may, but to a number that should be 0 where there is one that is not. The prover
+        is led to a number that is none, and shows that it is 0.
         """
         if state.stage == "branch":
-            return encode_indices(0, _NOBODY) + PADDING
+            return encode_indices(0, _NOBODY) + FILLING
         if state.stage in ("names", "cell names"):
             open_ = [d.first for d in (state.one, state.other) if d.on and d.named == UNNAMED]
-            return encode_indices(*open_) + PADDING
+            return encode_indices(*open_) + FILLING
         if state.stage == "entry":
-            index = state.one.index if state.one.on else state.one.count + state.other.index
-            return encode_indices(index * CHUNK) + self._last[:CHUNK_BYTES] + PADDING
+            chunks = [d.index + at for d, at in ((state.one, 0), (state.other, state.one.count)) if d.on]
+            shown = [self._last[n * CHUNK_BYTES :][:CHUNK_BYTES] for n in range(len(chunks))]
+            entry, content = min(map(self._first_wrong, chunks, shown), key=lambda found: not found[2])[:2]
+            return encode_indices(entry) + content + FILLING
         leaf = cell_digest(bytes(2))
         if state.stage == "cells":
             self._cells = 1, trees.root_over(1, [leaf])

@@ -56,8 +56,8 @@ struct Leaving:
     at: uint256
 
 interface Game:
-    def begin(receipt: Receipt, exhibit: Bytes[2048]) -> Bytes[2048]: view
-    def next(state: Bytes[2048], move: Bytes[MOST_MOVE]) -> (Bytes[2048], uint256): nonpayable
+    def begin(receipt: Receipt, exhibit: Bytes[2048]) -> Bytes[MOST_STATE]: view
+    def judge(state: Bytes[MOST_STATE], move: Bytes[MOST_MOVE]): nonpayable
     def holds(receipt: Receipt, data: Bytes[MOST_DATA]) -> bool: nonpayable
 
 interface Params:
@@ -87,13 +87,13 @@ event Opened:
     receipt: indexed(bytes32)
     challenger: address
     deadline: uint256
-    state: Bytes[2048]
+    state: Bytes[MOST_STATE]
 
 event Moved:
     id: indexed(uint256)
     turn: uint256
     deadline: uint256
-    state: Bytes[2048]
+    state: Bytes[MOST_STATE]
 
 event Ended:
     id: indexed(uint256)
@@ -124,7 +124,9 @@ CHALLENGER: constant(uint256) = 1
 PROVER_WINS: constant(uint256) = 2
 CHALLENGER_WINS: constant(uint256) = 3
 VOID: constant(uint256) = 4
+JUDGED: constant(uint256) = 5
 EXACT: constant(uint8) = 3
+MOST_STATE: constant(uint256) = 192
 MOST_MOVE: constant(uint256) = 40_960
 MOST_TOKENS: constant(uint256) = 4_000
 MOST_DATA: constant(uint256) = 32 * MOST_TOKENS + 1024  # nodes pass on transactions of at most 128 KB
@@ -146,6 +148,7 @@ running: public(HashMap[address, uint256])
 slashed: public(HashMap[bytes32, bool])
 answered: public(HashMap[bytes32, bool])
 equivocated: public(HashMap[address, HashMap[uint64, bool]])
+judged: transient(bool)  # whether the game has yet to judge the move
 
 
 @deploy
@@ -219,7 +222,7 @@ def _terms(provider: address, params: uint256[10]) -> uint256:
 
 @internal
 def _begin(
-    receipt: Receipt, signature: Bytes[65], salt: bytes32, fee: uint256, wronged: address, state: Bytes[2048]
+    receipt: Receipt, signature: Bytes[65], salt: bytes32, fee: uint256, wronged: address, state: Bytes[MOST_STATE]
 ) -> uint256:
     """
     @dev A dispute over a receipt, and the prover's turn in it. The commitment keeps others from copying it out of a
@@ -405,7 +408,7 @@ def open(receipt: Receipt, signature: Bytes[65], exhibit: Bytes[2048], salt: byt
     if config.payer != empty(address):
         assert config.token == TOKEN, "channel"
         assert staticcall Channels(CHANNELS).getChannelId(config) == receipt.channel, "channel"
-    state: Bytes[2048] = staticcall Game(GAME).begin(receipt, exhibit)
+    state: Bytes[MOST_STATE] = staticcall Game(GAME).begin(receipt, exhibit)
     assert len(state) > 0, "no state"
     id: uint256 = self._begin(receipt, signature, salt, 3, config.payer, state)
     self.disputes[id].state = keccak256(state)
@@ -442,19 +445,41 @@ def produce(id: uint256, receipt: Receipt, data: Bytes[MOST_DATA]):
 
 @nonreentrant
 @external
-def move(id: uint256, state: Bytes[2048], data: Bytes[MOST_MOVE]):
+def move(id: uint256, state: Bytes[MOST_STATE], data: Bytes[MOST_MOVE]):
     """
     @notice Move in a dispute, as the provider or the challenger in its turn.
     @param state The game's, as the last event told.
     """
+    self._next(id, keccak256(state))
+    if self.judged:
+        extcall Game(GAME).judge(state, data)
+        self._moved(id, state, PROVER_WINS)
+
+
+@internal
+def _next(id: uint256, state: bytes32):
+    """
+    @dev The call is passed on to the game as it came, which reads the same arguments. Memory of what stands here is below that
+         of the arguments, so that it does not cost what their longest would; nor does a result that is not in memory.
+    """
     sides: uint256 = self._check_time(id)
     terms: uint256 = self.disputes[id].terms
     assert msg.sender == convert((sides if sides >> 232 == CHALLENGER else terms) & ADDRESS, address), "not your turn"
-    assert keccak256(state) == self.disputes[id].state, "state"
-    after: Bytes[2048] = b""
+    assert state == self.disputes[id].state, "state"
+    after: Bytes[MOST_STATE] = b""
     turn: uint256 = 0
-    after, turn = extcall Game(GAME).next(state, data)
+    after, turn = abi_decode(raw_call(GAME, msg.data, max_outsize=MOST_STATE + 96), (Bytes[MOST_STATE], uint256))
+    self.judged = turn == JUDGED
+    if self.judged:
+        return
     assert turn <= CHALLENGER_WINS and len(after) > 0, "turn"
+    self._moved(id, after, turn)
+
+
+@internal
+def _moved(id: uint256, after: Bytes[MOST_STATE], turn: uint256):
+    sides: uint256 = self.disputes[id].sides
+    terms: uint256 = self.disputes[id].terms
     moves: uint256 = ((sides >> 224) & 255) + 1
     deadline: uint256 = block.timestamp + ((terms >> 160) & (2**32 - 1))
     log Moved(id=id, turn=turn, deadline=deadline, state=after)

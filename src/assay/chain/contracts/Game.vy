@@ -64,7 +64,7 @@ struct State:
 
 PROVER: constant(uint256) = 0  # turns, as the court knows them
 CHALLENGER: constant(uint256) = 1
-PROVER_WINS: constant(uint256) = 2
+JUDGED: constant(uint256) = 5
 
 TOPS: constant(uint256) = 0  # stages: what is wanted
 BRANCH: constant(uint256) = 1
@@ -77,9 +77,10 @@ CELL_NODES: constant(uint256) = 7
 CELL_NAMES: constant(uint256) = 8
 STEP: constant(uint256) = 9
 
-UNNAMED: constant(uint256) = 2**64 - 1
-OFF: constant(uint256) = 2**64 - 2
-MOST_CHUNKS: constant(uint256) = 2**24
+UNNAMED: constant(uint256) = 2**40 - 1
+OFF: constant(uint256) = 2**40 - 2
+NOBODY: constant(uint256) = 2**32 - 1  # what a challenger says that names none
+MOST_CHUNKS: constant(uint256) = 2**23  # of each part: so that four bytes name a number
 MOST_CELLS: constant(uint256) = 2**32
 REQUEST_TAG: constant(bytes32) = sha256("assay/request/2")
 PROFILE_TAG: constant(bytes32) = sha256("assay/profile/1")
@@ -99,17 +100,18 @@ def __init__(referees: address[7]):
 
 @external
 @view
-def begin(receipt: Receipt, exhibit: Bytes[2048]) -> Bytes[2048]:
+def begin(receipt: Receipt, exhibit: Bytes[2048]) -> Bytes[192]:
     """
     @notice What a dispute begins with.
     @param exhibit Position of the pass that is wrong, whether it is the token behind it (32 bytes each); the model's root, the
-           opening of the request (body and seed, 32 bytes each, and 33 of rules); the profile's canonical JSON behind the root.
+           opening of the request (body and seed, 32 bytes each, and 33 of rules); the profile's canonical JSON behind the root
+           and a quotation mark.
     """
     rules: Bytes[33] = slice(exhibit, 160, 33)
     assert opening._digest(REQUEST_TAG, slice(exhibit, 96, 97)) == receipt.request, "request"
     build: Bytes[64] = self._hex(extract32(exhibit, 64))
     rest: Bytes[2048] = slice(exhibit, 193, len(exhibit) - 193)
-    assert opening._digest(PROFILE_TAG, concat(b'{"build":"', build, rest)) == receipt.profile, "profile"
+    assert opening._digest(PROFILE_TAG, concat(b'{"build":"', build, b'"', rest)) == receipt.profile, "profile"
     facts: Facts = Facts(
         parameters=extract32(exhibit, 64),
         evidence=receipt.evidence,
@@ -130,41 +132,106 @@ def begin(receipt: Receipt, exhibit: Bytes[2048]) -> Bytes[2048]:
     if facts.token:
         assert facts.position + 1 >= facts.promptCount, "no token was drawn"
         assert convert(slice(rules, 32, 1), uint256) == 0, "a grammar restricts it"
-    return abi_encode(
-        State(stage=TOPS, facts=keccak256(abi_encode(facts)), one=empty(Descent), other=empty(Descent))
-    )
+    return self._packed(State(stage=TOPS, facts=keccak256(abi_encode(facts)), one=empty(Descent), other=empty(Descent)))
 
 
 @external
-def next(state: Bytes[2048], move: Bytes[40960]) -> (Bytes[2048], uint256):
+@raw_return
+def __default__() -> Bytes[288]:
     """
-    @notice What follows from a move, and whose turn it is then.
-    @param move As docs/dispute.md has them, and what is said there of chains.
+    @notice What follows from a move, and whose turn it is then; JUDGED: `judge` says so.
+    @dev The court passes its own call on as it is, whose second and third argument are state and move. Arguments are copied
+         to where memory is paid for up to the longest that they can be: these are not.
     """
-    opening.at = 36 + convert(slice(msg.data, 36, 32), uint256)
-    s: State = abi_decode(state, State)
+    at: uint256 = 36 + convert(slice(msg.data, 36, 32), uint256)
+    state: Bytes[192] = slice(msg.data, at, 192)
+    opening.at = 36 + convert(slice(msg.data, 68, 32), uint256)
+    s: State = self._unpacked(state)
+    if s.stage == STEP:
+        return abi_encode(state, JUDGED)
+    return self._next(s)
+
+
+@external
+def judge(state: Bytes[192], move: Bytes[40960]):
+    """
+    @notice Returns if the last move shows that the prover is right, and reverts otherwise.
+    @param move In one word, which of the referees is to judge, and 256 times the bytes of its call; the call, which begins with
+           terms and digest of the cell; the siblings of the disputed cell.
+    """
+    s: State = self._unpacked(state)
+    assert s.stage == STEP, "stage"
+    at: uint256 = 68 + convert(slice(msg.data, 36, 32), uint256)
+    call: uint256 = convert(slice(move, 0, 32), uint256)
+    agreed: bytes32 = keccak256(slice(msg.data, at + 4, 416))
+    agreed = keccak256(concat(agreed, slice(msg.data, at + 420, 128)))
+    agreed = keccak256(concat(agreed, slice(msg.data, at + 548, 64)))
+    opening._same(keccak256(concat(agreed, slice(msg.data, at + 612, 64))), s.facts)
+    opening._same(convert(slice(msg.data, at + 676, 32), bytes32), convert(s.one.named, bytes32))
+    opening.at = at + (call >> 8)
+    self._risen(s.one, convert(slice(msg.data, at + 708, 32), bytes32))
+    raw_call(REFEREES[call & 255], slice(move, 32, call >> 8))
+
+
+@internal
+@pure
+def _unpacked(state: Bytes[192]) -> State:
+    words: uint256[6] = abi_decode(state, uint256[6])
+    return State(
+        stage=words[0],
+        facts=convert(words[1], bytes32),
+        one=self._descent(words[2], words[3]),
+        other=self._descent(words[4], words[5]),
+    )
+
+
+@internal
+@pure
+def _packed(s: State) -> Bytes[192]:
+    return abi_encode(s.stage, s.facts, s.one.node, self._place(s.one), s.other.node, self._place(s.other))
+
+
+@internal
+@pure
+def _descent(node: uint256, place: uint256) -> Descent:
+    return Descent(
+        node=convert(node, bytes32),
+        count=place & UNNAMED,
+        level=place >> 120 & 255,
+        index=place >> 40 & UNNAMED,
+        below=place >> 128,
+        named=place >> 80 & UNNAMED,
+    )
+
+
+@internal
+@pure
+def _place(d: Descent) -> uint256:
+    return d.count | (d.index << 40) | (d.named << 80) | (d.level << 120) | (d.below << 128)
+
+
+@internal
+def _next(before: State) -> Bytes[288]:
+    s: State = before
     turn: uint256 = CHALLENGER
     if s.stage == TOPS:
         s = self._tops(s)
     elif s.stage == BRANCH:
-        s.one = self._named(s.one)
-        s.other = self._named(s.other)
+        s.one = self._named(s.one, True)
+        s.other = self._named(s.other, True)
         assert s.one.named != OFF or s.other.named != OFF, "nothing is named"
         s.stage = NAMES
     elif s.stage == NODES or s.stage == CELL_NODES:
         s = self._nodes(s)
     elif s.stage == NAMES or s.stage == CELL_NAMES:
-        s.one = self._renamed(s.one)
-        s.other = self._renamed(s.other)
+        s.one = self._named(s.one, False)
+        s.other = self._named(s.other, False)
     elif s.stage == CHUNKS:
         s = self._chunks(s)
     elif s.stage == ENTRY:
         s = self._entry(s)
-    elif s.stage == CELLS:
-        s = self._cells(s)
     else:
-        self._judge(s, move)
-        return state, PROVER_WINS
+        s = self._cells(s)
     if s.stage == NAMES and s.one.named != UNNAMED and s.other.named != UNNAMED:
         turn = PROVER
         s.stage = CHUNKS
@@ -175,7 +242,7 @@ def next(state: Bytes[2048], move: Bytes[40960]) -> (Bytes[2048], uint256):
         s.stage = CELL_NODES if s.one.below > 0 else STEP
     elif s.stage == CELLS:
         turn = PROVER
-    return abi_encode(s), turn
+    return abi_encode(self._packed(s), turn)
 
 
 @external
@@ -266,6 +333,19 @@ def _shown(d: Descent) -> uint256:
 
 
 @internal
+def _node(count: uint256) -> bytes32:
+    """
+    @return The node over so many of the next digests.
+    """
+    at: uint256 = opening.at
+    opening.at = at + 32 * count
+    children: Bytes[512] = slice(msg.data, at, 512)
+    if count == 16:
+        return sha256(concat(opening.NODE_TAG, opening.NODE_TAG, children))
+    return opening._digest(opening.NODE_TAG, slice(children, 0, 32 * count))
+
+
+@internal
 def _over(d: Descent) -> bytes32:
     """
     @return The node over the next digests.
@@ -275,25 +355,20 @@ def _over(d: Descent) -> bytes32:
     if steps == 0:
         return opening._take()
     parents: DynArray[bytes32, 16] = []
-    for i: uint256 in range(0, count, bound=256):
-        if i % 16 > 0:
-            continue
-        piece: Bytes[512] = slice(msg.data, opening.at, 512)
-        size: uint256 = 32 * min(16, count - i)
-        opening.at += size
-        parents.append(opening._digest(opening.NODE_TAG, slice(piece, 0, size)))
+    for i: uint256 in range((count + 15) // 16, bound=16):
+        parents.append(self._node(min(16, count - 16 * i)))
     if steps == 1:
         return parents[0]
     return opening._digest(opening.NODE_TAG, slice(abi_encode(parents), 64, 32 * len(parents)))
 
 
 @internal
-def _risen(d: Descent, digest: bytes32, at: uint256):
+def _risen(d: Descent, digest: bytes32):
     """
-    @notice Check that a digest is that of node `at` of the level that was shown: the next digests are its siblings.
+    @notice Check that a digest is that of the named node of the level that was shown: the next digests are its siblings.
     """
     node: bytes32 = digest
-    place: uint256 = at
+    place: uint256 = d.named
     for level: uint256 in range(d.below, d.level, bound=2):
         left: uint256 = place % 16
         many: uint256 = min(16, self._wide(d.count, level) - (place - left))
@@ -318,35 +393,18 @@ def _index() -> uint256:
 
 
 @internal
-def _named(d: Descent) -> Descent:
+def _named(d: Descent, optional: bool) -> Descent:
     """
-    @notice The challenger names a node of the first level, or none.
-    """
-    index: uint256 = self._index()
-    if index == 2**32 - 1:
-        found: Descent = d
-        found.named = OFF
-        return found
-    return self._name(d, index)
-
-
-@internal
-def _renamed(d: Descent) -> Descent:
-    """
-    @notice The challenger names a node of those that were just shown, if any were.
+    @notice The challenger names a node of those that were just shown, if any were; or none, where that is optional.
     """
     if d.named != UNNAMED:
         return d
-    return self._name(d, self._index())
-
-
-@internal
-@pure
-def _name(d: Descent, index: uint256) -> Descent:
-    first: uint256 = self._first(d)
-    assert first <= index and index < first + self._shown(d), "no such node"
     found: Descent = d
-    found.named = index
+    found.named = self._index()
+    if optional and found.named == NOBODY:
+        found.named = OFF
+        return found
+    assert self._first(d) <= found.named and found.named < self._first(d) + self._shown(d), "no such node"
     return found
 
 
@@ -359,9 +417,10 @@ def _tops(s: State) -> State:
     keys: uint256 = convert(opening._take(), uint256)
     inputs: uint256 = convert(opening._take(), uint256)
     assert 0 < keys and keys <= MOST_CHUNKS and 0 < inputs and inputs <= MOST_CHUNKS, "chunks"
-    facts: Facts = abi_decode(slice(msg.data, opening.at, 416), Facts)
+    shown: Bytes[416] = slice(msg.data, opening.at, 416)
+    opening._same(keccak256(shown), s.facts)
+    facts: Facts = abi_decode(shown, Facts)
     opening.at += 416
-    assert keccak256(abi_encode(facts)) == s.facts, "facts"
     next: State = s
     next.stage = BRANCH
     next.one = self._begun(keys)
@@ -411,9 +470,9 @@ def _nodes(s: State) -> State:
         next.other = self._lower(s.other, empty(bytes32))
         next.other.node = self._over(next.other)
     if one:
-        self._risen(s.one, next.one.node, s.one.named)
+        self._risen(s.one, next.one.node)
     if other:
-        self._risen(s.other, next.other.node, s.other.named)
+        self._risen(s.other, next.other.node)
     return next
 
 
@@ -424,7 +483,6 @@ def _chunks(s: State) -> State:
     """
     next: State = s
     next.stage = ENTRY
-    at: uint256 = opening.at
     if s.one.named != OFF:
         next.one = self._lower(s.one, opening._digest(opening.CHUNK_TAG, slice(msg.data, opening.at, 512)))
         opening.at += 512
@@ -432,9 +490,9 @@ def _chunks(s: State) -> State:
         next.other = self._lower(s.other, opening._digest(opening.CHUNK_TAG, slice(msg.data, opening.at, 512)))
         opening.at += 512
     if s.one.named != OFF:
-        self._risen(s.one, next.one.node, s.one.named)
+        self._risen(s.one, next.one.node)
     if s.other.named != OFF:
-        self._risen(s.other, next.other.node, s.other.named)
+        self._risen(s.other, next.other.node)
     return next
 
 
@@ -446,7 +504,10 @@ def _entry(s: State) -> State:
     entry: uint256 = self._index()
     chunk: uint256 = entry // 256
     digest: bytes32 = opening._digest(opening.CHUNK_TAG, slice(msg.data, opening.at, 512))
-    claimed: int256 = opening._numbers(opening.at + 2 * (entry % 256), 1, 2, True)[0]
+    word: uint256 = convert(slice(msg.data, opening.at + 2 * (entry % 256), 32), uint256)
+    claimed: int256 = convert((word >> 240 & 255) << 8 | word >> 248, int256)
+    if claimed >= 2**15:
+        claimed -= 2**16
     if s.one.named != OFF and chunk == s.one.index:
         opening._same(digest, s.one.node)
     else:
@@ -477,57 +538,16 @@ def _cells(s: State) -> State:
 
 
 @internal
-def _judge(s: State, move: Bytes[40960]):
-    """
-    @notice The prover shows the siblings of the disputed cell, which of the referees is to judge, and what it is called with.
-    @dev That begins with terms and digest of the cell; the referee finds the rest wrong, if it is.
-    """
-    at: uint256 = opening.at + 32
-    terms: opening.Terms = abi_decode(slice(msg.data, at + 4, 704), opening.Terms)
-    facts: Facts = Facts(
-        parameters=terms.parameters,
-        evidence=terms.evidence,
-        promptTokens=terms.promptTokens,
-        output=terms.output,
-        promptCount=terms.promptCount,
-        outputCount=terms.outputCount,
-        seed=terms.seed,
-        temperature=terms.temperature,
-        topK=terms.topK,
-        topP=terms.topP,
-        minP=terms.minP,
-        position=terms.position,
-        token=terms.token,
-    )
-    known: bytes32 = keccak256(abi_encode(facts))
-    known = keccak256(abi_encode(known, terms.keptCount, terms.inputsCount, terms.kept, terms.inputs))
-    known = keccak256(abi_encode(known, terms.target, terms.claimed))
-    opening._same(keccak256(abi_encode(known, terms.count, terms.cells)), s.facts)
-    opening._same(convert(terms.index, bytes32), convert(s.one.named, bytes32))
-    referee: uint256 = convert(slice(move, 0, 32), uint256)
-    size: uint256 = referee >> 8  # of the call
-    leaf: bytes32 = convert(slice(msg.data, at + 708, 32), bytes32)
-    opening.at = at + size
-    self._risen(s.one, leaf, s.one.named)
-    raw_call(REFEREES[referee & 255], slice(move, 32, size))
-
-
-@internal
 def _prompt(count: uint256) -> bytes32:
     """
     @return The root over the commitments of a prompt's passes, the next digests.
     """
+    if count == 1:
+        return opening._seal(opening.ROOT_TAG, 1, opening._take())
     level: DynArray[bytes32, 256] = []
-    size: uint256 = count
     for i: uint256 in range((count + 15) // 16, bound=256):
-        many: uint256 = min(16, count - 16 * i)
-        if count == 1:
-            level.append(opening._take())
-            break
-        piece: Bytes[512] = slice(msg.data, opening.at, 512)
-        opening.at += 32 * many
-        level.append(opening._digest(opening.NODE_TAG, slice(piece, 0, 32 * many)))
-    size = len(level)
+        level.append(self._node(min(16, count - 16 * i)))
+    size: uint256 = len(level)
     for _: uint256 in range(2):
         if size == 1:
             break

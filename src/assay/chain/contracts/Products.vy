@@ -57,6 +57,7 @@ def _section(kind: uint256, layer: int256, use: uint256) -> opening.Section:
         return plan._attention(kind, use)
     if plan.name == plan.ACTIVATIONS:
         return plan._feed(kind, use)
+    plan._ensure(opening.terms.token)
     return plan._draw(kind, use)
 
 

@@ -1,0 +1,166 @@
+"""Disputes on the real contracts, over answers of small models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from eth_abi import decode
+from tests.chain.courtroom import ADA, COMMIT_AGE, NONE, PROVIDER, Courtroom, as_tuple, commitment
+from tests.chain.kit import Town
+
+from assay.chain.contracts import REFEREES
+from assay.chain.ethereum import Contract
+from assay.chain.game import State, exhibit, read_state
+from assay.chain.referees import table_of
+from assay.core.hashing import Digest
+from assay.core.keys import Key, keccak256
+from assay.core.profile import Profile
+from assay.core.receipt import Receipt
+from assay.core.request import Opening
+from assay.engines.exact.dispute.game import Terms
+from assay.engines.exact.dispute.moves import Challenge
+from assay.engines.exact.dispute.response import Response
+
+BODY = bytes(31) + b"\7"
+"""Digest of a request's bytes, which nobody looks at here."""
+MOVED = keccak256(b"Moved(uint256,uint256,uint256,bytes)")
+GAS = 25_000_000
+
+
+def referees_on(town: Town) -> list[Any]:
+    """Addresses of all referees, and of the tables that they read."""
+    tables: dict[str, Any] = {}
+    for name in filter(None, map(table_of, REFEREES)):
+        tables[name] = tables.get(name) or town.deploy(name).address
+    return [town.deploy(name, *filter(None, [tables.get(table_of(name) or "")])).address for name in REFEREES]
+
+
+def game_on(town: Town) -> Contract:
+    """The game, with all referees."""
+    return town.deploy("Game", referees_on(town))
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a dispute is about."""
+
+    theirs: Response
+    """What the receipt commits to."""
+    root: Digest
+    """Of the model that the receipt names."""
+    challenge: Challenge
+    receipt: Receipt
+
+    @property
+    def terms(self) -> Terms:
+        """Of the game in Python."""
+        own = self.theirs
+        return Terms(own.shape, self.root, own.evidence, own.token_roots, *own.rules[:2])
+
+    @property
+    def exhibit(self) -> bytes:
+        """What it is opened with."""
+        where, root = self.challenge, self.root
+        return exhibit(
+            where.position,
+            token=where.token,
+            parameters=root,
+            opening=opening_of(self.theirs),
+            profile=profile_of(root),
+        )
+
+
+def opening_of(own: Response) -> Opening:
+    """Of the request."""
+    rules = own.rules.settings
+    numbers = (rules.temperature, rules.top_k, rules.top_p, rules.min_p)
+    return Opening(BODY, own.rules.seed, b"".join(each.to_bytes(8, "big") for each in numbers) + b"\0")
+
+
+def profile_of(root: Digest) -> Profile:
+    """Of the exact engine with that model."""
+    return Profile(
+        "assay", root.hex(), "exact/1", "", "i16", False, 4, 0, 64, "gumbel/2", "1", "none",
+    )  # fmt: skip
+
+
+class Arena(Courtroom):
+    """A court with the real game."""
+
+    def __init__(self, town: Town) -> None:
+        super().__init__(town, game=game_on(town))
+
+    def case(self, own: Response, root: Digest, challenge: Challenge, **other: Any) -> Case:
+        """A receipt over a response of a model, and what is said to be wrong with it."""
+        values = {
+            "request": opening_of(own).digest,
+            "profile": profile_of(root).digest,
+            "prompt_tokens": own.token_roots.prompt,
+            "output": own.token_roots.output,
+            "evidence": own.evidence.root,
+            "prompt_count": own.evidence.prompt,
+            "output_count": own.evidence.output,
+        }
+        return Case(own, root, challenge, self.receipt(**{**values, **other}))
+
+    def start(self, case: Case, who: Key = ADA, *, config: tuple[Any, ...] = NONE) -> Fight:
+        """Open a dispute."""
+        self.salt += 1
+        salt = self.salt.to_bytes(32, "big")
+        fight = Fight(self, who)
+        fight.spend("commit", self.town.send(who, self.call.commit(commitment(case.receipt, who, salt))))
+        self.town.pass_time(COMMIT_AGE)
+        call = self.call.open(as_tuple(case.receipt), case.receipt.signature, case.exhibit, salt, config)
+        done = self.town.send(who, call, GAS)
+        fight.spend("open", done)
+        fight.number = int.from_bytes(done["logs"][-1]["topics"][1], "big")
+        fight.raw = decode(["address", "uint256", "bytes"], bytes(done["logs"][-1]["data"]))[2]
+        return fight
+
+
+class Fight:
+    """One dispute."""
+
+    def __init__(self, arena: Arena, challenger: Key) -> None:
+        self.arena, self.number, self.raw = arena, 0, b""
+        self.people = (PROVIDER, challenger)
+        self.turn = 0
+        self.moves = 0
+        self.gas: list[tuple[str, int, int]] = []
+        """What was done, gas, bytes of calldata."""
+
+    @property
+    def state(self) -> State:
+        """The game's."""
+        return read_state(self.raw)
+
+    @property
+    def mover(self) -> Key:
+        """Whose turn it is."""
+        return self.people[self.turn]
+
+    def spend(self, what: str, done: Any) -> None:
+        """Note a transaction."""
+        sent = self.arena.town.web3.eth.get_transaction(done["transactionHash"])
+        self.gas.append((what, done["gasUsed"], len(sent["input"])))
+
+    def moving(self, data: bytes, state: bytes | None = None) -> Any:
+        """The call."""
+        return self.arena.call.move(self.number, self.raw if state is None else state, data)
+
+    def tries(self, data: bytes, who: Key | None = None, state: bytes | None = None) -> bool:
+        """Whether the court takes a move."""
+        done = self.arena.town.post(who or self.mover, self.moving(data, state), GAS)
+        if not done["status"]:
+            return False
+        self.spend(self.state.stage, done)
+        moved = next(log for log in done["logs"] if log["topics"][0] == MOVED)
+        self.turn, _, self.raw = decode(["uint256", "uint256", "bytes"], bytes(moved["data"]))
+        self.moves += 1
+        return True
+
+    def move(self, data: bytes) -> None:
+        """It takes this one."""
+        call, mover = self.moving(data), self.mover
+        assert self.tries(data), self.arena.town.why(mover, call)
