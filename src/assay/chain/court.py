@@ -45,7 +45,7 @@ class Values(NamedTuple):
     """Of receipts that can be disputed, at most."""
     deposit: int
     fee: int
-    """Deposit of who demands data."""
+    """Deposit of who demands data, for every 256 tokens begun."""
     slashed: int
     """Share of the bond that is lost."""
     wronged: int
@@ -54,6 +54,11 @@ class Values(NamedTuple):
     commit_age: int
     insurance: int
     """The pool's address as a number."""
+
+
+def demand_fee(values: Values, receipt: Receipt) -> int:
+    """The deposit of who demands a receipt's data, wei: for every 256 tokens begun."""
+    return values.fee * (1 + (receipt.prompt_count + receipt.output_count) // 256)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ SamplerKind: TypeAlias = Literal["gumbel/1", "gumbel/2", "foreign"]
 """`gumbel/1`: the seeded sampler of `core/sampler.py`. `gumbel/2`: the same in whole numbers, of whole-number logits
 (`engines/exact/sampling.py`). `foreign`: a server's own, which only its statistics check."""
 SAMPLERS: Final[tuple[SamplerKind, ...]] = get_args(SamplerKind)
+MOST_BYTES: Final = 1800
+"""Of a profile's canonical form: what a contract can be shown in a dispute (`chain/game.exhibit`)."""
 EXACT_REGIME: Final = "exact/1"
 """The regime of profiles at level `exact`: the version of the integer semantics (docs/exact.md)."""
 
@@ -61,7 +63,7 @@ class Profile:
         """Inverse of `to_json`.
 
         Raises:
-            EncodingError: a member is missing, unknown or of another type.
+            EncodingError: a member is missing, unknown or of another type, or all are too long.
         """
         names = {f.name for f in fields(cls)}
         if not isinstance(value, Mapping) or set(value) != names:
@@ -71,6 +73,8 @@ class Profile:
             raise EncodingError("the profile's sampler is unknown")
         if not isinstance(flash_attention, bool):
             raise EncodingError("the profile's flash_attention is neither true nor false")
+        if len(canonical(value)) > MOST_BYTES:
+            raise EncodingError(f"a profile has at most {MOST_BYTES} bytes")
         return cls(
             engine=text(value["engine"], "engine"),
             build=text(value["build"], "build"),

@@ -14,7 +14,7 @@ from assay.apps.disputes.limits import Limits
 from assay.apps.disputes.party import Means, Party
 from assay.apps.disputes.seat import terms_of
 from assay.apps.disputes.sending import done, free_name, has_failed
-from assay.chain.court import DAY, MOST_TOKENS, Values, commitment, demanding, opening
+from assay.chain.court import DAY, MOST_TOKENS, Values, commitment, demand_fee, demanding, opening
 from assay.chain.court_events import CHALLENGER, topic_of
 from assay.chain.game import exhibit
 from assay.chain.node import Entry
@@ -162,7 +162,7 @@ class Accuser:
         committed to. `first`: nothing has been demanded."""
         receipt = plan.receipt
         digest = receipt.digest
-        kind, deposit = ("open", values.deposit) if plan.challenge else ("demand", values.fee)
+        kind, deposit = ("open", values.deposit) if plan.challenge else ("demand", demand_fee(values, receipt))
         name = _name(digest, kind)
         if free_name(self._outbox, name) is None:
             if why := has_failed(self._outbox, name):
@@ -177,7 +177,7 @@ class Accuser:
                 self._court.commit(announced, free)
         elif now >= since + values.commit_age:
             call = self._opening(bundle, plan.challenge, salt) if plan.challenge else demanding(receipt, salt)
-            if self._court.refusal(call) not in ("committed too late", "not committed"):
+            if self._court.refusal(call) not in ("committed too late", "not committed", "demanded already"):
                 free = free_name(self._outbox, name) or name
                 self._court.pay(call, deposit, free)
                 self._means.log.info("dispute_begun", receipt=digest.hex(), what=free, deposit_wei=str(deposit))
@@ -192,7 +192,7 @@ class Accuser:
 
     def _against(self, receipt: Receipt, values: Values, left: int) -> str:
         """What speaks against a dispute now; empty: nothing."""
-        deposit = max(values.deposit, values.fee)
+        deposit = max(values.deposit, demand_fee(values, receipt))
         if left < deposit:
             return f"deposits in disputes would be more than the budget: {left} wei are left of it"
         if self._court.client.token_balance(self._court.address) < deposit:

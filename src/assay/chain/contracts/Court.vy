@@ -147,6 +147,7 @@ count: public(uint256)
 running: public(HashMap[address, uint256])
 slashed: public(HashMap[bytes32, bool])
 answered: public(HashMap[bytes32, bool])
+demanded: HashMap[bytes32, uint256]
 equivocated: public(HashMap[address, HashMap[uint64, bool]])
 judged: transient(bool)  # whether the game has yet to judge the move
 
@@ -222,7 +223,13 @@ def _terms(provider: address, params: uint256[10]) -> uint256:
 
 @internal
 def _begin(
-    receipt: Receipt, signature: Bytes[65], salt: bytes32, fee: uint256, wronged: address, state: Bytes[MOST_STATE]
+    receipt: Receipt,
+    signature: Bytes[65],
+    salt: bytes32,
+    fee: uint256,
+    times: uint256,
+    wronged: address,
+    state: Bytes[MOST_STATE],
 ) -> uint256:
     """
     @dev A dispute over a receipt, and the prover's turn in it. The commitment keeps others from copying it out of a
@@ -251,12 +258,12 @@ def _begin(
     self.disputes[id] = Dispute(
         sides=convert(msg.sender, uint256) | (deadline << 160),
         terms=self._terms(provider, params),
-        money=params[fee] | (convert(receipt.amount, uint256) << 128 if wronged != empty(address) else 0),
+        money=params[fee] * times | (convert(receipt.amount, uint256) << 128 if wronged != empty(address) else 0),
         wronged=wronged,
         receipt=digest,
         state=empty(bytes32),
     )
-    self._pull(params[fee])
+    self._pull(params[fee] * times)
     log Opened(id=id, provider=provider, receipt=digest, challenger=msg.sender, deadline=deadline, state=state)
     return id
 
@@ -316,6 +323,16 @@ def _is_over(id: uint256) -> bool:
     """
     receipt: bytes32 = self.disputes[id].receipt
     return self.slashed[receipt] or (self.disputes[id].state == empty(bytes32) and self.answered[receipt])
+
+
+@view
+@internal
+def _check_direct():
+    """
+    @dev What is moved stands in a transaction's own data, where everybody can read it: not behind another contract, nor
+         behind code that an account has for itself (EIP-7702).
+    """
+    assert msg.sender == tx.origin and not msg.sender.is_contract, "not by a contract"
 
 
 @view
@@ -410,7 +427,7 @@ def open(receipt: Receipt, signature: Bytes[65], exhibit: Bytes[2048], salt: byt
         assert staticcall Channels(CHANNELS).getChannelId(config) == receipt.channel, "channel"
     state: Bytes[MOST_STATE] = staticcall Game(GAME).begin(receipt, exhibit)
     assert len(state) > 0, "no state"
-    id: uint256 = self._begin(receipt, signature, salt, 3, config.payer, state)
+    id: uint256 = self._begin(receipt, signature, salt, 3, 1, config.payer, state)
     self.disputes[id].state = keccak256(state)
     return id
 
@@ -419,13 +436,17 @@ def open(receipt: Receipt, signature: Bytes[65], exhibit: Bytes[2048], salt: byt
 @external
 def demand(receipt: Receipt, signature: Bytes[65], salt: bytes32) -> uint256:
     """
-    @notice Demand the commitments of a receipt's passes, which are served to nobody: the caller pays a deposit, which the
-            provider gets if it produces them.
+    @notice Demand the commitments of a receipt's passes, which are served to nobody: the caller pays a deposit for every 256
+            tokens begun, which the provider gets if it produces them. One demand at a time.
     """
+    assert receipt.promptCount > 0 and receipt.outputCount > 0, "no answer"
     tokens: uint256 = convert(receipt.promptCount, uint256) + convert(receipt.outputCount, uint256)
     assert tokens <= MOST_TOKENS, "too long"
-    id: uint256 = self._begin(receipt, signature, salt, 4, empty(address), b"")
-    assert not self.answered[self.disputes[id].receipt], "produced already"
+    id: uint256 = self._begin(receipt, signature, salt, 4, 1 + tokens // 256, empty(address), b"")
+    digest: bytes32 = self.disputes[id].receipt
+    assert not self.answered[digest], "produced already"
+    assert self.disputes[self.demanded[digest]].sides == 0, "demanded already"
+    self.demanded[digest] = id
     return id
 
 
@@ -435,6 +456,7 @@ def produce(id: uint256, receipt: Receipt, data: Bytes[MOST_DATA]):
     """
     @notice Answer a demand. Anybody may who has the data; they are demanded no more.
     """
+    self._check_direct()
     self._check_time(id)
     digest: bytes32 = self._digest(receipt)
     assert self.disputes[id].state == empty(bytes32) and self.disputes[id].receipt == digest, "not demanded"
@@ -462,6 +484,7 @@ def _next(id: uint256, state: bytes32):
     @dev The call is passed on to the game as it came, which reads the same arguments. Memory of what stands here is below that
          of the arguments, so that it does not cost what their longest would; nor does a result that is not in memory.
     """
+    self._check_direct()
     sides: uint256 = self._check_time(id)
     terms: uint256 = self.disputes[id].terms
     assert msg.sender == convert((sides if sides >> 232 == CHALLENGER else terms) & ADDRESS, address), "not your turn"
@@ -516,5 +539,7 @@ def equivocate(one: Receipt, signature: Bytes[65], other: Receipt, otherSignatur
     assert self._check(one, signature) != self._check(other, otherSignature), "no contradiction"
     assert not self.equivocated[one.provider][one.sequence], "slashed already"
     self.equivocated[one.provider][one.sequence] = True
+    params: uint256[10] = staticcall Params(PARAMS).all()
+    assert self.bonds[one.provider] >= params[3], "too little at stake"  # or numbers are used up while nothing is
     self._vault(one.provider)
-    self._slash(self._terms(one.provider, staticcall Params(PARAMS).all()), msg.sender, empty(address), 0)
+    self._slash(self._terms(one.provider, params), msg.sender, empty(address), 0)

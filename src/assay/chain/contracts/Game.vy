@@ -145,11 +145,15 @@ def __default__() -> Bytes[288]:
     """
     at: uint256 = 36 + convert(slice(msg.data, 36, 32), uint256)
     state: Bytes[192] = slice(msg.data, at, 192)
-    opening.at = 36 + convert(slice(msg.data, 68, 32), uint256)
+    start: uint256 = 36 + convert(slice(msg.data, 68, 32), uint256)
+    opening.at = start
     s: State = self._unpacked(state)
     if s.stage == STEP:
         return abi_encode(state, JUDGED)
-    return self._next(s)
+    found: Bytes[288] = self._next(s)
+    length: uint256 = convert(slice(msg.data, start - 32, 32), uint256)
+    assert opening.at <= start + length, "a move is longer than it says"  # or the other side would not know it
+    return found
 
 
 @external
