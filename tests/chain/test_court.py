@@ -576,8 +576,9 @@ def test_data_on_demand(room: Courtroom) -> None:
     data = bytes(range(256)) * 3
     receipt = room.receipt(evidence=keccak256(data))
     before = room.balance(ADA.address)
-    number, again = room.demand(receipt, ADA), room.demand(receipt, BOB)
+    number = room.demand(receipt, ADA)
     assert room.balance(ADA.address) == before - FEE
+    room.refused(BOB, room.demanding(receipt, room.commit(receipt, BOB)), "demanded already")
     produce = room.call.produce
     room.refused(PROVIDER, produce(number, as_tuple(receipt), data[:-1]), "not the data")
     other = room.receipt(evidence=keccak256(b""))
@@ -586,9 +587,7 @@ def test_data_on_demand(room: Courtroom) -> None:
     room.refused(PROVIDER, room.call.move(number, b"", b""), "state")
     room.town.send(OTHER, produce(number, as_tuple(receipt), data))
     assert (room.credit(PROVIDER), room.credit(ADA), room.credit(OTHER)) == (FEE, 0, 0)
-    room.refused(PROVIDER, produce(again, as_tuple(receipt), data), "settled already")
-    room.town.send(EVE, room.call.timeout(again))
-    assert room.credit(BOB) == FEE
+    room.refused(PROVIDER, produce(number, as_tuple(receipt), data), "no such dispute")
     room.refused(ADA, room.demanding(receipt, room.commit(receipt)), "produced already")
     assert room.call.bonds(address(PROVIDER)).call() == 1000
     number = room.open(receipt)
@@ -623,12 +622,34 @@ def test_a_long_answer(room: Courtroom) -> None:
     receipt = room.receipt(prompt_count=3800, output_count=200, evidence=keccak256(data))
     number = room.demand(receipt)
     room.town.send(PROVIDER, room.call.produce(number, as_tuple(receipt), data))
-    assert room.credit(PROVIDER) == FEE
+    assert room.credit(PROVIDER) == 16 * FEE
+
+
+@pytest.mark.parametrize("counts", [{"output_count": 0}, {"prompt_count": 0}])
+def test_no_data_of_no_answer(room: Courtroom, counts: dict[str, int]) -> None:
+    """Whoever hangs up before the first token gets an honest receipt, for which there is nothing to produce."""
+    room.bond(1000)
+    receipt = room.receipt(**counts)
+    room.refused(ADA, room.demanding(receipt, room.commit(receipt)), "no answer")
+
+
+def test_nobody_moves_behind_a_contract(room: Courtroom) -> None:
+    """Moves and data stand in a transaction's own data, or whoever has to read them could not."""
+    room.bond(1000)
+    relay = deploy_own(room.town, "Relay").functions.relay
+    data = b"data"
+    receipt = room.receipt(evidence=keccak256(data))
+    number = room.demand(receipt)
+    hidden = room.call.produce(number, as_tuple(receipt), data)._encode_transaction_data()
+    room.refused(EVE, relay(room.court.address, hidden), "not by a contract")
+    number = room.open(receipt)
+    hidden = room.call.move(number, board(3, 0), take(1))._encode_transaction_data()
+    room.refused(PROVIDER, relay(room.court.address, hidden), "not by a contract")
 
 
 def test_contradiction(room: Courtroom) -> None:
     """Two receipts under one number are slashed at once, and once, whichever two, at any level."""
-    room.bond(1000)
+    room.bond(2000)
     room.earn(100)
     one = room.receipt(level="signed")
     two, three = resigned(one, PROVIDER, amount=701), resigned(one, PROVIDER, level="exact")
@@ -642,18 +663,19 @@ def test_contradiction(room: Courtroom) -> None:
     room.refused(EVE, show(one, resigned(two, EVE)), "signature")
     room.refused(EVE, show(resigned(two, EVE), one), "signature")
     room.town.send(ADA, show(one, two))
-    assert (room.credit(ADA), room.credit(INSURER), room.credit(DEAD)) == (150, 300, 150)
+    assert (room.credit(ADA), room.credit(INSURER), room.credit(DEAD)) == (275, 550, 275)
     for again in (show(one, two), show(two, one), show(one, three), show(three, two)):
         room.refused(EVE, again, "slashed already")
     four = room.receipt()
     room.town.send(EVE, show(four, resigned(four, PROVIDER, amount=1)))
-    assert room.call.bonds(address(PROVIDER)).call() == 250
+    assert room.call.bonds(address(PROVIDER)).call() == 500
     assert room.call.equivocated(address(PROVIDER), four.sequence).call()
     theirs = room.receipt(OTHER)
     room.refused(EVE, show(theirs, resigned(theirs, OTHER, amount=1)), "nothing at stake")
     room.bond(8, OTHER)
-    room.town.send(EVE, show(theirs, resigned(theirs, OTHER, amount=1)))
-    assert room.call.bonds(address(OTHER)).call() == 4
+    for left in (4, 2):  # so little uses up no number
+        room.town.send(EVE, show(theirs, resigned(theirs, OTHER, amount=1)))
+        assert room.call.bonds(address(OTHER)).call() == left
 
 
 def test_earnings_stay_while_there_are_disputes(exact: Courtroom, clock: Clock) -> None:

@@ -263,6 +263,7 @@ class CourtMachine(RuleBasedStateMachine):
             and receipt.issued + AGE >= now
             and receipt.digest not in self.model.slashed
             and (bool(sticks) or receipt.digest not in self.model.answered)
+            and (bool(sticks) or not any(c.receipt.digest == receipt.digest and not c.sticks for c in self.model.cases))
             and provider.bond + provider.vault > 0
         )
         if not self.expect(who, call, ok):
@@ -375,8 +376,10 @@ class CourtMachine(RuleBasedStateMachine):
         name = (one.provider, one.sequence)
         ok = name not in self.model.equivocated and provider.bond + provider.vault > 0
         call = self.call.equivocate(as_tuple(one), one.signature, as_tuple(other), other.signature)
+        dear = provider.bond >= DEPOSIT
         if self.expect(CHALLENGERS[who], call, ok):
-            self.model.equivocated.add(name)
+            if dear:
+                self.model.equivocated.add(name)
             self.model.slash(provider, CHALLENGERS[who], None)
 
     @rule(who=st.sampled_from(EVERYBODY))

@@ -533,13 +533,13 @@ def timeout(id: uint256):
 @external
 def equivocate(one: Receipt, signature: Bytes[65], other: Receipt, otherSignature: Bytes[65]):
     """
-    @notice Show two different receipts of one provider under one number, once for each number.
+    @notice Show two different receipts of one provider under one number, once for each number. What costs less than half a
+            deposit can be shown again: nobody uses numbers up while there is nothing to lose.
     """
     assert one.provider == other.provider and one.sequence == other.sequence, "no contradiction"
     assert self._check(one, signature) != self._check(other, otherSignature), "no contradiction"
     assert not self.equivocated[one.provider][one.sequence], "slashed already"
-    self.equivocated[one.provider][one.sequence] = True
     params: uint256[10] = staticcall Params(PARAMS).all()
-    assert self.bonds[one.provider] >= params[3], "too little at stake"  # or numbers are used up while nothing is
+    self.equivocated[one.provider][one.sequence] = self.bonds[one.provider] >= params[3]
     self._vault(one.provider)
     self._slash(self._terms(one.provider, params), msg.sender, empty(address), 0)
