@@ -92,7 +92,7 @@ def dispute_figures(say: Say) -> Iterable[Figure]:
 
 def model_figures(say: Say, model: Model, *, runs: int = RUNS, receipts: int = RECEIPTS) -> Iterator[Figure]:
     """The figures of a model."""
-    own = _answer(model)
+    own = answer_of(model)
     tally = _Tally(_terms(own))
     dice = Random(1)
     say("disputes: expanding the cells of some numbers")
@@ -125,7 +125,7 @@ def _figures(tally: _Tally, cells: int, kinds: int) -> Iterator[Figure]:
         yield Figure(f"dispute.wrong_verdicts.{name}", wrong, "disputes", 0, wrong == 0, runs)
 
 
-def _answer(model: Model) -> Response:
+def answer_of(model: Model) -> Response:
     """An answer of the engine to some tokens."""
     dice, rules = Random(0), Rules(SETTINGS, bytes(range(32)), PROMPT)
     tokens = [dice.randrange(model.head.shape[0]) for _ in range(PROMPT)]

@@ -1,4 +1,4 @@
-"""What the chain costs: gas of deposits, claims and payments, on both chains, and what a voucher takes."""
+"""What the chain costs: gas of deposits, claims, payments and disputes, on both chains, and what a voucher takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
+from benchmarks._court import disputes, small_answer
 from tests.chain.kit import CHAIN_ID, PEOPLE, Town, address, anvil, embedded, town_of
 
 from assay.apps.figures import Figure, Say
@@ -18,15 +19,20 @@ BATCH: Final = 100
 REQUESTS: Final = 1000
 """Of each channel between two claims: only the last voucher is claimed."""
 VOUCHERS: Final = 500
+DISPUTE: Final = 1_500_000
+"""Gas that a whole dispute should take."""
 ADA, BOB = PEOPLE[1:3]
 
 
 def measure(say: Say) -> Iterator[Figure]:
     """Both chains do the same; then vouchers."""
-    found = {"embedded": _gas(town_of(embedded()))}
+    answer = small_answer()
+    town = town_of(embedded())
+    found = {"embedded": _gas(town) | disputes(town, answer)}
     say("the embedded chain is done")
     with anvil() as web3:
-        found["anvil"] = _gas(Town(web3))
+        town = Town(web3)
+        found["anvil"] = _gas(town) | disputes(town, answer)
     say("anvil is done")
     own, real = found["embedded"], found["anvil"]
     yield Figure("chains.difference", sum(abs(own[name] - real[name]) for name in own), "gas", 0, own == real, len(own))
@@ -36,6 +42,10 @@ def measure(say: Say) -> Iterator[Figure]:
     yield Figure("deposit", own["deposit"], "gas", 80_000, own["deposit"] <= 80_000, 1)
     for name in ("deposit.again", "claim.compact.one", "claim.x402.one", "settle"):
         yield Figure(name, own[name], "gas", None, None, 1)
+    for name, gas in own.items():
+        if name.startswith("dispute."):
+            bar = DISPUTE if name in ("dispute.operations", "dispute.cells") else None
+            yield Figure(name, gas, "gas", bar, None if bar is None else gas <= bar, 1)
     yield from _vouchers()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from eth_abi import decode
 from tests.chain.courtroom import ADA, COMMIT_AGE, NONE, PROVIDER, Courtroom, as_tuple, commitment
-from tests.chain.kit import Town
+from tests.chain.kit import Town, config
 
 from assay.chain.contracts import REFEREES
 from assay.chain.ethereum import Contract
@@ -18,7 +18,8 @@ from assay.core.keys import Key, keccak256
 from assay.core.profile import Profile
 from assay.core.receipt import Receipt
 from assay.core.request import Opening
-from assay.engines.exact.dispute.game import Terms
+from assay.core.voucher import Terms
+from assay.engines.exact.dispute import game
 from assay.engines.exact.dispute.moves import Challenge
 from assay.engines.exact.dispute.response import Response
 
@@ -53,10 +54,10 @@ class Case:
     receipt: Receipt
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> game.Terms:
         """Of the game in Python."""
         own = self.theirs
-        return Terms(own.shape, self.root, own.evidence, own.token_roots, *own.rules[:2])
+        return game.Terms(own.shape, self.root, own.evidence, own.token_roots, *own.rules[:2])
 
     @property
     def exhibit(self) -> bytes:
@@ -90,6 +91,8 @@ class Arena(Courtroom):
 
     def __init__(self, town: Town) -> None:
         super().__init__(town, game=game_on(town))
+        self.channel: Terms | None = None
+        """Whose payer is known of the receipts to come."""
 
     def case(self, own: Response, root: Digest, challenge: Challenge, **other: Any) -> Case:
         """A receipt over a response of a model, and what is said to be wrong with it."""
@@ -101,17 +104,19 @@ class Arena(Courtroom):
             "evidence": own.evidence.root,
             "prompt_count": own.evidence.prompt,
             "output_count": own.evidence.output,
+            "channel": self.channel.channel(self.town.domain) if self.channel else bytes(32),
         }
         return Case(own, root, challenge, self.receipt(**{**values, **other}))
 
-    def start(self, case: Case, who: Key = ADA, *, config: tuple[Any, ...] = NONE) -> Fight:
+    def start(self, case: Case, who: Key = ADA) -> Fight:
         """Open a dispute."""
         self.salt += 1
         salt = self.salt.to_bytes(32, "big")
         fight = Fight(self, who)
         fight.spend("commit", self.town.send(who, self.call.commit(commitment(case.receipt, who, salt))))
         self.town.pass_time(COMMIT_AGE)
-        call = self.call.open(as_tuple(case.receipt), case.receipt.signature, case.exhibit, salt, config)
+        terms = config(self.channel) if self.channel else NONE
+        call = self.call.open(as_tuple(case.receipt), case.receipt.signature, case.exhibit, salt, terms)
         done = self.town.send(who, call, GAS)
         fight.spend("open", done)
         fight.number = int.from_bytes(done["logs"][-1]["topics"][1], "big")
@@ -126,9 +131,11 @@ class Fight:
         self.arena, self.number, self.raw = arena, 0, b""
         self.people = (PROVIDER, challenger)
         self.turn = 0
-        self.moves = 0
+        self.moves = self.exchanges = 0
+        self.chunks = self.cells = 1
+        """Of the larger part of the record, and up to the target, as the prover says."""
         self.gas: list[tuple[str, int, int]] = []
-        """What was done, gas, bytes of calldata."""
+        """What was done, gas, and what EIP-7623 takes at least for its bytes."""
 
     @property
     def state(self) -> State:
@@ -142,8 +149,8 @@ class Fight:
 
     def spend(self, what: str, done: Any) -> None:
         """Note a transaction."""
-        sent = self.arena.town.web3.eth.get_transaction(done["transactionHash"])
-        self.gas.append((what, done["gasUsed"], len(sent["input"])))
+        data = bytes(self.arena.town.web3.eth.get_transaction(done["transactionHash"])["input"])
+        self.gas.append((what, done["gasUsed"], 21_000 + 40 * len(data) - 30 * data.count(0)))
 
     def moving(self, data: bytes, state: bytes | None = None) -> Any:
         """The call."""
@@ -151,13 +158,19 @@ class Fight:
 
     def tries(self, data: bytes, who: Key | None = None, state: bytes | None = None) -> bool:
         """Whether the court takes a move."""
-        done = self.arena.town.post(who or self.mover, self.moving(data, state), GAS)
+        who = who or self.mover
+        done = self.arena.town.post(who, self.moving(data, state), GAS)
         if not done["status"]:
             return False
         self.spend(self.state.stage, done)
         moved = next(log for log in done["logs"] if log["topics"][0] == MOVED)
         self.turn, _, self.raw = decode(["uint256", "uint256", "bytes"], bytes(moved["data"]))
         self.moves += 1
+        self.exchanges += who is self.people[0]
+        if self.turn < 2 and self.state.stage == "branch":
+            self.chunks = max(self.state.one.count, self.state.other.count)
+        if self.turn < 2 and self.state.stage == "cell names":
+            self.cells = self.state.one.count
         return True
 
     def move(self, data: bytes) -> None:

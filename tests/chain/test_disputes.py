@@ -12,7 +12,7 @@ from benchmarks._dispute import bent, guide
 from tests.chain.arena import Arena, Case, Fight
 from tests.chain.courtroom import ADA, DEAD, DEPOSIT, EVE, INSURER, MOST_MOVES, PAYER, PROVIDER, WINDOW
 from tests.chain.fighters import Calls, Forest, Honest, Liar, Side, Wild, forest, zero_leaf
-from tests.chain.kit import PEOPLE, Clock, embedded, town_of
+from tests.chain.kit import PEOPLE, Clock, Town, anvil, embedded, town_of
 from tests.engines.exact.dispute.kit import VARIANTS, Answer, LyingProver, answer, changed, rerun
 from tests.engines.exact.dispute.test_game import targets
 
@@ -20,6 +20,7 @@ from assay.chain import referees
 from assay.chain.contracts import REFEREES
 from assay.core.hashing import Digest
 from assay.core.keys import Key, keccak256
+from assay.engines.exact.dispute.game import most_exchanges
 from assay.engines.exact.dispute.moves import Challenge
 from assay.engines.exact.dispute.plan import NumberTarget, Plan, Target, TokenTarget
 from assay.engines.exact.dispute.reading import cell_digest
@@ -29,9 +30,7 @@ from assay.engines.exact.dispute.sides import Challenger, Player, Prover, find_f
 from assay.engines.exact.record import CHUNK, both_parts
 
 NAMES = [name for name in VARIANTS if VARIANTS[name].get("head_width", 0) <= referees.WIDEST_HEAD]
-OTHER = PEOPLE[7]
-BOND, HELD = 10**6, 700
-
+BOND = 10**6
 
 Fighters = tuple[Case, Side, Side, int]
 """What it is about, prover, challenger, and who is right: 2 the prover, 3 the challenger."""
@@ -286,6 +285,7 @@ class Referee:
         arena.bond(dice.randrange(1, 5000))
         if dice.random() < 0.5:
             arena.earn(dice.randrange(1, 5000))
+        arena.channel = arena.town.terms(PAYER, PROVIDER, 1) if dice.random() < 0.5 else None
         books = Books(arena)
         case, prover, challenger, right = plot(arena, one, dice)
         fight = arena.start(case)
@@ -298,7 +298,7 @@ class Referee:
             if dice.random() < 0.1:
                 self.meddle(fight)
             if fight.turn == wrong and silent is not None and fight.moves // 2 >= silent:
-                self.silence(fight, moving, dice.random() < 0.5)
+                self.silence(fight, moving, True)
                 break
             if dice.random() < 0.1:
                 self.clock.now += WINDOW  # the last second
@@ -316,10 +316,12 @@ class Referee:
                 break
         assert fight.turn == right, (plot.__name__, fight.turn)
         assert fight.moves <= MOST_MOVES - 3
+        assert fight.exchanges <= most_exchanges(fight.chunks, fight.cells)
+        self.seen["won by the prover" if right == 2 else "won by the challenger"] += 1
         if right == 2:
             books.check({PROVIDER.address: DEPOSIT, ADA.address: -DEPOSIT})
         else:
-            books.check(slash(books, None))
+            books.check(slash(books, case.receipt.amount if arena.channel else None))
 
     def timeout(self, fight: Fight) -> bool:
         """Whether anybody can end it."""
@@ -360,8 +362,7 @@ def run(count: int, seed: int, first: int = 0) -> Counter[str]:
     """So many disputes, one plot after the other."""
     clock, dice = Clock(), Random(seed)
     chain = embedded(clock=clock)
-    arena = Arena(town_of(chain))
-    referee = Referee(arena, clock, dice)
+    referee = Referee(Arena(town_of(chain)), clock, dice)
     try:
         for n in range(first, first + count):
             referee.fight(PLOTS[n % len(PLOTS)], answer(dice.choice(NAMES)))
@@ -371,9 +372,9 @@ def run(count: int, seed: int, first: int = 0) -> Counter[str]:
 
 
 def test_some_disputes() -> None:
-    """Of each plot a few."""
+    """Of each plot a few, and all that may happen beside."""
     seen = run(24, 1)
-    assert set(seen) >= {plot.__name__ for plot in PLOTS}
+    assert set(seen) >= {plot.__name__ for plot in PLOTS} | {"meddled", "again", "silence", "late"}
 
 
 @pytest.mark.slow
@@ -381,3 +382,58 @@ def test_some_disputes() -> None:
 def test_a_thousand_disputes(seed: int) -> None:
     """The honest side wins all of them."""
     run(50, 1000 + seed, 50 * seed)
+
+
+def fought(fight: Fight, prover: Side, challenger: Side) -> int:
+    """Both move as long as somebody has a move that is taken; whoever has none loses. Who won."""
+    sides = prover, challenger
+    while fight.turn < 2:
+        moving, other = sides[fight.turn], sides[1 - fight.turn]
+        taken = next((data for data in moving.answers(fight.state) if fight.tries(data)), None)
+        if taken is None:
+            fight.arena.town.pass_time(WINDOW + 1)
+            fight.arena.town.send(EVE, fight.arena.call.timeout(fight.number))
+            return 3 - fight.turn
+        other.follow(taken)
+    return fight.turn
+
+
+@pytest.mark.slow
+def test_on_a_real_node() -> None:
+    """One of each plot on anvil."""
+    dice = Random(5)
+    with anvil() as web3:
+        arena = Arena(Town(web3))
+        arena.bond(BOND)
+        for plot in PLOTS:
+            books = Books(arena)
+            case, prover, challenger, right = plot(arena, answer("llama"), dice)
+            assert fought(arena.start(case), prover, challenger) == right, plot.__name__
+            books.check({PROVIDER.address: DEPOSIT, ADA.address: -DEPOSIT} if right == 2 else slash(books, None))
+
+
+def test_an_accomplice() -> None:
+    """A cheat has a friend dispute its receipt and fall silent: that dispute it wins, and the honest one it loses. The
+    other way round, the friend's is void once the receipt is known to be wrong."""
+    chain = embedded()
+    arena, one = Arena(town_of(chain)), answer("llama")
+    arena.bond(BOND)
+    for first in (True, False):
+        case, prover, challenger, _ = wrong_numbers(arena, one, Random(3))
+        friend = arena.start(case, EVE)
+        fight = None if first else arena.start(case)
+        (data,) = prover.answers(friend.state)
+        friend.move(data)
+        if fight is None:
+            arena.town.pass_time(WINDOW + 1)
+            arena.town.send(EVE, arena.call.timeout(friend.number))
+            assert not arena.call.slashed(case.receipt.digest).call()
+            fight = arena.start(case)
+        assert fought(fight, Honest(case, Prover(case.theirs)), challenger) == 3
+        assert arena.call.slashed(case.receipt.digest).call()
+        if not first:
+            before = arena.credit(EVE)
+            assert not friend.tries(bytes(8))
+            arena.town.send(ADA, arena.call.timeout(friend.number))
+            assert arena.credit(EVE) == before + DEPOSIT
+    chain.close()

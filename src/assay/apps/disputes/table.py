@@ -275,6 +275,8 @@ class Table:
             return encode_indices(*open_) + FILLING
         if state.stage == "entry":
             chunks = [d.index + at for d, at in ((state.one, 0), (state.other, state.one.count)) if d.on]
+            if len(self._last) < CHUNK_BYTES * len(chunks):
+                raise EncodingError("chunks that nobody can read were shown, and there is nothing left to say")
             shown = [self._last[n * CHUNK_BYTES :][:CHUNK_BYTES] for n in range(len(chunks))]
             entry, content = min(map(self._first_wrong, chunks, shown), key=lambda found: not found[2])[:2]
             return encode_indices(entry) + content + FILLING

@@ -80,6 +80,7 @@ STEP: constant(uint256) = 9
 UNNAMED: constant(uint256) = 2**40 - 1
 OFF: constant(uint256) = 2**40 - 2
 NOBODY: constant(uint256) = 2**32 - 1  # what a challenger says that names none
+FAN: constant(uint256) = 16  # children of a node; more than a tree has levels
 MOST_CHUNKS: constant(uint256) = 2**23  # of each part: so that four bytes name a number
 MOST_CELLS: constant(uint256) = 2**32
 REQUEST_TAG: constant(bytes32) = sha256("assay/request/2")
@@ -129,9 +130,8 @@ def begin(receipt: Receipt, exhibit: Bytes[2048]) -> Bytes[192]:
     )
     assert facts.promptCount > 0 and facts.outputCount > 0, "no answer"
     assert facts.position < facts.promptCount + facts.outputCount - 1, "no such pass"
-    if facts.token:
-        assert facts.position + 1 >= facts.promptCount, "no token was drawn"
-        assert convert(slice(rules, 32, 1), uint256) == 0, "a grammar restricts it"
+    assert not facts.token or facts.position + 1 >= facts.promptCount, "no token was drawn"
+    assert convert(slice(rules, 32, 1), uint256) == 0, "a grammar restricts it"
     return self._packed(State(stage=TOPS, facts=keccak256(abi_encode(facts)), one=empty(Descent), other=empty(Descent)))
 
 
@@ -299,12 +299,12 @@ def _begun(count: uint256) -> Descent:
     @return A descent in a tree of which the first level that is shown has at most 256 digests: its top will be known.
     """
     top: uint256 = 0
-    for _: uint256 in range(16):
+    for _: uint256 in range(FAN):
         if self._wide(count, top) <= 1:
             break
         top += 1
     return Descent(
-        node=empty(bytes32), count=count, level=top, index=0, below=0 if top < 2 else top - 2, named=UNNAMED
+        node=empty(bytes32), count=count, level=top, index=0, below=top - min(2, top), named=UNNAMED
     )
 
 
@@ -344,7 +344,7 @@ def _node(count: uint256) -> bytes32:
     at: uint256 = opening.at
     opening.at = at + 32 * count
     children: Bytes[512] = slice(msg.data, at, 512)
-    if count == 16:
+    if count == FAN:
         return sha256(concat(opening.NODE_TAG, opening.NODE_TAG, children))
     return opening._digest(opening.NODE_TAG, slice(children, 0, 32 * count))
 
@@ -358,9 +358,9 @@ def _over(d: Descent) -> bytes32:
     steps: uint256 = d.level - d.below
     if steps == 0:
         return opening._take()
-    parents: DynArray[bytes32, 16] = []
-    for i: uint256 in range((count + 15) // 16, bound=16):
-        parents.append(self._node(min(16, count - 16 * i)))
+    parents: DynArray[bytes32, FAN] = []
+    for i: uint256 in range((count + FAN - 1) // FAN, bound=FAN):
+        parents.append(self._node(min(FAN, count - FAN * i)))
     if steps == 1:
         return parents[0]
     return opening._digest(opening.NODE_TAG, slice(abi_encode(parents), 64, 32 * len(parents)))
@@ -374,15 +374,15 @@ def _risen(d: Descent, digest: bytes32):
     node: bytes32 = digest
     place: uint256 = d.named
     for level: uint256 in range(d.below, d.level, bound=2):
-        left: uint256 = place % 16
-        many: uint256 = min(16, self._wide(d.count, level) - (place - left))
+        left: uint256 = place % FAN
+        many: uint256 = min(FAN, self._wide(d.count, level) - (place - left))
         piece: Bytes[512] = slice(msg.data, opening.at, 512)
         opening.at += 32 * (many - 1)
         node = opening._digest(
             opening.NODE_TAG,
             concat(slice(piece, 0, 32 * left), node, slice(piece, 32 * left, 32 * (many - 1 - left))),
         )
-        place = place // 16
+        place = place // FAN
     opening._same(node, d.node)
 
 
@@ -391,9 +391,9 @@ def _index() -> uint256:
     """
     @return The next four bytes, as a number.
     """
-    index: uint256 = opening._word() >> 224
-    opening.at += 4
-    return index
+    at: uint256 = opening.at
+    opening.at = at + 4
+    return convert(slice(msg.data, at, 4), uint256)
 
 
 @internal
@@ -549,19 +549,19 @@ def _prompt(count: uint256) -> bytes32:
     if count == 1:
         return opening._seal(opening.ROOT_TAG, 1, opening._take())
     level: DynArray[bytes32, 256] = []
-    for i: uint256 in range((count + 15) // 16, bound=256):
-        level.append(self._node(min(16, count - 16 * i)))
+    for i: uint256 in range((count + FAN - 1) // FAN, bound=256):
+        level.append(self._node(min(FAN, count - FAN * i)))
     size: uint256 = len(level)
     for _: uint256 in range(2):
         if size == 1:
             break
-        for i: uint256 in range((size + 15) // 16, bound=16):
-            kids: bytes32[16] = empty(bytes32[16])
-            many: uint256 = min(16, size - 16 * i)
-            for j: uint256 in range(many, bound=16):
-                kids[j] = level[16 * i + j]
+        for i: uint256 in range((size + FAN - 1) // FAN, bound=FAN):
+            kids: bytes32[FAN] = empty(bytes32[FAN])
+            many: uint256 = min(FAN, size - FAN * i)
+            for j: uint256 in range(many, bound=FAN):
+                kids[j] = level[FAN * i + j]
             level[i] = opening._digest(opening.NODE_TAG, slice(abi_encode(kids), 0, 32 * many))
-        size = (size + 15) // 16
+        size = (size + FAN - 1) // FAN
     return opening._seal(opening.ROOT_TAG, count, level[0])
 
 
@@ -571,19 +571,19 @@ def _answer(prompt: bytes32, count: uint256) -> bytes32:
     @return The root over an answer's passes: the first one's is that over the prompt's, the others are the next digests.
     @dev Full subtrees wait on a stack, the largest first, as in RFC 6962.
     """
-    stack: DynArray[bytes32, 16] = []
+    stack: DynArray[bytes32, FAN] = []
     item: bytes32 = prompt
     for n: uint256 in range(1, count + 1, bound=4096):
         if n > 1:
             item = opening._take()
         node: bytes32 = opening._digest(opening.LEAF_TAG, concat(item, b""))
-        for bit: uint256 in range(16):
+        for bit: uint256 in range(FAN):
             if (n >> bit) & 1 == 1:
                 break
             node = opening._digest(opening.PAIR_TAG, concat(stack.pop(), node))
         stack.append(node)
     top: bytes32 = stack.pop()
-    for _: uint256 in range(16):
+    for _: uint256 in range(FAN):
         if len(stack) == 0:
             break
         top = opening._digest(opening.PAIR_TAG, concat(stack.pop(), top))
