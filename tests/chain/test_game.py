@@ -487,8 +487,8 @@ def test_moves_cut_short(arena: Arena, board: Board) -> None:
 
 
 def test_arguments_laid_out_differently(arena: Arena, board: Board) -> None:
-    """A move that stands before the state is the same bytes; one whose length says less than is read fails, or the other
-    side would not know it. Whoever calls the court chooses the layout, and the game reads what the court has checked."""
+    """A move that stands before the state is the same bytes; one whose length says less than is read fails, or nobody
+    would know it. Whoever calls the court chooses the layout, and the game reads what the court has checked."""
     tops = Tops(arena)
     state, move = board.begin(tops.case, tops.case.exhibit), tops.move()
     plain = board.next(state, move)
