@@ -201,6 +201,7 @@ def _stream(kind: uint256, layer: int256, use: uint256) -> opening.Section:
     """
     width: uint256 = opening.model.width
     if kind == EMBEDDED:
+        self._ensure(layer == ENDS and use == 0)
         return opening.Section(start=0, rows=1, length=width, piece=128, extra=0, width=8)
     attention: DynArray[uint256, 18] = self._part(width, OUTPUT, opening.model.heads * opening.model.headWidth, ATTENTION_AFTER, opening.model.has & 4 != 0)
     feed: DynArray[uint256, 18] = self._part(width, DOWN, opening.model.feed, FEED_AFTER, opening.model.has & 8 != 0)
