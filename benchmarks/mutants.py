@@ -25,6 +25,8 @@ from assay.chain.contracts.compile import HERE, compiled
 TESTS: Final = {
     "Channels": ("test_channels.py", "test_channels_machine.py"),
     "Collector": ("test_channels.py",),
+    "Court": ("test_court.py", "test_court_machine.py"),
+    "Params": ("test_params.py",),
     "Token": ("test_channels.py", "test_token.py"),
     "Vault": ("test_vault.py",),
 }

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.chain.courtroom import own
 from tests.chain.kit import Clock, key
 
+from assay.chain.contracts import Artefact, artefact
 from assay.chain.devnet import ETHER, MINTER, TOKENS, Devnet
 from assay.chain.embedded import ChainError
 from assay.chain.ethereum import Account, Web3
@@ -44,13 +46,34 @@ def test_broken_off_while_contracts_are_made(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_court(tmp_path: Path) -> None:
+    """Is where its vaults expect it, also when it was made in two goes; without a game there is none."""
+    abi, code = own("Nim")
+    game = Artefact("Nim", abi, bytes.fromhex(code[2:]))
+    path = tmp_path / "devnet.sqlite3"
+    without = Devnet(path, clock=Clock())
+    assert not without.contracts.court
+    without.close()
+    devnet = Devnet(path, clock=Clock(), game=game)
+    web3 = Web3(EmbeddedProvider(devnet.chain))
+    court = Web3.to_checksum_address(devnet.contracts.court)
+    found = web3.eth.contract(address=court, abi=artefact("Court").abi).functions
+    told = [found[name]().call().lower() for name in ("TOKEN", "VAULTS", "PARAMS", "GAME", "CHANNELS")]
+    contracts = devnet.contracts
+    assert told == [contracts.token, contracts.vault, contracts.params, contracts.game, contracts.channels]
+    devnet.close()
+    again = Devnet(path, clock=Clock(), game=game)
+    assert again.contracts == contracts
+    again.close()
+
+
 def test_what_is_no_address() -> None:
     """Is told, and costs nothing."""
     devnet = Devnet(None, clock=Clock())
     for wrong in ("", "0x12", "ada", "0x" + "g" * 40):
         with pytest.raises(EncodingError):
             devnet.fund(wrong)
-    assert devnet.chain.head.number == 3
+    assert devnet.chain.head.number == 4
     with pytest.raises(ChainError, match="takes no money"):
         devnet.fund(devnet.contracts.token)
 

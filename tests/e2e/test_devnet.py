@@ -10,8 +10,13 @@ import pytest
 from tests.chain.kit import CHAIN_ID, NOBODY, Town, address, key
 from tests.e2e.kit import Place, Program
 
+from assay.chain.addresses import Addresses
+from assay.chain.client import ChainClient
 from assay.chain.contracts import artefact
 from assay.chain.ethereum import Web3
+from assay.chain.node import HttpProvider
+from assay.chain.outbox import Outbox
+from assay.core.errors import ChainFailed
 from assay.core.voucher import Terms, channels_domain
 
 pytestmark = [pytest.mark.e2e]
@@ -55,6 +60,36 @@ def test_a_channel_over_http_and_kill_dash_nine(tmp_path: Path) -> None:
         town.send(BOB, town.channels.functions.settle(address(BOB), town.token.address))
         assert town.balance(BOB.address) == before + 7
         assert "Traceback" not in again.log
+
+
+def test_a_client_in_python(tmp_path: Path) -> None:
+    """Finds the contracts by asking, and pays into a channel while the chain is killed and comes back."""
+    place = Place(tmp_path)
+    with place.running("devnet", *ARGS) as program:
+        where = Addresses.fetch(program.url)
+        assert (where.chain_id, where.channels) == (CHAIN_ID, program.facts["channels"])
+        provider = HttpProvider(program.url)
+        outbox = Outbox(tmp_path / "outbox", provider, ADA, CHAIN_ID, confirmations=0)
+        client = ChainClient(provider, where, ADA, outbox)
+        both = (ADA.address, ADA.address, BOB.address, BOB.address)
+        terms = Terms(*both, where.token, 86_400, bytes(32))
+        assert outbox.wait(client.approve_and_deposit(terms, 100, "first").name, 20).ok
+        program.process.send_signal(signal.SIGKILL)
+        program.process.wait(10)
+        client.approve_and_deposit(terms, 11, "second")
+        with pytest.raises(ChainFailed, match="does not answer"):
+            outbox.wait("second/deposit", 0.2)
+        outbox.close()
+        provider.close()
+    with place.running("devnet", "devnet", "--port", "0", "--json") as again:
+        provider = HttpProvider(again.url)
+        outbox = Outbox(tmp_path / "outbox", provider, ADA, CHAIN_ID, confirmations=0)
+        client = ChainClient(provider, where, ADA, outbox)
+        outbox.start()
+        assert outbox.wait("second/deposit", 20).ok
+        assert client.channel_state(terms.channel(client.domain)).balance == 111
+        outbox.close()
+        provider.close()
 
 
 JUNK = [

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from assay.chain.contracts import artefact
+from assay.chain.contracts import Artefact, artefact
 from assay.chain.embedded import TIP, ChainError, EmbeddedChain
-from assay.chain.ethereum import Account, Contract, Nonce, TxParams, Web3, Wei
+from assay.chain.ethereum import Account, Contract, Nonce, TxParams, Web3, Wei, rlp
 from assay.chain.provider import EmbeddedProvider
 from assay.core.errors import StoreError
 from assay.core.keys import Address, Key, keccak256, parse_address
@@ -21,6 +21,10 @@ MINTER: Final = Key.from_secret(keccak256(b"assay devnet"))
 ETHER: Final = 10 * 10**18
 TOKENS: Final = 1000 * 10**18
 """What somebody is given, wei."""
+HELD: Final = 7 * 86_400
+"""Seconds for which vaults hold earnings back."""
+VALUES: Final = (3600, 21 * 86_400, HELD, 10 * 10**18, 10**18, 5000, 5000, 2500, 60, int(MINTER.address, 16))
+"""What `Params` begins with, in its order; the pool is the minter's."""
 _GAS: Final = 8_000_000
 
 
@@ -31,13 +35,25 @@ class Contracts:
     token: Address
     channels: Address
     collector: Address
+    params: Address
+    game: Address = ""
+    """Empty, as `vault` and `court` are then: there are no disputes."""
+    vault: Address = ""
+    """The contract that makes vaults."""
+    court: Address = ""
+
+
+def created(deployer: Address, nonce: int) -> Address:
+    """Where somebody's transaction puts a contract: keccak256 of RLP of both, its last 20 bytes (yellow paper, §7)."""
+    encoded: Any = rlp.encode([bytes.fromhex(deployer[2:]), nonce])
+    return "0x" + keccak256(encoded)[12:].hex()
 
 
 class Devnet:
     """The chain, the contracts on it, and their faucet. For use from several threads, `fund` from one at a time."""
 
-    def __init__(self, path: Path | None, *, clock: Callable[[], float]) -> None:
-        """`path`: the chain's log; None: in memory.
+    def __init__(self, path: Path | None, *, clock: Callable[[], float], game: Artefact | None = None) -> None:
+        """`path`: the chain's log; None: in memory. `game`: what disputes are; None: there is no court.
 
         Raises:
             StoreError: the log cannot be used, or is of another version's chain.
@@ -48,8 +64,12 @@ class Devnet:
         token = self._deploy(0, "Token", "Assay test token", "TEST", 18)
         channels = self._deploy(1, "Channels")
         collector = self._deploy(2, "Collector", channels.address)
+        params = self._deploy(3, "Params", VALUES)
+        made = [token, channels, collector, params]
+        if game is not None:
+            made += self._deploy_court(game, token, channels, params)
         self._token: Final = token
-        self.contracts: Final = Contracts(*(each.address.lower() for each in (token, channels, collector)))
+        self.contracts: Final = Contracts(*(each.address.lower() for each in made))
 
     def fund(self, address: Address) -> None:
         """Give somebody ETHER and TOKENS.
@@ -67,9 +87,17 @@ class Devnet:
         """The log's file is free."""
         self.chain.close()
 
-    def _deploy(self, nonce: int, name: str, *args: object) -> Contract:
+    def _deploy_court(self, game: Artefact, token: Contract, channels: Contract, params: Contract) -> list[Contract]:
+        """Game, vaults and court. The vaults are told where the court will be."""
+        played = self._deploy(4, game)
+        court = Web3.to_checksum_address(created(MINTER.address, 6))
+        vaults = self._deploy(5, "Vault", token.address, court, HELD)
+        args = (each.address for each in (token, vaults, params, played, channels))
+        return [played, vaults, self._deploy(6, "Court", *args)]
+
+    def _deploy(self, nonce: int, what: str | Artefact, *args: object) -> Contract:
         """The contract that the deployer's transaction `nonce` made; makes it if that is the next one."""
-        found = artefact(name)
+        found = artefact(what) if isinstance(what, str) else what
         made = self._web3.eth.contract(abi=found.abi, bytecode=found.code).constructor(*args)
         if self.chain.nonce(MINTER.address) == nonce:
             self._send(made.build_transaction(self._terms()))

@@ -11,6 +11,7 @@ import sys
 _limit = sys.getrecursionlimit()
 
 import rlp  # noqa: E402
+from eth_abi import encode as encode_abi  # noqa: E402
 from eth_account import Account  # noqa: E402
 from web3 import Web3  # noqa: E402
 from web3.contract import Contract  # noqa: E402
@@ -29,5 +30,6 @@ __all__ = [
     "TxParams",
     "Web3",
     "Wei",
+    "encode_abi",
     "rlp",
 ]

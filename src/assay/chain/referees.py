@@ -118,15 +118,30 @@ def table_of(referee: str) -> str | None:
     return _TABLES.get(referee)
 
 
+def encode_terms(terms: Terms) -> bytes:
+    """As contracts take them, a word each.
+
+    Raises:
+        OverflowError: a number does not fit.
+    """
+    return b"".join(map(_word, terms))
+
+
 def encode_judge(terms: Terms, leaf: Digest, step: Step, opening: bytes) -> bytes:
     """The data of a call of `judge`. `leaf`: digest of the disputed cell.
 
     Raises:
         OverflowError: a number does not fit.
     """
-    words = [*terms, leaf, *step[1:], 32 * 27, len(opening) + PADDING]
+    words = [leaf, *step[1:], 32 * 27, len(opening) + PADDING]
     assert step.referee in REFEREES
-    return _SELECTOR + b"".join(map(_word, words)) + opening + bytes(PADDING + -(len(opening) + PADDING) % 32)
+    return (
+        _SELECTOR
+        + encode_terms(terms)
+        + b"".join(map(_word, words))
+        + opening
+        + bytes(PADDING + -(len(opening) + PADDING) % 32)
+    )
 
 
 def _word(value: Digest | int) -> bytes:

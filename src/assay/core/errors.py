@@ -15,6 +15,8 @@ AssayError
 ├── MachineError              a port, disk or other part of this machine cannot be used
 ├── ConfigError               a setting that cannot be used
 ├── StoreError                the database cannot keep what must be kept (full disk, locked, damaged)
+├── ChainFailed               a node of the chain cannot be reached, or answers what is no answer
+│   └── TransactionFailed     a transaction was reverted, would be, or its place was taken by another
 └── VerificationError         a receipt does not hold
     ├── InvalidSignature
     ├── BindingMismatch       the receipt and what it should cover differ
@@ -141,6 +143,22 @@ class StoreError(AssayError):
     """The database cannot keep what must be kept."""
 
     kind = "store_error"
+
+
+class ChainFailed(AssayError):
+    """The chain cannot be asked or does not do what it should: a node that is away, behind or lying."""
+
+    status = 503
+    kind = "chain_error"
+
+
+class TransactionFailed(ChainFailed):
+    """A transaction did nothing, and is not tried again; `reason` is the contract's, where one is known."""
+
+    def __init__(self, name: str, reason: str, remedy: str = "see the reason, and send another") -> None:
+        super().__init__(f"the transaction {name} failed ({reason})", remedy)
+        self.name = name
+        self.reason = reason
 
 
 class VerificationError(AssayError):

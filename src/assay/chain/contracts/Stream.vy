@@ -34,6 +34,9 @@ def judge(
     @param proof The opening, with zeros behind it.
     """
     plan._begin(terms, layer, AT)
+    if plan.name == plan.NOTHING:  # whoever names a number that is none loses, if it is 0
+        plan._ensure(terms.claimed == 0)
+        return
     plan._ensure(plan.name in [plan.INPUT, plan.FEED, plan.HEAD_INPUT])
     section: opening.Section = plan._stream(kind, layer, use)
     plan._inside(section, plan._stream(plan.NUMBER, plan.layer, 0))

@@ -17,7 +17,7 @@ FOLDER = files("assay.chain.contracts").joinpath("compiled")
 """Where they are; tests of tests put others in their place."""
 REFEREES: Final = ("Products", "Stream", "Norms", "Heads", "Softmax", "Feed", "Draws")
 """Each judges some kinds of steps of a dispute; `Game` knows them in this order."""
-NAMES: Final = ("Channels", "Collector", "Token", "Vault", *REFEREES)
+NAMES: Final = ("Channels", "Collector", "Court", "Game", "Params", "Token", "Vault", *REFEREES)
 """All that have a source."""
 MODULES: Final = ("opening", "plan", "whole")
 """Sources of parts of REFEREES, which are no contracts."""

@@ -441,7 +441,13 @@ def _bind(position: uint256, kept: bytes32, inputs: bytes32):
         turns = turns // 2
     leaf = self._seal(SEAL_TAG, self.terms.outputCount, leaf)
     self._same(self._take(), leaf)
-    self._same(self._digest(EVIDENCE_TAG, concat(self._take(), leaf)), self.terms.evidence)
+    self._same(self._evidence(self._take(), leaf), self.terms.evidence)
+
+
+@internal
+@pure
+def _evidence(salt: bytes32, root: bytes32) -> bytes32:
+    return self._digest(EVIDENCE_TAG, concat(salt, root))
 
 
 @internal

@@ -75,6 +75,7 @@ MIXED: constant(uint256) = 4
 FEED: constant(uint256) = 5
 ACTIVATIONS: constant(uint256) = 6
 HEAD_INPUT: constant(uint256) = 7
+NOTHING: constant(uint256) = 8  # zeros that fill up a record
 
 ENDS: constant(int256) = -1
 TABLES: constant(uint256) = 48  # leaves before the first layer's: the model's numbers, and tables of 1,025, 4,097, 4,097, 1,025 and 513
@@ -602,7 +603,9 @@ def _aim():
         return
     at: uint256 = opening.terms.target
     if at < 256 * kept:
-        self._ensure(at < opening.model.layers * 2 * keys)
+        if at >= opening.model.layers * 2 * keys:
+            self.name = NOTHING
+            return
         self.layer = convert(at // (2 * keys), int256)
         at = at % (2 * keys)
         self.name = KEYS + at // keys
@@ -612,7 +615,8 @@ def _aim():
     if at >= opening.model.layers * inputs:
         self.name = HEAD_INPUT
         self.place = at - opening.model.layers * inputs
-        self._ensure(self.place <= opening.model.width)
+        if self.place > opening.model.width:
+            self.name = NOTHING
         return
     self.layer = convert(at // inputs, int256)
     at = at % inputs

@@ -12,7 +12,7 @@ from typing_extensions import override
 from assay.core.completion import token_leaves, token_salts
 from assay.core.hashing import Digest
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.catalogue import Opened, Table
+from assay.engines.exact.dispute.catalogue import NUMBERS, Opened, Table
 from assay.engines.exact.dispute.evidence import Evidence, Tokens, evidence_of
 from assay.engines.exact.dispute.plan import GREEDY, GROUP, Plan, Rules, Section, input_of
 from assay.engines.exact.dispute.reading import Reader
@@ -109,6 +109,10 @@ class Response:
         """A token, its salt and its path, as `OpenedReader.token` takes them."""
         prompt, output = self.opened_tokens
         return prompt.open(position) if position < self.prompt else output.open(position - self.prompt)
+
+    def open_model(self) -> bytes:
+        """The leaf with the model's numbers, and its path."""
+        return self.parameters.leaf((ENDS, NUMBERS), 0, 0) + b"".join(trees.prove(self.parameters.levels, 0, 1))
 
 
 class OwnReader(Reader):

@@ -1,0 +1,96 @@
+"""Disputes as `contracts/Game.vy` plays them: the bytes of states, of what opens a dispute, and of its last move."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from assay.chain.contracts import REFEREES
+from assay.core.encoding import canonical
+from assay.core.errors import EncodingError
+from assay.core.hashing import Digest
+from assay.core.profile import Profile
+from assay.core.request import Opening
+
+PADDING: Final = bytes(1024)
+"""Zeros behind a move, which the contract reads in pieces of constant size."""
+STAGES: Final = (
+    "tops", "branch", "nodes", "names", "chunks", "entry", "cells", "cell nodes", "cell names", "step",
+)  # fmt: skip
+"""What is wanted; the contract knows a stage by its place here."""
+UNNAMED: Final = 2**64 - 1
+_OFF: Final = 2**64 - 2
+
+
+class Descent(NamedTuple):
+    """Where a descent in a tree is."""
+
+    node: Digest
+    """That is known."""
+    count: int
+    level: int
+    """Of the node; `index`: its place in it."""
+    index: int
+    below: int
+    """Level of the nodes under it that were shown."""
+    named: int
+    """The one of them that differs."""
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a descent in the tree."""
+        return self.named != _OFF
+
+    @property
+    def first(self) -> int:
+        """The first of the nodes that were shown."""
+        return self.index << 4 * (self.level - self.below)
+
+
+class State(NamedTuple):
+    """What the contract hands from move to move."""
+
+    stage: str
+    """One of STAGES: what is wanted."""
+    one: Descent
+    """In keys and values, then in the cells."""
+    other: Descent
+    """In the inputs of products."""
+
+
+def read_state(data: bytes) -> State:
+    """A state as events carry it.
+
+    Raises:
+        EncodingError: it is none.
+    """
+    if len(data) != 14 * 32:
+        raise EncodingError("a state of a dispute has 14 words")
+    words = [data[i : i + 32] for i in range(0, len(data), 32)]
+    stage, *numbers = (int.from_bytes(word, "big") for word in words)
+    if stage >= len(STAGES):
+        raise EncodingError("the state of a dispute is unknown")
+    return State(STAGES[stage], Descent(words[2], *numbers[2:7]), Descent(words[8], *numbers[8:13]))
+
+
+def exhibit(position: int, *, token: bool, parameters: Digest, opening: Opening, profile: Profile) -> bytes:
+    """What a dispute is opened with: the pass that is wrong, or that the token behind it is.
+
+    `parameters`: the model's root, of which `profile.build` has the digits. `opening`: of the request.
+    """
+    head = '{"build":"' + profile.build
+    rest = canonical(profile.to_json())[len(head) :]
+    return b"".join([word(position), word(token), parameters, opening.body, opening.seed, opening.rules, rest])
+
+
+def step_move(referee: str, call: bytes, siblings: bytes) -> bytes:
+    """The last move: which of REFEREES judges, what it is called with, and what is beside the disputed cell."""
+    return b"".join([word(REFEREES.index(referee) | len(call) << 8), call, siblings, PADDING])
+
+
+def word(number: int) -> bytes:
+    """A number as contracts take it, 32 bytes.
+
+    Raises:
+        OverflowError: it does not fit.
+    """
+    return int(number).to_bytes(32, "big", signed=number < 0)
