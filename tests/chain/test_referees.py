@@ -127,7 +127,8 @@ def test_nothing_else_is_judged(kind: str, dice: Random) -> None:
         else:
             others = [value + 1, value - 1 if value else 2**64, 2 * value + 7]
         for other in others:
-            if name in matters(case):
+            same = name == "index" and found.levels[0][int(other) : int(other) + 1] == [case.leaf]  # type: ignore[call-overload]
+            if name in matters(case) and not same:
                 assert not accepts(case, **{name: other}), name
     step = case.step
     for wrong in wrong_steps(step):

@@ -312,7 +312,7 @@ def _index() -> uint256:
     """
     @return The next four bytes, as a number.
     """
-    index: uint256 = opening._word() >> 224
+    index: uint256 = convert(opening._word(), uint256) >> 224
     opening.at += 4
     return index
 
