@@ -32,10 +32,11 @@ PADDING: Final = 1600
 _TABLES: Final = {
     "Stream": "Powers", "Norms": "Powers", "Heads": "Sine", "Softmax": "Powers", "Feed": "Sigmoid", "Draws": "Powers",
 }  # fmt: skip
+_HEADS: Final = ("biased", "query", "joined", "number")
 _TYPES: Final = ("bytes32",) * 4 + ("uint256",) * 2 + ("bytes32",) + ("uint256",) * 5 + ("bool",) + (
     "uint256", "uint256", "bytes32", "bytes32", "uint256", "int256", "uint256", "bytes32", "uint256",
 )  # fmt: skip
-_SELECTOR: Final = keccak256(f"judge(({','.join(_TYPES)}),bytes32,uint256,int256,uint256,bytes)".encode())[:4]
+_SELECTOR: Final = keccak256(f"judge(({','.join(_TYPES)}),bytes32,uint256,int256,uint256)".encode())[:4]
 
 
 class Terms(NamedTuple):
@@ -128,20 +129,13 @@ def encode_terms(terms: Terms) -> bytes:
 
 
 def encode_judge(terms: Terms, leaf: Digest, step: Step, opening: bytes) -> bytes:
-    """The data of a call of `judge`. `leaf`: digest of the disputed cell.
+    """The data of a call of `judge`, with the opening behind the arguments. `leaf`: digest of the disputed cell.
 
     Raises:
         OverflowError: a number does not fit.
     """
-    words = [leaf, *step[1:], 32 * 27, len(opening) + PADDING]
     assert step.referee in REFEREES
-    return (
-        _SELECTOR
-        + encode_terms(terms)
-        + b"".join(map(_word, words))
-        + opening
-        + bytes(PADDING + -(len(opening) + PADDING) % 32)
-    )
+    return _SELECTOR + encode_terms(terms) + b"".join(map(_word, (leaf, *step[1:]))) + opening + bytes(PADDING)
 
 
 def _word(value: Digest | int) -> bytes:
@@ -158,7 +152,7 @@ def _referee(kind: str, vector: str) -> str:
     if vector in ("keys", "values"):
         return "Heads"
     if vector == "mixed":
-        return "Heads" if kind in ("biased", "query", "key", "value") else "Softmax"
+        return "Heads" if kind in _HEADS else "Softmax"
     if vector == "gated":
         return "Feed"
     return "Stream" if kind in ("embedded", "added", "number") else "Norms"

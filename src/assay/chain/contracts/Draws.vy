@@ -13,7 +13,7 @@ initializes: opening
 initializes: plan[opening := opening]
 initializes: whole
 
-AT: constant(uint256) = 900  # where the opening stands in the call's data
+AT: constant(uint256) = 836  # where the opening stands in the call's data: behind the arguments, with zeros behind it
 MOST: constant(uint256) = 1056
 NATS: constant(uint256) = 26613026195688644983488525  # see `exact/sampling.py`
 
@@ -24,14 +24,11 @@ def __init__(tables: address):
 
 
 @external
-def judge(
-    terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256, proof: Bytes[45056]
-):
+def judge(terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256):
     """
     @notice Check one cell of kinds `logit` to `race`, or `number`.
     @param leaf The digest of the cell, which the descent led to.
     @param use Always 0.
-    @param proof The opening, with zeros behind it.
     """
     plan._begin(terms, layer, AT)
     plan._ensure(layer == plan.layer)
@@ -58,7 +55,7 @@ def judge(
     elif kind == plan.RACE:
         found = self._race(section, i)
     else:
-        assert kind == plan.NUMBER, "kind"
+        plan._ensure(kind == plan.NUMBER)
         last: uint256 = plan.LIKELIEST
         if terms.temperature > 0:
             last = plan.RACE
@@ -94,11 +91,11 @@ def _numbers(kind: uint256, group: uint256, size: uint256) -> DynArray[int256, M
 
 @internal
 @view
-def _key(logit: int256, token: uint256) -> int256:
+def _key(logit: int256, token: uint256, bits: uint256) -> int256:
     """
+    @param bits Of a token.
     @return A number by which candidates are ordered: larger for a larger logit, and for a lower token.
     """
-    bits: uint256 = plan._bits() - 32
     return ((logit + whole.MOST) << bits) + convert((1 << bits) - 1 - token, int256)
 
 
@@ -194,9 +191,10 @@ def _count(section: opening.Section, i: uint256) -> DynArray[int256, MOST]:
     many: int256 = 0
     lowest, many = self._tried(section, i, convert(opening.terms.topK, int256))
     group: uint256 = i % plan._parts(section.length, section.piece)
+    bits: uint256 = plan._bits() - 32
     logits: DynArray[int256, MOST] = self._numbers(plan.LOGIT, group, 1024)
     for n: uint256 in range(len(logits), bound=1024):
-        if self._key(logits[n], group * 1024 + n) >= lowest:
+        if self._key(logits[n], group * 1024 + n, bits) >= lowest:
             many += 1
     return [lowest, many]
 
@@ -208,12 +206,13 @@ def _share(i: uint256) -> DynArray[int256, MOST]:
     """
     out: DynArray[int256, MOST] = opening._cell(self._section(plan.DEFICIT), i)
     lowest: int256 = 0
+    bits: uint256 = plan._bits() - 32
     logits: DynArray[int256, MOST] = []
     if plan._counts():
         lowest = self._settled(self._section(plan.COUNT), plan._bits(), convert(opening.terms.topK, int256))
         logits = opening._cell(self._section(plan.LOGIT), i)
     for n: uint256 in range(len(out), bound=256):
-        if len(logits) > 0 and self._key(logits[n], i * 256 + n) < lowest:
+        if len(logits) > 0 and self._key(logits[n], i * 256 + n, bits) < lowest:
             out[n] = 0
         else:
             out[n] = whole._weight(out[n])
@@ -244,10 +243,11 @@ def _mass(section: opening.Section, i: uint256) -> DynArray[int256, MOST]:
     mass: int256 = 0
     lowest, mass = self._tried(section, i, least)
     group: uint256 = i % plan._parts(section.length, section.piece)
+    bits: uint256 = plan._bits() - 32
     logits: DynArray[int256, MOST] = self._numbers(plan.LOGIT, group, 512)
     shares: DynArray[int256, MOST] = self._numbers(plan.SHARE, group, 512)
     for n: uint256 in range(len(logits), bound=512):
-        if self._key(logits[n], group * 512 + n) >= lowest:
+        if self._key(logits[n], group * 512 + n, bits) >= lowest:
             mass += shares[n]
     return [lowest, mass]
 
@@ -259,6 +259,7 @@ def _race(section: opening.Section, i: uint256) -> DynArray[int256, MOST]:
     """
     best: int256 = -(2**62)
     token: int256 = 0
+    bits: uint256 = plan._bits() - 32
     if i > 0:
         before: DynArray[int256, MOST] = opening._cell(section, i - 1)
         best = before[0]
@@ -278,7 +279,7 @@ def _race(section: opening.Section, i: uint256) -> DynArray[int256, MOST]:
     deficits: DynArray[int256, MOST] = opening._cell(self._section(plan.DEFICIT), i)
     for n: uint256 in range(len(deficits), bound=256):
         each: uint256 = i * 256 + n
-        if lowest != 0 and self._key(logits[n], each) < lowest:
+        if lowest != 0 and self._key(logits[n], each, bits) < lowest:
             continue
         if opening.terms.minP > 0 and convert(each, int256) != first:
             if whole._weight(deficits[n]) * 1_000_000 < convert(opening.terms.minP << 40, int256):

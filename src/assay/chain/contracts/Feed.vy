@@ -13,7 +13,7 @@ initializes: opening
 initializes: plan[opening := opening]
 initializes: whole
 
-AT: constant(uint256) = 900  # where the opening stands in the call's data
+AT: constant(uint256) = 836  # where the opening stands in the call's data: behind the arguments, with zeros behind it
 MOST: constant(uint256) = 1056
 
 
@@ -23,14 +23,11 @@ def __init__(tables: address):
 
 
 @external
-def judge(
-    terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256, proof: Bytes[45056]
-):
+def judge(terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256):
     """
     @notice Check one cell of kinds `gated` to `activated`, or `number`.
     @param leaf The digest of the cell, which the descent led to.
     @param use The product (see `plan.vy`), or 0.
-    @param proof The opening, with zeros behind it.
     """
     plan._begin(terms, layer, AT)
     plan._ensure(layer == plan.layer)
@@ -49,7 +46,7 @@ def judge(
     elif kind == plan.ACTIVATED:
         found = self._activated(i)
     else:
-        assert kind == plan.NUMBER, "kind"
+        plan._ensure(kind == plan.NUMBER)
         found = self._number()
     opening._settle(claimed, found)
 

@@ -1,9 +1,10 @@
 # pragma version 0.4.3
-# pragma optimize codesize
+# pragma optimize gas
 """
-@title Judges cells of one head: queries, keys and values
+@title Judges cells of one head, of queries, keys or values, and of heads side by side
 @license Apache-2.0
-@notice `judge` returns if the disputed cell follows from what the opening shows, and reverts otherwise: the first half of `attention.py`.
+@notice `judge` returns if the disputed cell follows from what the opening shows, and reverts otherwise: `attention.py`, but for
+        what is over positions.
 """
 
 import opening
@@ -13,8 +14,9 @@ initializes: opening
 initializes: plan[opening := opening]
 initializes: whole
 
-AT: constant(uint256) = 900  # where the opening stands in the call's data
+AT: constant(uint256) = 836  # where the opening stands in the call's data: behind the arguments, with zeros behind it
 MOST: constant(uint256) = 1056
+MIX: constant(int256) = 8  # fraction bits that the mean of values has over the values'
 
 
 @deploy
@@ -23,14 +25,11 @@ def __init__(tables: address):
 
 
 @external
-def judge(
-    terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256, proof: Bytes[45056]
-):
+def judge(terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256):
     """
-    @notice Check one cell of kinds `biased` to `value`, and `number` of keys and values.
+    @notice Check one cell of kinds `biased`, `kept`, `query` and `joined`, or `number`.
     @param leaf The digest of the cell, which the descent led to.
     @param use The product (see `plan.vy`), or 0.
-    @param proof The opening, with zeros behind it.
     """
     plan._begin(terms, layer, AT)
     plan._ensure(layer == plan.layer)
@@ -45,10 +44,10 @@ def judge(
         found = self._head(use, plan._head(), 0)
     elif kind == plan.QUERY:
         found = self._head(plan.Q, i, i)
-    elif kind == plan.KEY or kind == plan.VALUE:
-        found = self._copied(kind == plan.VALUE, i)
+    elif kind == plan.JOINED:
+        found = self._joined(section, i)
     else:
-        assert kind == plan.NUMBER and plan.name != plan.MIXED, "kind"
+        plan._ensure(kind == plan.NUMBER)
         found = self._number()
     opening._settle(claimed, found)
 
@@ -177,34 +176,54 @@ def _turned(x: DynArray[int256, MOST], fraction: int256) -> (DynArray[int256, MO
 
 
 @internal
-def _copied(values: bool, i: uint256) -> DynArray[int256, MOST]:
+@view
+def _group() -> uint256:
     """
-    @return A committed head of keys or values at one position, its fraction bits before it.
+    @return Query heads that share a key head.
     """
-    first: uint256 = 0
-    seen: uint256 = 0
-    keys: uint256 = 0
-    first, seen, keys = plan._seen()
+    return opening.model.heads // opening.model.kvHeads
+
+
+@internal
+def _lows(head: uint256, count: uint256) -> DynArray[int256, MOST]:
+    """
+    @return The fewest fraction bits of value heads over all positions.
+    """
+    lows: opening.Section = self._section(plan.LOW, 0)
+    return opening._cells(lows, lows.rows - opening.model.kvHeads + head, count)
+
+
+@internal
+def _joined(section: opening.Section, i: uint256) -> DynArray[int256, MOST]:
+    """
+    @return 128 activations of the heads side by side.
+    """
     wide: uint256 = opening.model.headWidth
-    heads: uint256 = opening.model.kvHeads
-    head: uint256 = i // seen
-    position: uint256 = first + i % seen
-    at: uint256 = convert(opening.layer, uint256) * 2 * heads * (wide + 1)
-    if values:
-        at += heads * (wide + 1)
-    numbers: DynArray[int256, MOST] = opening._kept(at + head * wide, at + (head + 1) * wide, position)
-    place: uint256 = at + heads * wide + head
-    out: DynArray[int256, MOST] = [opening._kept(place, place + 1, position)[0]]
-    for n: int256 in numbers:
-        out.append(n)
+    by: int256 = opening._first(self._section(plan.JOIN_SCALE, 0), 0)
+    lowest: int256 = opening._first(self._section(plan.JOIN_LOW, 0), 0)
+    lows: DynArray[int256, MOST] = self._lows(0, opening.model.kvHeads)
+    start: uint256 = i * 128
+    count: uint256 = opening._size(section, i)
+    first: uint256 = start // wide
+    at: uint256 = 0
+    total: uint256 = 0
+    at, total = opening._cells_at(self._section(plan.QUOTIENT, 0), first, (start + count - 1) // wide - first + 1)
+    out: DynArray[int256, MOST] = opening._numbers(at + 4 * (start - first * wide), count, 4, False)
+    for n: uint256 in range(count, bound=128):
+        own: int256 = lows[(start + n) // wide // self._group()]
+        out[n] = whole._narrowed(whole._shifted(out[n], own + MIX - lowest), by)
     return out
 
 
 @internal
 def _number() -> DynArray[int256, MOST]:
     """
-    @return The disputed number of keys or values.
+    @return The disputed number.
     """
+    if plan.name == plan.MIXED:
+        if plan.place == opening.model.heads * opening.model.headWidth:
+            return [whole._clip(opening._cell(self._section(plan.JOIN_SCALE, 0), 0)[1], whole.LIMIT)]
+        return [opening._cell(self._section(plan.JOINED, 0), plan.place // 128)[plan.place % 128]]
     wide: uint256 = opening.model.headWidth
     product: uint256 = plan.K
     if plan.name == plan.VALUES:

@@ -13,7 +13,7 @@ initializes: opening
 initializes: plan[opening := opening]
 initializes: whole
 
-AT: constant(uint256) = 900  # where the opening stands in the call's data
+AT: constant(uint256) = 836  # where the opening stands in the call's data: behind the arguments, with zeros behind it
 MOST: constant(uint256) = 1056
 
 
@@ -23,14 +23,11 @@ def __init__(tables: address):
 
 
 @external
-def judge(
-    terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256, proof: Bytes[45056]
-):
+def judge(terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256):
     """
     @notice Check one cell of kinds `peak` to `normed`.
     @param leaf The digest of the cell, which the descent led to.
     @param use The normalisation (see `plan.vy`).
-    @param proof The opening, with zeros behind it.
     """
     plan._begin(terms, layer, AT)
     plan._ensure(plan.name in [plan.INPUT, plan.FEED, plan.HEAD_INPUT])
@@ -50,7 +47,7 @@ def judge(
     elif kind == plan.SCALE:
         found = self._scale(layer, use)
     else:
-        assert kind == plan.NORMED, "kind"
+        plan._ensure(kind == plan.NORMED)
         found = self._normed(layer, use, i)
     opening._settle(claimed, found)
 

@@ -13,11 +13,12 @@ import plan
 initializes: opening
 initializes: plan[opening := opening]
 
-AT: constant(uint256) = 900  # where the opening stands in the call's data
+AT: constant(uint256) = 836  # where the opening stands in the call's data: behind the arguments, with zeros behind it
 LANES: constant(uint256) = 1766820105243087041267848467410591083712559083657179364930612997358944255
 ONES: constant(uint256) = 26959946673427741531515197488526605382048662297355296634326893985793
 BYTES_16: constant(uint256) = 450552876409790643671482431940419874915447411150352389258589821042463539455
 SIGNS: constant(uint256) = 226159875217463538784116671719112721526185367165667081667056851346805227648
+MASK_64: constant(uint256) = 2**64 - 1
 M32: constant(uint256) = 1461501636990620551282746369252908412228459298815
 M16: constant(uint256) = 411369862228566123880278864766078120783549026323861987005628415
 M8: constant(uint256) = 6874786401724074090536375359574284372422408885825600641753357966377215
@@ -26,23 +27,21 @@ R32: constant(uint256) = 2695994666087353806074183596017446180179145253818694304
 
 
 @external
-def judge(
-    terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256, proof: Bytes[45056]
-):
+def judge(terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256):
     """
     @notice Check one cell of kind `product`.
     @param leaf The digest of the cell, which the descent led to.
     @param use The product (see `plan.vy`).
-    @param proof The opening, with zeros behind it.
     """
-    assert kind == plan.PRODUCT, "kind"
+    plan._ensure(kind == plan.PRODUCT)
     plan._begin(terms, layer, AT)
     section: opening.Section = self._section(kind, layer, use)
     plan._inside(section, self._section(plan.NUMBER, plan.layer, 0))
-    assert opening._cell_digest(8) == leaf, "cell"
-    claimed: int256 = convert(convert(opening._word(), bytes32), int256) >> 192
+    i: uint256 = terms.index - section.start
+    opening._same(opening._hashed(opening.CELL_TAG, opening.at, 8), leaf)
+    claimed: int256 = convert(opening._word(), int256) >> 192
     opening.at += 8
-    assert self._multiplied(section, terms.index - section.start, use) == claimed, "product"
+    assert self._multiplied(section, i, use) == claimed, "product"
 
 
 @internal
@@ -90,45 +89,69 @@ def _dot(matrix: plan.Matrix, q: uint256, x: uint256, count: uint256) -> int256:
     """
     @return The sum of the products with `count` numbers.
     """
+    numbers: Bytes[2048] = slice(msg.data, x, 2048)
+    leaves: Bytes[2624] = b""
+    if matrix.size > 320:
+        leaves = slice(msg.data, q, 2624)
+    else:
+        leaves = slice(msg.data, q, 1312)
     total: int256 = 0
     each: uint256 = 1
     if matrix.wide:
         each = 2
     span: uint256 = matrix.span
-    products: uint256 = 0
-    weights: uint256 = 0
-    inputs: uint256 = 0
-    for n: uint256 in range(count // 16, bound=64):
-        k: uint256 = 16 * n
-        inside: uint256 = k % 256
-        leaf: uint256 = q + k // 256 * matrix.size
-        a: uint256 = convert(slice(msg.data, x + 2 * k, 32), uint256)
-        a = a ^ SIGNS  # so that numbers are not negative
-        a = ((a & BYTES_16) << 8) | ((a >> 8) & BYTES_16)
-        odd: uint256 = a & LANES
-        even: uint256 = (a >> 16) & LANES
-        inputs = unsafe_add(inputs, unsafe_mul(unsafe_add(odd, even), ONES) >> 224)
-        b: uint256 = convert(slice(msg.data, leaf + each * inside, 32), uint256)
-        if matrix.wide:
-            b = self._reversed(b)
-            high: uint256 = b & BYTES_16
-            low: uint256 = (b >> 8) & BYTES_16
-            products = unsafe_add(products, unsafe_add(256 * self._times(high, odd, even), self._times(low, odd, even)))
-            weights = unsafe_add(weights, unsafe_add(256 * self._sum(high), self._sum(low)))
-        else:
-            b = self._spread(b >> 128)
+    steps: uint256 = span >> 4
+    at: uint256 = 0
+    for n: uint256 in range(count // span, bound=64):
+        inside: uint256 = unsafe_mul(n, span)
+        leaf: uint256 = unsafe_mul(inside >> 8, matrix.size)
+        inside = inside & 255
+        place: uint256 = unsafe_add(leaf, unsafe_mul(each, inside))
+        products: uint256 = 0
+        weights: uint256 = 0
+        inputs: uint256 = 0
+        for _: uint256 in range(steps, bound=16):
+            a: uint256 = extract32(numbers, at, output_type=uint256) ^ SIGNS  # so that numbers are not negative
+            at = unsafe_add(at, 32)
+            a = ((a & BYTES_16) << 8) | ((a >> 8) & BYTES_16)
+            odd: uint256 = a & LANES
+            even: uint256 = (a >> 16) & LANES
+            inputs = unsafe_add(inputs, unsafe_mul(unsafe_add(odd, even), ONES) >> 224)
+            b: uint256 = extract32(leaves, place, output_type=uint256)
+            place = unsafe_add(place, unsafe_mul(16, each))
+            if matrix.wide:
+                b = self._reversed(b)
+                high: uint256 = b & BYTES_16
+                products = unsafe_add(products, unsafe_mul(256, self._times(high, odd, even)))
+                weights = unsafe_add(weights, unsafe_mul(256, self._sum(high)))
+                b = (b >> 8) & BYTES_16
+            else:  # sixteen bytes as lanes of 16 bits, in reverse order
+                b = (b >> 192) | ((b >> 128 & MASK_64) << 128)
+                b = ((b >> 32) & M32) | ((b & M32) << 64)
+                b = ((b >> 16) & M16) | ((b & M16) << 32)
+                b = ((b >> 8) & M8) | ((b & M8) << 16)
             products = unsafe_add(products, self._times(b, odd, even))
             weights = unsafe_add(weights, self._sum(b))
-        if (k + 16) % span == 0:
-            number: uint256 = leaf + 256 * each + inside // span * 4
-            scale: int256 = opening._number(number)
-            offset: int256 = opening._number(number + 256 // span * 4)
-            total += scale * (convert(products, int256) - 32768 * convert(weights, int256))
-            total += offset * (convert(inputs, int256) - 32768 * convert(span, int256))
-            products = 0
-            weights = 0
-            inputs = 0
+        number: uint256 = unsafe_add(unsafe_add(leaf, unsafe_mul(256, each)), unsafe_mul(inside // span, 4))
+        scale: int256 = self._little(extract32(leaves, number, output_type=uint256))
+        offset: int256 = self._little(
+            extract32(leaves, unsafe_add(number, unsafe_mul(256 // span, 4)), output_type=uint256)
+        )
+        products = unsafe_sub(products, weights << 15)
+        inputs = unsafe_sub(inputs, span << 15)
+        total = unsafe_add(total, unsafe_mul(scale, convert(convert(products, bytes32), int256)))
+        total = unsafe_add(total, unsafe_mul(offset, convert(convert(inputs, bytes32), int256)))
     return total
+
+
+@internal
+@pure
+def _little(word: uint256) -> int256:
+    """
+    @return The little-endian number of the word's first four bytes.
+    """
+    x: uint256 = ((word & BYTES_16) << 8) | ((word >> 8) & BYTES_16)
+    return convert(convert(((x & LANES) << 16) | ((x >> 16) & LANES), bytes32), int256) >> 224
 
 
 @internal
@@ -141,18 +164,6 @@ def _times(b: uint256, odd: uint256, even: uint256) -> uint256:
 @pure
 def _sum(b: uint256) -> uint256:
     return unsafe_mul(unsafe_add(b & LANES, (b >> 16) & LANES), ONES) >> 224
-
-
-@internal
-@pure
-def _spread(word: uint256) -> uint256:
-    """
-    @return Sixteen bytes as lanes of 16 bits, in reverse order.
-    """
-    w: uint256 = (word >> 64) | ((word & 18446744073709551615) << 128)
-    w = ((w >> 32) & M32) | ((w & M32) << 64)
-    w = ((w >> 16) & M16) | ((w & M16) << 32)
-    return ((w >> 8) & M8) | ((w & M8) << 16)
 
 
 @internal

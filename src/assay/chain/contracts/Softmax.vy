@@ -3,7 +3,8 @@
 """
 @title Judges cells of attention over positions
 @license Apache-2.0
-@notice `judge` returns if the disputed cell follows from what the opening shows, and reverts otherwise: `attention.py` from `score` on.
+@notice `judge` returns if the disputed cell follows from what the opening shows, and reverts otherwise: `attention.py` from
+        `key` on.
 """
 
 import opening
@@ -13,7 +14,7 @@ initializes: opening
 initializes: plan[opening := opening]
 initializes: whole
 
-AT: constant(uint256) = 900  # where the opening stands in the call's data
+AT: constant(uint256) = 836  # where the opening stands in the call's data: behind the arguments, with zeros behind it
 MOST: constant(uint256) = 1056
 MIX: constant(int256) = 8  # fraction bits that the mean of values has over the values'
 
@@ -24,14 +25,11 @@ def __init__(tables: address):
 
 
 @external
-def judge(
-    terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256, proof: Bytes[45056]
-):
+def judge(terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256):
     """
-    @notice Check one cell of kinds `score` to `joined`, or `number`.
+    @notice Check one cell of kinds `key` to `join_scale`.
     @param leaf The digest of the cell, which the descent led to.
     @param use Always 0.
-    @param proof The opening, with zeros behind it.
     """
     plan._begin(terms, layer, AT)
     plan._ensure(layer == plan.layer)
@@ -41,7 +39,9 @@ def judge(
     i: uint256 = terms.index - section.start
     claimed: DynArray[int256, MOST] = opening._claimed(section, i, leaf)
     found: DynArray[int256, MOST] = []
-    if kind == plan.SCORE:
+    if kind == plan.KEY or kind == plan.VALUE:
+        found = self._copied(kind == plan.VALUE, i)
+    elif kind == plan.SCORE:
         found = self._score(section, i)
     elif kind == plan.BEST:
         found = self._best(section, i)
@@ -57,13 +57,9 @@ def judge(
         found = self._join_low()
     elif kind == plan.JOIN_PEAK:
         found = self._join_peak(section, i)
-    elif kind == plan.JOIN_SCALE:
-        found = self._join_scale()
-    elif kind == plan.JOINED:
-        found = self._joined(section, i)
     else:
-        assert kind == plan.NUMBER, "kind"
-        found = self._number()
+        plan._ensure(kind == plan.JOIN_SCALE)
+        found = self._join_scale()
     opening._settle(claimed, found)
 
 
@@ -114,6 +110,30 @@ def _lows(head: uint256, count: uint256) -> DynArray[int256, MOST]:
     """
     lows: opening.Section = self._section(plan.LOW)
     return opening._cells(lows, lows.rows - opening.model.kvHeads + head, count)
+
+
+@internal
+def _copied(values: bool, i: uint256) -> DynArray[int256, MOST]:
+    """
+    @return A committed head of keys or values at one position, its fraction bits before it.
+    """
+    first: uint256 = 0
+    seen: uint256 = 0
+    keys: uint256 = 0
+    first, seen, keys = plan._seen()
+    wide: uint256 = opening.model.headWidth
+    heads: uint256 = opening.model.kvHeads
+    head: uint256 = i // seen
+    position: uint256 = first + i % seen
+    at: uint256 = convert(opening.layer, uint256) * 2 * heads * (wide + 1)
+    if values:
+        at += heads * (wide + 1)
+    numbers: DynArray[int256, MOST] = opening._kept(at + head * wide, at + (head + 1) * wide, position)
+    place: uint256 = at + heads * wide + head
+    out: DynArray[int256, MOST] = [opening._kept(place, place + 1, position)[0]]
+    for n: int256 in numbers:
+        out.append(n)
+    return out
 
 
 @internal
@@ -268,35 +288,3 @@ def _join_scale() -> DynArray[int256, MOST]:
     fraction: int256 = 0
     by, fraction = whole._narrow_scale(opening._first(peaks, peaks.length - 1), lowest)
     return [by, fraction]
-
-
-@internal
-def _joined(section: opening.Section, i: uint256) -> DynArray[int256, MOST]:
-    """
-    @return 128 activations of the heads side by side.
-    """
-    wide: uint256 = opening.model.headWidth
-    by: int256 = opening._first(self._section(plan.JOIN_SCALE), 0)
-    lowest: int256 = opening._first(self._section(plan.JOIN_LOW), 0)
-    lows: DynArray[int256, MOST] = self._lows(0, opening.model.kvHeads)
-    start: uint256 = i * 128
-    count: uint256 = opening._size(section, i)
-    first: uint256 = start // wide
-    at: uint256 = 0
-    total: uint256 = 0
-    at, total = opening._cells_at(self._section(plan.QUOTIENT), first, (start + count - 1) // wide - first + 1)
-    out: DynArray[int256, MOST] = opening._numbers(at + 4 * (start - first * wide), count, 4, False)
-    for n: uint256 in range(count, bound=128):
-        own: int256 = lows[(start + n) // wide // self._group()]
-        out[n] = whole._narrowed(whole._shifted(out[n], own + MIX - lowest), by)
-    return out
-
-
-@internal
-def _number() -> DynArray[int256, MOST]:
-    """
-    @return The disputed number.
-    """
-    if plan.place == opening.model.heads * opening.model.headWidth:
-        return [whole._clip(opening._cell(self._section(plan.JOIN_SCALE), 0)[1], whole.LIMIT)]
-    return [opening._cell(self._section(plan.JOINED), plan.place // 128)[plan.place % 128]]

@@ -14,7 +14,7 @@ initializes: opening
 initializes: plan[opening := opening]
 initializes: whole
 
-AT: constant(uint256) = 900  # where the opening stands in the call's data
+AT: constant(uint256) = 836  # where the opening stands in the call's data: behind the arguments, with zeros behind it
 MOST: constant(uint256) = 1056
 
 
@@ -24,14 +24,11 @@ def __init__(tables: address):
 
 
 @external
-def judge(
-    terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256, proof: Bytes[45056]
-):
+def judge(terms: opening.Terms, leaf: bytes32, kind: uint256, layer: int256, use: uint256):
     """
     @notice Check one cell of kinds `embedded`, `added` or `number`.
     @param leaf The digest of the cell, which the descent led to.
     @param use The normalisation (see `plan.vy`).
-    @param proof The opening, with zeros behind it.
     """
     plan._begin(terms, layer, AT)
     if plan.name == plan.NOTHING:  # whoever names a number that is none loses, if it is 0
@@ -48,7 +45,7 @@ def judge(
     elif kind == plan.ADDED:
         found = self._added(layer, use, i)
     else:
-        assert kind == plan.NUMBER, "kind"
+        plan._ensure(kind == plan.NUMBER)
         found = self._number(layer)
     opening._settle(claimed, found)
 

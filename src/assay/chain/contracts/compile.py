@@ -1,8 +1,9 @@
-"""Compile the contracts: `python -m assay.chain.contracts.compile`."""
+"""Compile the contracts: `python -m assay.chain.contracts.compile`, or only some: with their names behind it."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -25,9 +26,9 @@ def compiled(name: str, folder: Path = HERE) -> str:
 
 
 def main() -> None:
-    """Write all files."""
+    """Write the files."""
     (HERE / "compiled").mkdir(exist_ok=True)
-    for name in NAMES:
+    for name in sys.argv[1:] or NAMES:
         (HERE / "compiled" / f"{name}.json").write_text(compiled(name), encoding="utf-8")
 
 

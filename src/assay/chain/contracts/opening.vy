@@ -65,6 +65,7 @@ struct Section:
     width: uint256  # bytes of a number
 
 MOST: constant(uint256) = 1056  # numbers that one read gives at most
+BY_16: constant(uint256) = max_value(uint256) - 15
 ENDS: constant(int256) = -1
 CHUNK_TAG: constant(bytes32) = sha256("assay/exact-chunk/1")
 NODE_TAG: constant(bytes32) = sha256("assay/exact-node/1")
@@ -96,17 +97,17 @@ def _same(one: bytes32, other: bytes32):
 
 @internal
 @pure
-def _digest(tag: bytes32, content: Bytes[2624]) -> bytes32:
+def _digest(tag: bytes32, content: Bytes[2240]) -> bytes32:
     return sha256(concat(tag, tag, content))
 
 
 @internal
 @view
-def _word() -> uint256:
+def _word() -> bytes32:
     """
     @dev The next 32 bytes, which stay the next.
     """
-    return convert(slice(msg.data, self.at, 32), uint256)
+    return convert(slice(msg.data, self.at, 32), bytes32)
 
 
 @internal
@@ -114,23 +115,25 @@ def _take() -> bytes32:
     """
     @return The next 32 bytes.
     """
-    at: uint256 = self.at
-    self.at = at + 32
-    return convert(slice(msg.data, at, 32), bytes32)
+    word: bytes32 = self._word()
+    self.at += 32
+    return word
 
 
 @internal
 @view
-def _bytes(length: uint256) -> Bytes[2624]:
+def _hashed(tag: bytes32, at: uint256, length: uint256) -> bytes32:
     """
-    @return The next bytes, which stay the next.
+    @return The digest of bytes that stand in the call's data.
     """
     piece: Bytes[2624] = b""
-    if length <= 1024:
-        piece = slice(msg.data, self.at, 1024)
+    if length <= 32:
+        piece = slice(msg.data, at, 32)
+    elif length <= 1056:
+        piece = slice(msg.data, at, 1056)
     else:
-        piece = slice(msg.data, self.at, 2624)
-    return slice(piece, 0, length)
+        piece = slice(msg.data, at, 2624)
+    return sha256(concat(tag, tag, slice(piece, 0, length)))
 
 
 @internal
@@ -186,6 +189,7 @@ def _climb(count: uint256, start: uint256, items: DynArray[bytes32, 8], level: u
     """
     @return The root of the tree of `count` leaves in which `items` stand at a level from `start` on: `trees.climb`.
     """
+    at: uint256 = self.at
     first: uint256 = start
     size: uint256 = count
     for _: uint256 in range(level, bound=64):
@@ -194,25 +198,32 @@ def _climb(count: uint256, start: uint256, items: DynArray[bytes32, 8], level: u
     assert many > 0 and start + many <= size, "no such leaves"
     run: Bytes[320] = slice(abi_encode(items), 64, 32 * many)
     for _: uint256 in range(64):
+        if many == 1:
+            break
+        left: uint256 = first & 15
+        right: uint256 = min((first + many + 15) & BY_16, size) - first - many
+        beside: Bytes[960] = slice(msg.data, at, 960)
+        at = unsafe_add(at, 32 * (left + right))
+        nodes: Bytes[2240] = concat(slice(beside, 0, 32 * left), run, slice(beside, 32 * left, 32 * right))
+        run = concat(self._digest(NODE_TAG, slice(nodes, 0, min(512, len(nodes)))), b"")
+        many = (left + many + right + 15) >> 4
+        if many > 1:
+            run = concat(extract32(run, 0), self._digest(NODE_TAG, slice(nodes, 512, len(nodes) - 512)))
+        first = first >> 4
+        size = (size + 15) >> 4
+    node: bytes32 = extract32(run, 0)
+    for _: uint256 in range(64):
         if size == 1:
             break
-        left: uint256 = first % 16
-        right: uint256 = min((first + many + 15) // 16 * 16, size) - first - many
-        piece: Bytes[960] = slice(msg.data, self.at, 960)
-        self.at += 32 * (left + right)
-        nodes: Bytes[2240] = concat(slice(piece, 0, 32 * left), run, slice(piece, 32 * left, 32 * right))
-        if left + many <= 16:
-            run = concat(self._digest(NODE_TAG, nodes), b"")
-            many = 1
-        else:
-            run = concat(
-                self._digest(NODE_TAG, slice(nodes, 0, 512)),
-                self._digest(NODE_TAG, slice(nodes, 512, 32 * (left + many + right) - 512)),
-            )
-            many = 2
-        first = first // 16
-        size = (size + 15) // 16
-    return self._seal(ROOT_TAG, count, extract32(run, 0))
+        left: uint256 = (first & 15) << 5  # bytes
+        right: uint256 = (min(first | 15, unsafe_sub(size, 1)) - first) << 5
+        beside: Bytes[480] = slice(msg.data, at, 480)
+        at = unsafe_add(at, unsafe_add(left, right))
+        node = sha256(concat(NODE_TAG, NODE_TAG, slice(beside, 0, left), node, slice(beside, left, right)))
+        first = first >> 4
+        size = unsafe_add(size, 15) >> 4
+    self.at = at
+    return self._seal(ROOT_TAG, count, node)
 
 
 @internal
@@ -234,10 +245,10 @@ def _climb_run(count: uint256, start: uint256, items: DynArray[bytes32, 1024]) -
         total: uint256 = left + (stop - first) + right
         for i: uint256 in range(total, bound=1056):
             if i < left or i >= total - right:
-                kids[i % 16] = self._take()
+                kids[i & 15] = self._take()
             else:
-                kids[i % 16] = run[i - left]
-            if i % 16 == 15 or i == total - 1:
+                kids[i & 15] = run[i - left]
+            if i & 15 == 15 or i == total - 1:
                 run[i // 16] = self._digest(NODE_TAG, slice(abi_encode(kids), 0, 32 * (i % 16 + 1)))
         first = first // 16
         stop = (stop + 15) // 16
@@ -263,9 +274,9 @@ def _leaves(start: uint256, count: uint256, size: uint256) -> uint256:
     """
     at: uint256 = self.at
     items: DynArray[bytes32, 8] = []
-    for _: uint256 in range(count, bound=8):
-        items.append(self._digest(PARAMETER_TAG, self._bytes(size)))
-        self.at += size
+    for i: uint256 in range(count, bound=8):
+        items.append(self._hashed(PARAMETER_TAG, at + i * size, size))
+    self.at = at + count * size
     self._same(self._climb(self.leaves, start, items), self.terms.parameters)
     return at
 
@@ -297,14 +308,8 @@ def _before(section: Section, first: uint256, count: uint256):
     @notice Check that a section has these cells, and that they come before the disputed one.
     """
     row: uint256 = (section.length + section.piece - 1) // section.piece
-    assert count > 0 and first + count <= section.rows * row, "no such cells"
-    assert section.start + first + count <= self.terms.index, "no such cells"
-
-
-@internal
-@view
-def _cell_digest(size: uint256) -> bytes32:
-    return self._digest(CELL_TAG, self._bytes(size))
+    stop: uint256 = min(section.start + section.rows * row, self.terms.index)
+    assert count > 0 and section.start + first + count <= stop, "no such cells"
 
 
 @internal
@@ -314,16 +319,21 @@ def _cells_at(section: Section, first: uint256, count: uint256) -> (uint256, uin
     @return Where their numbers begin, and how many those are.
     """
     self._before(section, first, count)
-    at: uint256 = self.at
+    begun: uint256 = self.at
+    at: uint256 = begun
+    row: uint256 = (section.length + section.piece - 1) // section.piece
+    place: uint256 = first % row
     items: DynArray[bytes32, 1024] = []
-    total: uint256 = 0
-    for i: uint256 in range(first, first + count, bound=1024):
-        numbers: uint256 = self._size(section, i)
-        items.append(self._cell_digest(numbers * section.width))
-        self.at += numbers * section.width
-        total += numbers
+    for _: uint256 in range(count, bound=1024):
+        numbers: uint256 = section.extra + min(section.piece, section.length - place * section.piece)
+        items.append(self._hashed(CELL_TAG, at, numbers * section.width))
+        at += numbers * section.width
+        place = unsafe_add(place, 1)
+        if place == row:
+            place = 0
+    self.at = at
     self._same(self._climb_run(self.terms.count, section.start + first, items), self.terms.cells)
-    return at, total
+    return begun, (at - begun) // section.width
 
 
 @internal
@@ -348,10 +358,11 @@ def _first(section: Section, i: uint256) -> int256:
     @return The first number of a cell.
     """
     self._before(section, i, 1)
-    number: int256 = convert(convert(self._word(), bytes32), int256) >> (256 - 8 * section.width)
+    number: int256 = convert(self._word(), int256) >> (256 - 8 * section.width)
+    at: uint256 = self.at
     size: uint256 = self._size(section, i) * section.width
-    leaf: bytes32 = self._cell_digest(size)
-    self.at += size
+    self.at = at + size
+    leaf: bytes32 = self._hashed(CELL_TAG, at, size)
     self._same(self._climb(self.terms.count, section.start + i, [leaf]), self.terms.cells)
     return number
 
@@ -362,10 +373,11 @@ def _chunks(kept: bool, first: uint256, count: uint256) -> bytes32:
     @notice Some chunks of one part of a record.
     @return The root of the part that they are in.
     """
+    at: uint256 = self.at
     items: DynArray[bytes32, 8] = []
-    for _: uint256 in range(count, bound=8):
-        items.append(self._digest(CHUNK_TAG, slice(msg.data, self.at, 512)))
-        self.at += 512
+    for i: uint256 in range(count, bound=8):
+        items.append(sha256(concat(CHUNK_TAG, CHUNK_TAG, slice(msg.data, at + 512 * i, 512))))
+    self.at = at + 512 * count
     if kept:
         return self._climb(self.terms.keptCount, first, items)
     return self._climb(self.terms.inputsCount, first, items)
@@ -412,33 +424,22 @@ def _bind(position: uint256, kept: bytes32, inputs: bytes32):
     else:
         index = position + 1 - self.terms.promptCount
     leaf = self._digest(LEAF_TAG, concat(leaf, b""))
-    turns: uint256 = 1
-    low: uint256 = index
-    size: uint256 = self.terms.outputCount
-    for _: uint256 in range(32):  # the left subtree has the largest power of two of leaves, as in RFC 6962
-        if size <= 1:
-            break
-        half: uint256 = 1
-        for _j: uint256 in range(32):
-            if 2 * half >= size:
-                break
-            half *= 2
-        if low >= half:
-            turns = 2 * turns + 1
-            low -= half
-            size -= half
-        else:
-            turns = 2 * turns
-            size = half
-    for _: uint256 in range(32):
-        if turns == 1:
+    last: uint256 = self.terms.outputCount - 1
+    for _: uint256 in range(32):  # the way up as in RFC 9162, 2.1.3.2
+        if last == 0:
             break
         other: bytes32 = self._take()
-        if turns % 2 == 1:
+        if index & 1 == 1 or index == last:
             leaf = self._digest(PAIR_TAG, concat(other, leaf))
+            for _j: uint256 in range(32):
+                if index & 1 == 1 or index == 0:
+                    break
+                index = index >> 1
+                last = last >> 1
         else:
             leaf = self._digest(PAIR_TAG, concat(leaf, other))
-        turns = turns // 2
+        index = index >> 1
+        last = last >> 1
     leaf = self._seal(SEAL_TAG, self.terms.outputCount, leaf)
     self._same(self._take(), leaf)
     self._same(self._evidence(self._take(), leaf), self.terms.evidence)
@@ -455,7 +456,7 @@ def _token(position: uint256) -> uint256:
     """
     @return The token at a position of prompt and answer.
     """
-    token: uint256 = self._word() >> 224
+    token: uint256 = convert(self._word(), uint256) >> 224
     self.at += 4
     prompt: uint256 = self.terms.promptCount
     salt: bytes32 = self._take()
@@ -474,8 +475,8 @@ def _claimed(section: Section, i: uint256, leaf: bytes32) -> DynArray[int256, MO
     """
     size: uint256 = self._size(section, i)
     at: uint256 = self.at
-    self._same(self._cell_digest(size * section.width), leaf)
-    self.at += size * section.width
+    self._same(self._hashed(CELL_TAG, at, size * section.width), leaf)
+    self.at = at + size * section.width
     return self._numbers(at, size, section.width, False)
 
 
@@ -485,8 +486,9 @@ def _settle(claimed: DynArray[int256, MOST], found: DynArray[int256, MOST]):
     """
     @notice Check that the disputed cell is what follows, and the last one what was committed to.
     """
-    assert len(claimed) == len(found), "the cell does not follow"
+    same: bool = len(claimed) == len(found)
     for i: uint256 in range(len(found), bound=MOST):
-        assert claimed[i] == found[i], "the cell does not follow"
+        same = same and claimed[i] == found[i]
     if self.terms.index + 1 == self.terms.count and not self.terms.token:
-        assert found[0] == self.terms.claimed, "the cells lead elsewhere"
+        same = same and found[0] == self.terms.claimed
+    assert same, "the cell does not follow"

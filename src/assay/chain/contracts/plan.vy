@@ -81,7 +81,13 @@ ENDS: constant(int256) = -1
 TABLES: constant(uint256) = 48  # leaves before the first layer's: the model's numbers, and tables of 1,025, 4,097, 4,097, 1,025 and 513
 MICRO: constant(uint256) = 1_000_000
 MASK: constant(uint256) = 2**64 - 1
-EXTRA: constant(uint256) = 256  # one number more in each cell, before the others
+EXTRA: constant(uint256) = 1 << 24  # one number more in each cell, before the others
+ONE: constant(uint256) = (8 << 16) | (1 << 32)  # cells of one number of 8 bytes
+TWO: constant(uint256) = (8 << 16) | (2 << 32)
+FOUR: constant(uint256) = (8 << 16) | (4 << 32)
+SPAN: constant(uint256) = (8 << 16) | (128 << 32)
+SHORT: constant(uint256) = (2 << 16) | (1 << 32)
+SHORT_SPAN: constant(uint256) = (2 << 16) | (128 << 32)
 
 struct Matrix:
     start: uint256  # its first leaf
@@ -96,6 +102,7 @@ layer: transient(int256)  # of the target, or ENDS
 name: transient(uint256)  # the vector that it is in
 place: transient(uint256)  # and where in it
 numbers: transient(int256[28])  # of the disputed cell's layer
+step: transient(uint256)  # leaves of a layer
 
 
 @internal
@@ -132,11 +139,12 @@ def _products(section: opening.Section, start: uint256, count: uint256) -> DynAr
 
 @internal
 @pure
-def _row(name: uint256, rows: uint256, length: uint256, piece: uint256, shape: uint256) -> uint256:
+def _row(what: uint256, rows: uint256, length: uint256) -> uint256:
     """
-    @return A section in one word: kind and use, rows, numbers of a row, numbers of a cell, more numbers and their bytes.
+    @param what Kind, use << 8, bytes of a number << 16, numbers before the others << 24, and numbers of a cell << 32.
+    @return A section in one word.
     """
-    return name | (shape << 16) | (piece << 32) | (length << 64) | (rows << 128)
+    return what | (length << 64) | (rows << 128)
 
 
 @internal
@@ -145,9 +153,10 @@ def _find(rows: DynArray[uint256, 18], start: uint256, kind: uint256, use: uint2
     """
     @return The section of a kind and a use among those that stand one behind the other.
     """
+    name: uint256 = kind + 256 * use
     at: uint256 = start
     for row: uint256 in rows:
-        if row & 65535 == kind + 256 * use:
+        if row & 65535 == name:
             return opening.Section(
                 start=at,
                 rows=row >> 128,
@@ -156,7 +165,7 @@ def _find(rows: DynArray[uint256, 18], start: uint256, kind: uint256, use: uint2
                 extra=row >> 24 & 255,
                 width=row >> 16 & 255,
             )
-        at += self._cells(row)
+        at = unsafe_add(at, self._cells(row))
     raise "another plan"
 
 
@@ -186,11 +195,11 @@ def _part(width: uint256, product: uint256, columns: uint256, after: uint256, no
     if normed:
         there = 1
     return [
-        self._row(PRODUCT + 256 * product, self._parts(columns, 1024), width, 1, 8),
-        self._row(PEAK + 256 * after, there, 2 * groups, 2, 8),
-        self._row(SQUARE + 256 * after, there, groups, 1, 8),
-        self._row(INVERSE + 256 * after, there, 4, 4, 8),
-        self._row(ADDED + 256 * after, 1, width, 128, 8),
+        self._row(PRODUCT | (product << 8) | ONE, self._parts(columns, 1024), width),
+        self._row(PEAK | (after << 8) | TWO, there, 2 * groups),
+        self._row(SQUARE | (after << 8) | ONE, there, groups),
+        self._row(INVERSE | (after << 8) | FOUR, there, 4),
+        self._row(ADDED | (after << 8) | SPAN, 1, width),
     ]
 
 
@@ -202,6 +211,7 @@ def _stream(kind: uint256, layer: int256, use: uint256) -> opening.Section:
     """
     width: uint256 = opening.model.width
     if kind == EMBEDDED:
+        self._ensure(layer == ENDS and use == 0)
         return opening.Section(start=0, rows=1, length=width, piece=128, extra=0, width=8)
     attention: DynArray[uint256, 18] = self._part(width, OUTPUT, opening.model.heads * opening.model.headWidth, ATTENTION_AFTER, opening.model.has & 4 != 0)
     feed: DynArray[uint256, 18] = self._part(width, DOWN, opening.model.feed, FEED_AFTER, opening.model.has & 8 != 0)
@@ -229,13 +239,13 @@ def _stream(kind: uint256, layer: int256, use: uint256) -> opening.Section:
     groups: uint256 = self._parts(width, 1024)
     return self._find(
         [
-            self._row(PEAK + 256 * norm, 1, 2 * groups, 2, 8),
-            self._row(SQUARE + 256 * norm, 1, groups, 1, 8),
-            self._row(INVERSE + 256 * norm, 1, 4, 4, 8),
-            self._row(TOP + 256 * norm, 1, self._parts(width, 512), 1, 8),
-            self._row(SCALE + 256 * norm, 1, 2, 2, 8),
-            self._row(NORMED + 256 * norm, 1, width, 128, 2),
-            self._row(NUMBER, 1, 1, 1, 2),
+            self._row(PEAK | (norm << 8) | TWO, 1, 2 * groups),
+            self._row(SQUARE | (norm << 8) | ONE, 1, groups),
+            self._row(INVERSE | (norm << 8) | FOUR, 1, 4),
+            self._row(TOP | (norm << 8) | ONE, 1, self._parts(width, 512)),
+            self._row(SCALE | (norm << 8) | TWO, 1, 2),
+            self._row(NORMED | (norm << 8) | SHORT_SPAN, 1, width),
+            self._row(NUMBER | SHORT, 1, 1),
         ],
         start,
         kind,
@@ -271,10 +281,10 @@ def _kept(kind: uint256, use: uint256) -> opening.Section:
         bias = opening.model.has >> 6 & 1
     return self._find(
         [
-            self._row(PRODUCT + 256 * product, self._parts(opening.model.width, 1024), wide, 1, 8),
-            self._row(BIASED + 256 * product, bias, wide, wide, 8),
-            self._row(KEPT + 256 * product, 1, wide, wide, EXTRA + 2),
-            self._row(NUMBER, 1, 1, 1, 2),
+            self._row(PRODUCT | (product << 8) | ONE, self._parts(opening.model.width, 1024), wide),
+            self._row(BIASED | (product << 8) | (8 << 16) | (wide << 32), bias, wide),
+            self._row(KEPT | (product << 8) | EXTRA | (2 << 16) | (wide << 32), 1, wide),
+            self._row(NUMBER | SHORT, 1, 1),
         ],
         0,
         kind,
@@ -297,22 +307,22 @@ def _attention(kind: uint256, use: uint256) -> opening.Section:
     inner: uint256 = opening.model.heads * wide
     return self._find(
         [
-            self._row(PRODUCT + 256 * Q, self._parts(opening.model.width, 1024), inner, 1, 8),
-            self._row(BIASED + 256 * Q, opening.model.heads * (opening.model.has >> 4 & 1), wide, wide, 8),
-            self._row(QUERY, opening.model.heads, wide, wide, EXTRA + 2),
-            self._row(KEY, opening.model.kvHeads * seen, wide, wide, EXTRA + 2),
-            self._row(VALUE, opening.model.kvHeads * seen, wide, wide, EXTRA + 2),
-            self._row(SCORE, opening.model.heads, seen, keys, 8),
-            self._row(BEST, opening.model.heads, self._parts(blocks, 8), 1, 8),
-            self._row(WEIGHT, opening.model.heads, seen, keys, 2),
-            self._row(LOW, blocks * opening.model.kvHeads, 1, 1, 8),
-            self._row(MIX, opening.model.heads * blocks, wide, wide, EXTRA + 8),
-            self._row(QUOTIENT, opening.model.heads, wide, wide, 4),
-            self._row(JOIN_LOW, 1, 1, 1, 8),
-            self._row(JOIN_PEAK, 1, opening.model.heads, 1, 8),
-            self._row(JOIN_SCALE, 1, 2, 2, 8),
-            self._row(JOINED, 1, inner, 128, 2),
-            self._row(NUMBER, 1, 1, 1, 2),
+            self._row(PRODUCT | (Q << 8) | ONE, self._parts(opening.model.width, 1024), inner),
+            self._row(BIASED | (Q << 8) | (8 << 16) | (wide << 32), opening.model.heads * (opening.model.has >> 4 & 1), wide),
+            self._row(QUERY | EXTRA | (2 << 16) | (wide << 32), opening.model.heads, wide),
+            self._row(KEY | EXTRA | (2 << 16) | (wide << 32), opening.model.kvHeads * seen, wide),
+            self._row(VALUE | EXTRA | (2 << 16) | (wide << 32), opening.model.kvHeads * seen, wide),
+            self._row(SCORE | (8 << 16) | (keys << 32), opening.model.heads, seen),
+            self._row(BEST | ONE, opening.model.heads, self._parts(blocks, 8)),
+            self._row(WEIGHT | (2 << 16) | (keys << 32), opening.model.heads, seen),
+            self._row(LOW | ONE, blocks * opening.model.kvHeads, 1),
+            self._row(MIX | EXTRA | (8 << 16) | (wide << 32), opening.model.heads * blocks, wide),
+            self._row(QUOTIENT | (4 << 16) | (wide << 32), opening.model.heads, wide),
+            self._row(JOIN_LOW | ONE, 1, 1),
+            self._row(JOIN_PEAK | ONE, 1, opening.model.heads),
+            self._row(JOIN_SCALE | TWO, 1, 2),
+            self._row(JOINED | SHORT_SPAN, 1, inner),
+            self._row(NUMBER | SHORT, 1, 1),
         ],
         0,
         kind,
@@ -330,13 +340,13 @@ def _feed(kind: uint256, use: uint256) -> opening.Section:
     groups: uint256 = self._parts(opening.model.width, 1024)
     return self._find(
         [
-            self._row(PRODUCT + 256 * GATE, groups, feed, 1, 8),
-            self._row(PRODUCT + 256 * UP, groups, feed, 1, 8),
-            self._row(GATED, 1, feed, 128, 8),
-            self._row(GATED_PEAK, 1, self._parts(feed, 1024), 1, 8),
-            self._row(GATED_SCALE, 1, 2, 2, 8),
-            self._row(ACTIVATED, 1, feed, 128, 2),
-            self._row(NUMBER, 1, 1, 1, 2),
+            self._row(PRODUCT | (GATE << 8) | ONE, groups, feed),
+            self._row(PRODUCT | (UP << 8) | ONE, groups, feed),
+            self._row(GATED | SPAN, 1, feed),
+            self._row(GATED_PEAK | ONE, 1, self._parts(feed, 1024)),
+            self._row(GATED_SCALE | TWO, 1, 2),
+            self._row(ACTIVATED | SHORT_SPAN, 1, feed),
+            self._row(NUMBER | SHORT, 1, 1),
         ],
         0,
         kind,
@@ -364,16 +374,16 @@ def _draw(kind: uint256, use: uint256) -> opening.Section:
     groups: uint256 = self._parts(vocabulary, 1024)
     return self._find(
         [
-            self._row(PRODUCT + 256 * HEAD, self._parts(opening.model.width, 1024), vocabulary, 1, 8),
-            self._row(LOGIT, 1, vocabulary, 256, 4),
-            self._row(LIKELIEST, 1, 2 * groups, 2, 8),
-            self._row(DEFICIT, heat, vocabulary, 256, 8),
-            self._row(COUNT, bits * k, 2 * groups, 2, 8),
-            self._row(SHARE, p, vocabulary, 256, 8),
-            self._row(TOTAL, p, groups, 1, 8),
-            self._row(MASS, bits * p, 2 * self._parts(vocabulary, 512), 2, 8),
-            self._row(RACE, heat, 2 * self._parts(vocabulary, 256), 2, 8),
-            self._row(NUMBER, 1, 1, 1, 4),
+            self._row(PRODUCT | (HEAD << 8) | ONE, self._parts(opening.model.width, 1024), vocabulary),
+            self._row(LOGIT | (4 << 16) | (256 << 32), 1, vocabulary),
+            self._row(LIKELIEST | TWO, 1, 2 * groups),
+            self._row(DEFICIT | (8 << 16) | (256 << 32), heat, vocabulary),
+            self._row(COUNT | TWO, bits * k, 2 * groups),
+            self._row(SHARE | (8 << 16) | (256 << 32), p, vocabulary),
+            self._row(TOTAL | ONE, p, groups),
+            self._row(MASS | TWO, bits * p, 2 * self._parts(vocabulary, 512)),
+            self._row(RACE | TWO, heat, 2 * self._parts(vocabulary, 256)),
+            self._row(NUMBER | (4 << 16) + (1 << 32), 1, 1),
         ],
         0,
         kind,
@@ -428,6 +438,7 @@ def _matrix(use: uint256) -> Matrix:
         span = convert(self.numbers[4 + 3 * use], uint256)
         fraction = self.numbers[5 + 3 * use]
         size = convert(self.numbers[6 + 3 * use], uint256)
+    self._ensure(span in [16, 32, 64, 128, 256] and size in [1, 2])
     return Matrix(
         start=self._table(use),
         parts=self._parts(columns, 256),
@@ -441,39 +452,39 @@ def _matrix(use: uint256) -> Matrix:
 
 @internal
 @view
-def _step() -> (uint256, DynArray[uint256, 17]):
+def _sizes() -> uint256[17]:
     """
-    @return Leaves of a layer, and where each of its tables begins: gains, biases, turns and matrices in their order.
+    @return Leaves of each of a layer's tables: gains, biases, turns and matrices in their order.
     """
-    inner: uint256 = opening.model.heads * opening.model.headWidth
-    kv: uint256 = opening.model.kvHeads * opening.model.headWidth
-    gain: uint256 = self._parts(opening.model.width, 256)
-    own: uint256 = self._parts(opening.model.headWidth, 256)
-    sizes: uint256[17] = [
+    width: uint256 = opening.model.width
+    wide: uint256 = opening.model.headWidth
+    has: uint256 = opening.model.has
+    feed: uint256 = opening.model.feed
+    gain: uint256 = self._parts(width, 256)
+    own: uint256 = self._parts(wide, 256)
+    inner: uint256 = opening.model.heads * wide
+    kv: uint256 = opening.model.kvHeads * wide
+    mixed: uint256 = self._parts(inner, 256)
+    bias: uint256 = self._parts(kv, 256)
+    return [
         gain,
         gain,
-        own * (opening.model.has & 1),
-        own * (opening.model.has >> 1 & 1),
-        gain * (opening.model.has >> 2 & 1),
-        gain * (opening.model.has >> 3 & 1),
-        self._parts(inner, 256) * (opening.model.has >> 4 & 1),
-        self._parts(kv, 256) * (opening.model.has >> 5 & 1),
-        self._parts(kv, 256) * (opening.model.has >> 6 & 1),
-        self._parts(opening.model.headWidth // 2, 256),
+        own * (has & 1),
+        own * (has >> 1 & 1),
+        gain * (has >> 2 & 1),
+        gain * (has >> 3 & 1),
+        mixed * (has >> 4 & 1),
+        bias * (has >> 5 & 1),
+        bias * (has >> 6 & 1),
+        self._parts(wide // 2, 256),
         inner * gain,
         kv * gain,
         kv * gain,
-        opening.model.width * self._parts(inner, 256),
-        opening.model.feed * gain,
-        opening.model.feed * gain,
-        opening.model.width * self._parts(opening.model.feed, 256),
+        width * mixed,
+        feed * gain,
+        feed * gain,
+        width * self._parts(feed, 256),
     ]
-    starts: DynArray[uint256, 17] = []
-    at: uint256 = 1
-    for size: uint256 in sizes:
-        starts.append(at)
-        at += size
-    return at, starts
 
 
 @internal
@@ -482,10 +493,7 @@ def _table(use: uint256) -> uint256:
     """
     @return The first leaf of a table of the disputed cell's layer, or of one behind all layers.
     """
-    step: uint256 = 0
-    starts: DynArray[uint256, 17] = []
-    step, starts = self._step()
-    ends: uint256 = TABLES + opening.model.layers * step
+    ends: uint256 = TABLES + opening.model.layers * self.step
     gain: uint256 = self._parts(opening.model.width, 256)
     if use == NORM:
         return ends
@@ -493,14 +501,18 @@ def _table(use: uint256) -> uint256:
         return ends + gain
     if use == EMBEDDING:
         return ends + gain + opening.model.vocabulary * gain
-    base: uint256 = TABLES + convert(opening.layer, uint256) * step
+    stop: uint256 = 9  # of turns
     if use <= DOWN:
-        return base + starts[9 + use]
-    if use <= FEED_AFTER:
-        return base + starts[use - ATTENTION_NORM]
-    if use == TURNS:
-        return base + starts[9]
-    return base + starts[use - QUERY_BIAS + 6]
+        stop = 9 + use
+    elif use <= FEED_AFTER:
+        stop = use - ATTENTION_NORM
+    elif use > TURNS:
+        stop = use - QUERY_BIAS + 6
+    at: uint256 = TABLES + convert(opening.layer, uint256) * self.step + 1
+    sizes: uint256[17] = self._sizes()
+    for i: uint256 in range(stop, bound=17):
+        at += sizes[i]
+    return at
 
 
 @internal
@@ -558,9 +570,11 @@ def _begin(terms: opening.Terms, layer: int256, at: uint256):
     opening.terms = terms
     opening.layer = layer
     opening.model = abi_decode(slice(msg.data, at, 704), opening.Model)
-    step: uint256 = 0
-    starts: DynArray[uint256, 17] = []
-    step, starts = self._step()
+    step: uint256 = 1
+    sizes: uint256[17] = self._sizes()
+    for size: uint256 in sizes:
+        step += size
+    self.step = step
     gain: uint256 = self._parts(opening.model.width, 256)
     opening.leaves = TABLES + opening.model.layers * step + gain + opening.model.vocabulary * gain
     if opening.model.tied == 0:

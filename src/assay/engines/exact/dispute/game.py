@@ -157,7 +157,7 @@ class _Game:
         terms = self._terms
         roots = Commitments(terms.parameters, terms.evidence, terms.tokens, challenge.position, kept, inputs, root)
         with _blaming("prover"):
-            self._judge(plan, roots, index, leaf, claimed, data)
+            judge(plan, roots, index, leaf, claimed, data)
         raise _Lost("challenger", f"cell {index} follows from what is agreed")
 
     def _move(self, want: Turn) -> Generator[Turn, bytes | Timeout, bytes]:
@@ -278,24 +278,27 @@ class _Game:
                 at[n] = each.level, index, each.nodes[index - each.start]
         return [(index, node) for _, index, node in at]
 
-    def _judge(
-        self, plan: Plan, roots: Commitments, index: int, leaf: Digest, claimed: int | None, data: bytes
-    ) -> None:
-        """Check the disputed cell; whatever is raised speaks against the prover. `claimed`: None, if it is opened."""
-        reader = OpenedReader(plan, Catalogue(self._shape), roots, index, data)
-        section, i = plan.at(index)
-        reader.check_shape(section.layer)
-        cell = reader.take(section.numbers(i) * section.width)
-        if cell_digest(cell) != leaf:
-            raise BindingMismatch("cell", "this is not the cell that was committed to")
-        numbers = section.decode(cell)
-        if step(reader, index) != numbers:
-            raise BindingMismatch("cell", f"cell {index} ({section.kind}) does not follow from the cells before")
-        opened = reader.claimed(index)
-        reader.close()
-        claimed = opened if claimed is None else claimed
-        if index == plan.count - 1 and numbers != (claimed,):
-            raise BindingMismatch("cell", f"the cells lead to {numbers[0]}, not to {claimed} as was committed to")
+
+def judge(plan: Plan, roots: Commitments, index: int, leaf: Digest, claimed: int | None, opening: bytes) -> None:
+    """Check the disputed cell. `leaf`: its digest; `claimed`: what was committed to, None if a token is disputed.
+
+    Raises:
+        AssayError: the opening shows no such cell, or it does not follow, or leads elsewhere.
+    """
+    reader = OpenedReader(plan, Catalogue(plan.shape), roots, index, opening)
+    section, i = plan.at(index)
+    reader.check_shape(section.layer)
+    cell = reader.take(section.numbers(i) * section.width)
+    if cell_digest(cell) != leaf:
+        raise BindingMismatch("cell", "this is not the cell that was committed to")
+    numbers = section.decode(cell)
+    if step(reader, index) != numbers:
+        raise BindingMismatch("cell", f"cell {index} ({section.kind}) does not follow from the cells before")
+    opened = reader.claimed(index)
+    reader.close()
+    claimed = opened if claimed is None else claimed
+    if index == plan.count - 1 and numbers != (claimed,):
+        raise BindingMismatch("cell", f"the cells lead to {numbers[0]}, not to {claimed} as was committed to")
 
 
 def _under(
