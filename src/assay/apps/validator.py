@@ -33,6 +33,8 @@ Check = Callable[[Bundle], Verdict]
 """Recomputes a receipt; runs in a thread."""
 Pool = Callable[[Sequence[Verdict], int], Finding]
 """Judges several verdicts on one provider together, its n-th block (`verify.policy.pooled`)."""
+_TRIES: Final = 2
+"""Of a check that breaks."""
 BLOCK: Final = 8
 """Verdicts that are judged together; then a new block begins."""
 
@@ -120,14 +122,20 @@ class Validator:
         bundle = await self._read(digest)
         if bundle is None:
             return 0
-        try:
-            verdict = await asyncio.to_thread(self._check, bundle)
-        except Exception as error:  # noqa: BLE001 - a receipt that breaks its check must not end all checks
-            finding = Finding("machine", "inconclusive", f"the check broke ({type(error).__name__}: {error})")
-            receipt = bundle.receipt
-            verdict = Verdict(digest.hex(), receipt.provider, receipt.level, "inconclusive", (finding,), 0, 0.0)
-        await self._tell(bundle, await self._with_history(verdict))
+        await self._tell(bundle, await self._with_history(await self._checked(bundle)))
         return 1
+
+    async def _checked(self, bundle: Bundle) -> Verdict:
+        """The verdict. A receipt that breaks its check must not end all checks, nor must a mishap let it escape."""
+        receipt, found = bundle.receipt, ""
+        for _ in range(_TRIES):
+            try:
+                return await asyncio.to_thread(self._check, bundle)
+            except Exception as error:  # noqa: BLE001 - whatever it is
+                found = f"the check broke ({type(error).__name__}: {error})"
+                self._log.exception("check_broke", receipt=receipt.digest.hex(), reason=found)
+        finding = Finding("machine", "inconclusive", found)
+        return Verdict(receipt.digest.hex(), receipt.provider, receipt.level, "inconclusive", (finding,), 0, 0.0)
 
     async def _expose(self, one: Digest, other: Digest) -> int:
         """Two receipts under one number: fraud by itself, whatever was answered."""

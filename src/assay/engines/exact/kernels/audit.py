@@ -112,6 +112,7 @@ def _fast(kind: int) -> Callable[..., None]:
             out[0, column] = a & low | (b & 255) << 24
             out[1, column] = b >> 8 & 0xFFFF | (c & 0xFFFF) << 16
             out[2, column] = c >> 16
+        digits[0] = 0  # it has to live until here: its address, which is all that is used above, does not keep it
 
     return run
 
