@@ -677,6 +677,7 @@ def holds(board: Board, receipt: Receipt, data: bytes) -> bool:
 @example(1, 1, Random(1))
 @example(256, 1, Random(1))
 @example(257, 2, Random(1))
+@example(240, 2, Random(1))
 @settings(deadline=None, max_examples=40)
 def test_commitments_of_all_passes(arena: Arena, board: Board, prompt: int, output: int, dice: Random) -> None:
     """Those of the receipt hold, and no others: none changed, exchanged or left out, nor another salt."""
