@@ -19,7 +19,9 @@ from tests.chain.kit import NOBODY, PEOPLE, Town, embedded, town_of
 from tests.engines.exact.dispute.kit import answer
 
 from assay.chain import referees
+from assay.chain.contracts import artefact
 from assay.chain.embedded import EmbeddedChain
+from assay.chain.ethereum import Web3
 from assay.chain.game import FILLING, PADDING, STAGES, UNNAMED, Descent, exhibit, read_state, step_move, word
 from assay.chain.transactions import MAX_TRANSACTION
 from assay.core.evidence import evidence_salt
@@ -413,6 +415,11 @@ def test_records_of_any_size(blind: Board, counts: tuple[int, int]) -> None:
             )
         else:
             data = content * 2 + b"".join(node for d, tree, _ in pairs for node in tree.beside(d))
+        if s.stage in ("nodes", "chunks"):
+            for n in range(0, len(data), 480):
+                spoilt = data[:n] + bytes([data[n] ^ 1]) + data[n + 1 :]
+                with pytest.raises(Refused, match="not what was committed to"):
+                    blind.next(state, spoilt + PADDING)
         state, _ = blind.next(state, data + PADDING)
         moves += 1
     assert moves == 2 * max(trees.moves(count) for count in counts) + 1
@@ -528,8 +535,6 @@ def test_the_court_and_the_game_read_the_same_state(arena: Arena) -> None:
 
 def chain_call(town: Town, sender: str, to: str, data: bytes) -> bool:
     """Whether a call holds."""
-    from assay.chain.ethereum import Web3
-
     try:
         town.web3.eth.call({"from": Web3.to_checksum_address(sender), "to": Web3.to_checksum_address(to), "data": data})
     except Exception:  # noqa: BLE001
@@ -672,6 +677,7 @@ def holds(board: Board, receipt: Receipt, data: bytes) -> bool:
 @example(1, 1, Random(1))
 @example(256, 1, Random(1))
 @example(257, 2, Random(1))
+@example(240, 2, Random(1))
 @settings(deadline=None, max_examples=40)
 def test_commitments_of_all_passes(arena: Arena, board: Board, prompt: int, output: int, dice: Random) -> None:
     """Those of the receipt hold, and no others: none changed, exchanged or left out, nor another salt."""
@@ -705,6 +711,20 @@ def test_the_most_passes(arena: Arena, board: Board, prompt: int, output: int) -
     call = arena.court.encode_abi("produce", [1, as_tuple(receipt), data])
     assert len(call) // 2 - 1 + 200 <= MAX_TRANSACTION
     assert board.gas <= 16_000_000
+
+
+def test_referees_are_there(chain: EmbeddedChain) -> None:
+    """A game without one of them would let every step hold."""
+    town = town_of(chain)
+    there = town.token.address
+    for missing in range(7):
+        where = [there] * 7
+        where[missing] = PEOPLE[3].address
+        found = artefact("Game")
+        made = town.web3.eth.contract(abi=found.abi, bytecode=found.code).constructor(
+            [Web3.to_checksum_address(each) for each in where]
+        )
+        assert town.post(PEOPLE[0], made)["status"] == 0
 
 
 def test_the_largest_last_move_fits() -> None:
