@@ -97,7 +97,7 @@ def model_figures(say: Say, model: Model, *, runs: int = RUNS, receipts: int = R
     dice = Random(1)
     say("disputes: expanding the cells of some numbers")
     honest = Prover(own)
-    plans = [honest.expanded(target)[0] for target in _targets(own.shape, len(own.records) - 1)]
+    plans = [honest.expanded(target)[0] for target in targets_of(own.shape, len(own.records) - 1)]
     kinds = _kinds(plans)
     for sections in kinds.values():
         for _ in range(runs):
@@ -148,7 +148,7 @@ def _terms(own: Response) -> Terms:
     return Terms(own.shape, root, own.evidence, own.token_roots, own.rules.settings, own.rules.seed)
 
 
-def _targets(shape: Shape, position: int) -> list[Target]:
+def targets_of(shape: Shape, position: int) -> list[Target]:
     """Numbers of each vector, of the last layer and of one in the middle, and a token."""
     last = len(shape.layers) - 1
     numbers = [shape.vector(layer, name)[0] + 3 for layer in {last, last // 2} for name in VECTORS[:-1]]

@@ -179,7 +179,11 @@ class Side:
 @cache
 def side(name: str, target: Target) -> Side:
     """The honest one of a variant."""
-    own = answer(name).own
+    return side_of(answer(name).own, target)
+
+
+def side_of(own: Response, target: Target) -> Side:
+    """The honest one of a response."""
     plan = Plan(own.shape, target, own.rules)
     cells = expand(plan, own)
     return Side(own, plan, cells, trees.levels_of([cell_digest(cell) for cell in cells]))

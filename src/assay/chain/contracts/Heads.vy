@@ -142,7 +142,7 @@ def _normalised(
     if root == 0:
         bits = 0
     else:
-        bits += plan.numbers[1 + use - plan.Q + plan.QUERY_NORM - plan.ATTENTION_NORM]
+        bits += plan._number(1 + use - plan.Q + plan.QUERY_NORM - plan.ATTENTION_NORM)
     by, bits = whole._narrow_scale(self._highest(y), bits)
     for n: uint256 in range(len(y), bound=MOST):
         y[n] = whole._narrowed(y[n], by)

@@ -187,7 +187,7 @@ def _inverse(layer: int256, use: uint256) -> DynArray[int256, MOST]:
         return [first, second, root, 0]
     if use == plan.NORM:
         return [first, second, root, opening.model.norm + bits]
-    return [first, second, root, plan.numbers[1 + use - plan.ATTENTION_NORM] + bits]
+    return [first, second, root, plan._number(1 + use - plan.ATTENTION_NORM) + bits]
 
 
 @internal

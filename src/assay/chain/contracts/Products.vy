@@ -130,8 +130,10 @@ def _dot(matrix: plan.Matrix, q: uint256, x: uint256, count: uint256) -> int256:
                 b = ((b >> 32) & M32) | ((b & M32) << 64)
                 b = ((b >> 16) & M16) | ((b & M16) << 32)
                 b = ((b >> 8) & M8) | ((b & M8) << 16)
-            products = unsafe_add(products, self._times(b, odd, even))
-            weights = unsafe_add(weights, self._sum(b))
+            low: uint256 = b & LANES
+            b = (b >> 16) & LANES
+            products = unsafe_add(products, unsafe_add(unsafe_mul(low, even), unsafe_mul(b, odd)) >> 224)
+            weights = unsafe_add(weights, unsafe_mul(unsafe_add(low, b), ONES) >> 224)
         number: uint256 = unsafe_add(unsafe_add(leaf, unsafe_mul(256, each)), unsafe_mul(inside // span, 4))
         scale: int256 = self._little(extract32(leaves, number, output_type=uint256))
         offset: int256 = self._little(

@@ -101,7 +101,7 @@ struct Matrix:
 layer: transient(int256)  # of the target, or ENDS
 name: transient(uint256)  # the vector that it is in
 place: transient(uint256)  # and where in it
-numbers: transient(int256[28])  # of the disputed cell's layer
+numbers: transient(uint256)  # where those of the disputed cell's layer stand in the call's data
 step: transient(uint256)  # leaves of a layer
 
 
@@ -115,6 +115,15 @@ def _ensure(holds: bool):
 @pure
 def _parts(n: uint256, size: uint256) -> uint256:
     return (n + size - 1) // size
+
+
+@internal
+@view
+def _number(i: uint256) -> int256:
+    """
+    @return One of the numbers of the disputed cell's layer.
+    """
+    return convert(slice(msg.data, self.numbers + 32 * i, 32), int256)
 
 
 @internal
@@ -260,7 +269,7 @@ def _seen() -> (uint256, uint256, uint256):
     @return The first position that attention sees, how many, and at how many of them one step looks.
     """
     position: uint256 = opening.terms.position
-    window: uint256 = convert(self.numbers[0], uint256)
+    window: uint256 = convert(self._number(0), uint256)
     first: uint256 = 0
     if window > 0 and position + 1 > window:
         first = position + 1 - window
@@ -435,9 +444,9 @@ def _matrix(use: uint256) -> Matrix:
         fraction = opening.model.embeddingFraction
         size = opening.model.embeddingBytes
     elif use != HEAD:
-        span = convert(self.numbers[4 + 3 * use], uint256)
-        fraction = self.numbers[5 + 3 * use]
-        size = convert(self.numbers[6 + 3 * use], uint256)
+        span = convert(self._number(4 + 3 * use), uint256)
+        fraction = self._number(5 + 3 * use)
+        size = convert(self._number(6 + 3 * use), uint256)
     self._ensure(span in [16, 32, 64, 128, 256] and size in [1, 2])
     return Matrix(
         start=self._table(use),
@@ -582,7 +591,7 @@ def _begin(terms: opening.Terms, layer: int256, at: uint256):
     opening._leaves(0, 1, 704)
     if layer != ENDS:
         self._ensure(layer >= 0 and convert(layer, uint256) < opening.model.layers)
-        self.numbers = abi_decode(slice(msg.data, opening.at, 896), int256[28])
+        self.numbers = opening.at
         opening._leaves(TABLES + convert(layer, uint256) * step, 1, 896)
     self._aim()
 
