@@ -7,7 +7,7 @@ from random import Random
 from typing import Final
 
 from benchmarks._dispute import MODEL, answer_of, targets_of
-from tests.chain.kit import PEOPLE, Town, address
+from tests.chain.kit import PEOPLE, Town
 from tests.chain.tribunal import Case, side_of, tribunal
 
 from assay.apps.figures import Figure, Say
