@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from random import Random
 from typing import Final
 
@@ -10,14 +10,13 @@ from benchmarks._dispute import MODEL, answer_of, targets_of
 from tests.chain.kit import PEOPLE, Town
 from tests.chain.tribunal import Case, side_of, tribunal
 
-from assay.apps.figures import Figure, Say
+from assay.apps.figures import Say
 from assay.apps.wiring import find_model
 from assay.chain.contracts import REFEREES, TABLES
 from assay.chain.referees import table_of
 from assay.engines.exact.convert import convert
 from assay.engines.exact.dispute.plan import NumberTarget
 
-MOST: Final = 3_000_000
 CELLS: Final = 6
 """Of each section, besides the first and the last."""
 
@@ -45,16 +44,11 @@ def largest(say: Say) -> dict[str, Case]:
 
 
 def gas_of(town: Town, cases: Mapping[str, Case]) -> dict[str, int]:
-    """Of transactions on a chain with the referees on it."""
+    """Of transactions on a chain with the referees on it, by `judge.` and a kind."""
     tables = {name: town.deploy(name).address for name in TABLES}
     at = {}
     for name in REFEREES:
         table = table_of(name)
         at[name] = town.deploy(name, *([tables[table]] if table else [])).address
-    return {name: town.send_data(PEOPLE[1], at[case.step.referee], case.data) for name, case in cases.items()}
-
-
-def figures(gas: Mapping[str, int], cases: Mapping[str, Case]) -> Iterator[Figure]:
-    """One for each kind."""
-    for name, value in gas.items():
-        yield Figure(f"judge.{name}", value, "gas", MOST, value <= MOST, len(cases[name].opening))
+    sent = {name: town.send_data(PEOPLE[1], at[case.step.referee], case.data) for name, case in cases.items()}
+    return {f"judge.{name}": receipt["gasUsed"] for name, receipt in sent.items()}

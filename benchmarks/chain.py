@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from benchmarks._court import disputes, small_answer
+from benchmarks._referees import gas_of, largest
 from tests.chain.kit import CHAIN_ID, PEOPLE, Town, address, anvil, embedded, town_of
 
 from assay.apps.figures import Figure, Say
@@ -21,18 +22,22 @@ REQUESTS: Final = 1000
 VOUCHERS: Final = 500
 DISPUTE: Final = 1_500_000
 """Gas that a whole dispute should take."""
+STEP: Final = 3_000_000
+"""Of one step of a dispute, judged by itself."""
+DOT: Final = 250_000
+"""Of one that is a product of 576 numbers."""
 ADA, BOB = PEOPLE[1:3]
 
 
 def measure(say: Say) -> Iterator[Figure]:
     """Both chains do the same; then vouchers."""
-    answer = small_answer()
+    answer, cases = small_answer(), largest(say)
     town = town_of(embedded())
-    found = {"embedded": _gas(town) | disputes(town, answer)}
+    found = {"embedded": _gas(town) | disputes(town, answer) | gas_of(town, cases)}
     say("the embedded chain is done")
     with anvil() as web3:
         town = Town(web3)
-        found["anvil"] = _gas(town) | disputes(town, answer)
+        found["anvil"] = _gas(town) | disputes(town, answer) | gas_of(town, cases)
     say("anvil is done")
     own, real = found["embedded"], found["anvil"]
     yield Figure("chains.difference", sum(abs(own[name] - real[name]) for name in own), "gas", 0, own == real, len(own))
@@ -46,6 +51,9 @@ def measure(say: Say) -> Iterator[Figure]:
         if name.startswith("dispute."):
             bar = DISPUTE if name in ("dispute.operations", "dispute.cells") else None
             yield Figure(name, gas, "gas", bar, None if bar is None else gas <= bar, 1)
+        if name.startswith("judge."):
+            bar = DOT if name.startswith("judge.product.") and name != "judge.product.down" else STEP
+            yield Figure(name, gas, "gas", bar, gas <= bar, 1)
     yield from _vouchers()
 
 

@@ -138,10 +138,22 @@ class Town:
 
     def post(self, who: Key, call: Any, gas: int = 10_000_000) -> Any:
         """The receipt of a transaction."""
+        asked = call.build_transaction(self._terms(who, gas))
+        return self._signed(who, asked)
+
+    def send_data(self, who: Key, to: str, data: bytes, gas: int = 10_000_000) -> Any:
+        """The receipt of a transaction with such data, which must not fail."""
+        receipt = self._signed(who, {**self._terms(who, gas), "to": to, "data": data, "value": 0, "type": 2})
+        assert receipt["status"] == 1
+        return receipt
+
+    def _terms(self, who: Key, gas: int) -> dict[str, Any]:
         nonce = self.web3.eth.get_transaction_count(address(who))
-        base = {"from": address(who), "nonce": nonce, "gas": gas, "chainId": CHAIN_ID}
-        asked = call.build_transaction({**base, "maxFeePerGas": 10**9, "maxPriorityFeePerGas": 10**9})
-        raw = Account.from_key(who.secret).sign_transaction(asked).raw_transaction
+        price = {"maxFeePerGas": 10**9, "maxPriorityFeePerGas": 10**9}
+        return {"from": address(who), "nonce": nonce, "gas": gas, "chainId": CHAIN_ID, **price}
+
+    def _signed(self, who: Key, transaction: dict[str, Any]) -> Any:
+        raw = Account.from_key(who.secret).sign_transaction(transaction).raw_transaction
         return self.web3.eth.wait_for_transaction_receipt(self.web3.eth.send_raw_transaction(raw))
 
     def why(self, who: Key, call: Any) -> str:

@@ -29,7 +29,7 @@ from assay.engines.exact.dispute.shape import ENDS
 from assay.engines.exact.dispute.sides import Challenger, Player, Prover, find_fault
 from assay.engines.exact.record import CHUNK, both_parts
 
-NAMES = [name for name in VARIANTS if VARIANTS[name].get("head_width", 0) <= referees.WIDEST_HEAD]
+NAMES = list(VARIANTS)
 BOND = 10**6
 
 Fighters = tuple[Case, Side, Side, int]

@@ -13,7 +13,8 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.chain.tribunal import JUDGED, Case, forged, honest, side, targets, tribunal
+from tests.chain.tribunal import Case, forged, honest, side, targets, tribunal
+from tests.engines.exact.dispute.kit import VARIANTS
 
 from assay.chain.contracts import REFEREES
 from assay.chain.referees import KINDS, USES, Step, Terms, encode_judge
@@ -100,7 +101,7 @@ def test_a_thousand_verdicts(kind: str) -> None:
     assert failed > 100
 
 
-@pytest.mark.parametrize("name", JUDGED)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_every_section_of_every_variant(name: str) -> None:
     """First and last cell of it."""
     for target in targets(name):

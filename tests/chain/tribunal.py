@@ -30,8 +30,6 @@ from assay.engines.exact.parameters import Parameters
 from assay.engines.exact.record import CHUNK
 
 WHO = "0x" + "11" * 20
-JUDGED = sorted(set(VARIANTS) - {"long"})
-"""Variants whose heads are not too wide for contracts."""
 MOST_GAS = 16_000_000
 
 
@@ -214,7 +212,7 @@ def sections(name: str, kind: str) -> tuple[tuple[Side, Section], ...]:
 @cache
 def variants(kind: str) -> tuple[str, ...]:
     """That have it."""
-    return tuple(name for name in JUDGED if sections(name, kind))
+    return tuple(name for name in VARIANTS if sections(name, kind))
 
 
 def honest(kind: str, dice: Random) -> tuple[str, Side, int]:

@@ -25,8 +25,6 @@ USES: Final = (
     "key_norm", "attention_after", "feed_after", "norm",
 )  # fmt: skip
 """Likewise: the product or the normalisation that a section is part of."""
-WIDEST_HEAD: Final = 320
-"""Numbers of a head that contracts judge."""
 PADDING: Final = 1600
 """Zeros behind an opening: contracts read pieces of constant size, of which they drop what is too much."""
 _TABLES: Final = {

@@ -180,15 +180,10 @@ def _defended(
     from assay.apps.disputes.watch import defended
     from assay.apps.onchain import gas_worth
     from assay.chain.court import CourtClient
-    from assay.chain.referees import WIDEST_HEAD
     from assay.engines.exact.engine import ExactEngine
 
     if not isinstance(engine, ExactEngine):
         return nullcontext()
-    if (wide := engine.program.shape.head_width) > WIDEST_HEAD:
-        raise ConfigError(
-            f"no contract judges heads of {wide} numbers: disputes could not be won", "offer other levels: --level"
-        )
     return defended(
         CourtClient(client),
         engine,

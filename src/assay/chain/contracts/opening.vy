@@ -126,13 +126,15 @@ def _hashed(tag: bytes32, at: uint256, length: uint256) -> bytes32:
     """
     @return The digest of bytes that stand in the call's data.
     """
-    piece: Bytes[2624] = b""
+    piece: Bytes[4128] = b""
     if length <= 32:
         piece = slice(msg.data, at, 32)
     elif length <= 1056:
         piece = slice(msg.data, at, 1056)
-    else:
+    elif length <= 2624:
         piece = slice(msg.data, at, 2624)
+    else:
+        piece = slice(msg.data, at, 4128)
     return sha256(concat(tag, tag, slice(piece, 0, length)))
 
 
