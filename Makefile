@@ -14,7 +14,7 @@ MODEL  ?= smollm2-135m
 BENCH  ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types imports bench ci lock changelog clean
+.PHONY: help setup demo test test-slow test-long lint types imports bench ci lock changelog clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: setup $(STAMPS)/dev  ## the tests, without the slow ones
 
 test-slow: setup $(STAMPS)/dev  ## only the slow tests
 	@$(PYTEST) -m slow
+
+test-long: setup $(STAMPS)/dev  ## the tests that take an hour: 1,000 disputes, 1,000 openings of each kind of step, 50 kills
+	@$(PYTEST) -m long
 
 lint: $(STAMPS)/dev  ## format and lint
 	@$(BIN)/ruff format --check .

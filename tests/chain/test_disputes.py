@@ -377,8 +377,9 @@ def test_some_disputes() -> None:
     assert set(seen) >= {plot.__name__ for plot in PLOTS} | {"meddled", "again", "silence", "late"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=pytest.mark.slow if n < 2 else pytest.mark.long) for n in range(20)]
+)
 def test_a_thousand_disputes(seed: int) -> None:
     """The honest side wins all of them."""
     run(50, 1000 + seed, 50 * seed)

@@ -187,7 +187,9 @@ def play_with_kills(here: Scene, kills: int, answers: int) -> None:
     assert 'assay_disputes_total{side="challenger",what="won"}' in text or kills > 0
 
 
-@pytest.mark.parametrize(("kills", "answers"), [(3, 1), pytest.param(50, 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kills", "answers"), [pytest.param(3, 1, marks=pytest.mark.slow), pytest.param(50, 4, marks=pytest.mark.long)]
+)
 def test_a_cheat_is_slashed(tmp_path: Path, model_path: Path, kills: int, answers: int) -> None:
     """Its receipts are found wrong, disputed by a validator and lost, while validator, provider and chain are killed at
     random moments: every receipt is slashed once, and all tokens are accounted for."""
