@@ -20,10 +20,15 @@ from assay.apps.cli.exits import MEANINGS, ExitCode, exit_code
 from assay.core import errors
 from assay.core.errors import AssayError
 
-GROUPS = {"channels": ("list", "close"), "models": ("list", "pull", "add", "rm"), "keys": ("new", "show")}
+GROUPS = {
+    "channels": ("list", "close"),
+    "keys": ("new", "show"),
+    "models": ("list", "pull", "add", "rm"),
+    "stake": ("show", "bond", "unbond", "withdraw"),
+}
 COMMANDS = (
     *("demo", "up", "chat", "ask", "serve", "gateway", "validate", "verify", "trace"),
-    *("doctor", "devnet", "economics", "bench"),
+    *("disputes", "doctor", "devnet", "economics", "bench"),
 )
 
 
