@@ -94,15 +94,6 @@ def test_verdicts_are_those_of_the_referee_in_python(kind: str) -> None:
 
 @pytest.mark.slow
 @kinds
-def test_more_verdicts(kind: str) -> None:
-    """A hundred of each kind."""
-    held, failed = agree(kind, Random(f"{kind} more"), 100)
-    assert held
-    assert failed
-
-
-@pytest.mark.long
-@kinds
 def test_a_thousand_verdicts(kind: str) -> None:
     """On 1,000 honest and 1,000 dishonest openings of each kind."""
     held, failed = agree(kind, Random(f"{kind} long"), 1000)
