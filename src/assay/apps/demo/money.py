@@ -17,7 +17,6 @@ from assay.chain.court_events import (
     Slashing,
     read_ended,
     read_moved,
-    read_opened,
     read_slashed,
     topic_of,
 )
@@ -44,6 +43,7 @@ class Story:
     number: int
     provider: Address
     receipt: str
+    turn: int = PROVER
     moves: list[str] = field(default_factory=list)
     """What was wanted each time."""
     outcome: str = ""
@@ -98,7 +98,8 @@ class Money:
         self._node: Final = Node(self._http, self._at.chain_id)
         self.stories: Final[dict[int, Story]] = {}
         self._read = 0
-        self._turn = PROVER
+        self._loss: Final[dict[bytes, Slashing]] = {}
+        """By the transaction that ended a dispute so."""
         self._people: dict[str, Address] = {}
 
     def __enter__(self) -> Self:
@@ -174,20 +175,22 @@ class Money:
             time.sleep(_POLL)
 
     def follow(self, wanted: int, say: Callable[[str], None], alive: Callable[[], None]) -> None:
-        """Watch until so many providers are slashed, moving the clock where somebody keeps silent; `say` is told what
-        happens, `alive` raises if a process has ended."""
+        """Watch until so many disputes and all that are open have ended, moving the clock where somebody keeps silent;
+        `say` is told what happens, `alive` raises if a process has ended."""
         end, moved = time.monotonic() + _MOST_SECONDS, time.monotonic()
         say("the validator announces a dispute without saying over what; the chain's clock moves on by a minute")
-        while sum(bool(story.outcome) for story in self.stories.values()) < wanted and time.monotonic() < end:
+        while time.monotonic() < end and (
+            len(self.stories) < wanted or not all(s.outcome for s in self.stories.values())
+        ):
             alive()
-            turns = self._look(say)
-            if turns is not None:
+            if self._look(say):
                 moved = time.monotonic()
+            waiting = [story.turn for story in self.stories.values() if not story.outcome]
             silent = time.monotonic() - moved
             if not self.stories and silent > 5:
                 self.forward(self.wait + 1)
                 moved = time.monotonic()
-            elif silent > SILENT_SECONDS and self._turn == PROVER and self.stories:
+            elif silent > SILENT_SECONDS and waiting and set(waiting) == {PROVER}:
                 say(f"{self._silence()}; the clock moves past its deadline")
                 self.forward(self.window + 1)
                 moved = time.monotonic()
@@ -200,38 +203,36 @@ class Money:
             return f"{len(story.moves)} moves led to one operation, and no contract takes the provider's number for it"
         return "the provider makes no move"
 
-    def _look(self, say: Callable[[str], None]) -> int | None:
-        """Take in what has happened; whose turn it is, if anything has."""
-        head, found = self._node.head().number, None
+    def _look(self, say: Callable[[str], None]) -> bool:
+        """Take in what has happened; whether anything has."""
+        head = self._node.head().number
         if head < self._read:
-            return None
-        for entry in self._happened(("Opened", "Moved", "Slashed", "Ended"), self._read, head):
-            found = self._turn = self._tell(entry, say)
+            return False
+        found = self._happened(("Opened", "Moved", "Slashed", "Ended"), self._read, head)
+        for entry in found:
+            self._tell(entry, say)
         self._read = head + 1
-        return found
+        return bool(found)
 
-    def _tell(self, entry: Entry, say: Callable[[str], None]) -> int:
+    def _tell(self, entry: Entry, say: Callable[[str], None]) -> None:
         what = next(name for name in ("Opened", "Moved", "Slashed", "Ended") if entry.topics[0] == topic_of(name))
         if what == "Slashed":
             loss = read_slashed(entry)
-            for story in self.stories.values():
-                if story.provider == loss.provider and not story.outcome:
-                    story.slashing = loss
-            return PROVER_WINS
+            self._loss[entry.transaction] = loss
+            return
         number = int.from_bytes(entry.topics[1], "big")
         if what == "Opened":
-            shown = read_opened(entry)
             self.stories[number] = Story(number, "0x" + entry.topics[2][12:].hex(), entry.topics[3].hex())
             say(f"dispute {number} is open over receipt {entry.topics[3].hex()[:12]}…")
-            return shown.turn
+            return
         story = self.stories[number]
         if what == "Moved":
             shown = read_moved(entry)
             story.moves.append(_named(shown.state))
-            return shown.turn
-        ended = read_ended(entry)
-        story.outcome = {CHALLENGER_WINS: "slashed", PROVER_WINS: "upheld"}.get(ended, "void")
-        return ended
+            story.turn = shown.turn
+            return
+        story.outcome = {CHALLENGER_WINS: "slashed", PROVER_WINS: "upheld"}.get(read_ended(entry), "void")
+        story.slashing = self._loss.get(entry.transaction)
 
     def _happened(self, names: Sequence[Happening], first: int, last: int) -> list[Entry]:
         found = [each for name in names for each in self._node.logs(self._at.court, topic_of(name), first, last)]
