@@ -191,7 +191,7 @@ class Liar:
         """Moves that the contract takes, but for the last one."""
         kept, inputs = self.record
         if state.stage == "tops":
-            facts = referees.encode_terms(self.terms(0))[: 13 * 32]
+            facts = referees.encode(self.terms(0))[: 13 * 32]
             path = self.case.theirs.path(self.case.challenge.position)
             return [
                 b"".join([word(kept.count), word(inputs.count), facts, *kept.first(), *inputs.first(), *path])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.running import free_port
 
 from assay.apps.config import home
@@ -29,6 +30,13 @@ CHAIN_ID = 31337
 ANVIL = "@foundry-rs/anvil-linux-amd64@1.7.1"
 RICH = 10**21
 NOBODY = "0x" + "0" * 40
+
+
+def runs(count: int, steps: int) -> settings:
+    """Of a state machine: so many, of at most so many steps."""
+    return settings(
+        max_examples=count, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+    )
 
 
 def key(number: int) -> Key:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 from eth_abi import encode
-from tests.chain.kit import CHAIN_ID, NOBODY, PEOPLE, Clock, Town, address, anvil, config, embedded, town_of
+from tests.chain.kit import CHAIN_ID, NOBODY, PEOPLE, Clock, Town, address, config, embedded, town_of
 from vyper.cli.vyper_compile import compile_files
 
 from assay.chain.ethereum import Account, Web3
@@ -17,22 +15,6 @@ from assay.core.keys import keccak256
 from assay.core.voucher import channels_domain, sign_voucher
 
 ADA, BOB, EVE = PEOPLE[1:4]
-
-
-@pytest.fixture(scope="module", params=["embedded", pytest.param("anvil", marks=pytest.mark.slow)])
-def town(request: pytest.FixtureRequest) -> Iterator[Town]:
-    """The contracts, on either chain."""
-    if request.param == "anvil":
-        with anvil() as web3:
-            yield Town(web3)
-    else:
-        yield town_of(embedded())
-
-
-@pytest.fixture
-def salt(request: pytest.FixtureRequest) -> int:
-    """Of the test's own channel."""
-    return int.from_bytes(keccak256(request.node.name.encode())[:8], "big")
 
 
 def refused(town: Town, who: Any, call: Any, why: str) -> None:

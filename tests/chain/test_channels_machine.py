@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 from eth_abi import encode
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.chain.kit import NOBODY, PEOPLE, Clock, Town, address, config, embedded, town_of
+from tests.chain.kit import NOBODY, PEOPLE, Clock, Town, address, config, embedded, runs, town_of
 
 from assay.core.keys import keccak256
 from assay.core.voucher import Terms
@@ -212,17 +211,14 @@ class ChannelsMachine(RuleBasedStateMachine):
         self.chain.close()
 
 
-COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-
-
 class TestChannels(ChannelsMachine.TestCase):
     """A few runs."""
 
-    settings = settings(max_examples=6, stateful_step_count=20, **COMMON)
+    settings = runs(6, 20)
 
 
 @pytest.mark.slow
 class TestChannelsLong(ChannelsMachine.TestCase):
     """Many, long ones."""
 
-    settings = settings(max_examples=256, stateful_step_count=50, **COMMON)
+    settings = runs(256, 50)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.chain.kit import CHAIN_ID, PEOPLE, Town, address, anvil, embedded, town_of
+from tests.chain.kit import CHAIN_ID, PEOPLE, Town, address
 
 from assay.chain.addresses import Addresses
 from assay.chain.client import ChainClient, ChannelState
@@ -19,28 +19,12 @@ from assay.core.errors import (
     InvalidSignature,
     TransactionFailed,
 )
-from assay.core.keys import Key, keccak256
+from assay.core.keys import Key
 from assay.core.voucher import Terms, Voucher, sign_voucher
 
 COURT, ADA, BOB, EVE = PEOPLE[0], *PEOPLE[4:7]
 WINDOW = 16_000
 QUICK = Pace(poll=0.02, again=0.2, stuck=0.2, lost=0.2, outage=0.2)
-
-
-@pytest.fixture(scope="module", params=["embedded", pytest.param("anvil", marks=pytest.mark.slow)])
-def town(request: pytest.FixtureRequest) -> Iterator[Town]:
-    """The contracts, on either chain."""
-    if request.param == "anvil":
-        with anvil() as web3:
-            yield Town(web3)
-    else:
-        yield town_of(embedded())
-
-
-@pytest.fixture
-def salt(request: pytest.FixtureRequest) -> int:
-    """Of the test's own channel."""
-    return int.from_bytes(keccak256(request.node.name.encode())[:8], "big")
 
 
 @pytest.fixture(scope="module")

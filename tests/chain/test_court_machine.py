@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from eth_abi import encode
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.chain.courtroom import (
@@ -32,7 +31,7 @@ from tests.chain.courtroom import (
     board,
     take,
 )  # fmt: skip
-from tests.chain.kit import NOBODY, PEOPLE, Clock, address, config, embedded, town_of
+from tests.chain.kit import NOBODY, PEOPLE, Clock, address, config, embedded, runs, town_of
 
 from assay.core.keys import Key, keccak256
 from assay.core.receipt import Receipt, sign
@@ -440,17 +439,14 @@ class CourtMachine(RuleBasedStateMachine):
         self.chain.close()
 
 
-COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-
-
 class TestCourt(CourtMachine.TestCase):
     """A few runs."""
 
-    settings = settings(max_examples=6, stateful_step_count=25, **COMMON)
+    settings = runs(6, 25)
 
 
 @pytest.mark.slow
 class TestCourtLong(CourtMachine.TestCase):
     """Many, long ones."""
 
-    settings = settings(max_examples=256, stateful_step_count=50, **COMMON)
+    settings = runs(256, 50)

@@ -118,7 +118,7 @@ EMPTY = Descent(bytes(32), 0, 0, 0, 0, 0)
 
 def agreed(terms: referees.Terms, upto: int = 4) -> bytes:
     """What a state says of the terms: in the beginning, and after three moves."""
-    words = referees.encode_terms(terms)
+    words = referees.encode(terms)
     known = b""
     for start, stop in pairwise((0, 13, 17, 19, 21)[: upto + 1]):
         known = keccak256(known + words[32 * start : 32 * stop])
@@ -194,7 +194,7 @@ def test_descents_in_trees_of_all_sizes(blind: Board, count: int, dice: Random) 
     assert blind.next(state, move) == (state, JUDGED)
     blind.judge(state, move)
     for n in range(len(terms)):
-        words = bytearray(referees.encode_terms(terms))
+        words = bytearray(referees.encode(terms))
         words[32 * n + dice.randrange(32)] ^= 1 << dice.randrange(8)
         call = move[32:36] + bytes(words) + move[36 + len(words) :]
         with pytest.raises(Refused, match="not what was committed to"):
@@ -316,7 +316,7 @@ class Tops:
     @property
     def facts(self) -> bytes:
         """Words that are known from the beginning."""
-        return referees.encode_terms(self.terms)[: 13 * 32]
+        return referees.encode(self.terms)[: 13 * 32]
 
     def move(
         self, counts: tuple[int, int] | None = None, facts: bytes | None = None, path: bytes | None = None
@@ -389,7 +389,7 @@ def test_records_of_any_size(blind: Board, counts: tuple[int, int]) -> None:
         evidence=evidence.root, prompt_count=1, output_count=1, position=0, kept_count=counts[0],
         inputs_count=counts[1], kept=record[0].root, inputs=record[1].root,
     )  # fmt: skip
-    facts = referees.encode_terms(terms)[: 13 * 32]
+    facts = referees.encode(terms)[: 13 * 32]
     path = evidence.prove([leaf_of_pass], 0, bytes(32))
     state, _ = blind.next(
         packed("tops", agreed(terms, 1), EMPTY, EMPTY),

@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.chain.kit import NOBODY, PEOPLE, Clock, Town, address, embedded, town_of
+from tests.chain.kit import NOBODY, PEOPLE, Clock, Town, address, embedded, runs, town_of
 
 from assay.chain.contracts import artefact
 
@@ -309,17 +308,14 @@ class VaultMachine(RuleBasedStateMachine):
             self.place.chain.close()
 
 
-COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-
-
 class TestVault(VaultMachine.TestCase):
     """A few runs."""
 
-    settings = settings(max_examples=5, stateful_step_count=25, **COMMON)
+    settings = runs(5, 25)
 
 
 @pytest.mark.slow
 class TestVaultLong(VaultMachine.TestCase):
     """Many, long ones."""
 
-    settings = settings(max_examples=256, stateful_step_count=50, **COMMON)
+    settings = runs(256, 50)

@@ -7,9 +7,11 @@ whose words these are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
 from assay.chain.contracts import REFEREES
+from assay.chain.game import word
 from assay.core.hashing import Digest
 from assay.core.keys import keccak256
 
@@ -117,13 +119,13 @@ def table_of(referee: str) -> str | None:
     return _TABLES.get(referee)
 
 
-def encode_terms(terms: Terms) -> bytes:
+def encode(values: Iterable[Digest | int]) -> bytes:
     """As contracts take them, a word each.
 
     Raises:
         OverflowError: a number does not fit.
     """
-    return b"".join(map(_word, terms))
+    return b"".join(value if isinstance(value, bytes) else word(value) for value in values)
 
 
 def encode_judge(terms: Terms, leaf: Digest, step: Step, opening: bytes) -> bytes:
@@ -133,13 +135,7 @@ def encode_judge(terms: Terms, leaf: Digest, step: Step, opening: bytes) -> byte
         OverflowError: a number does not fit.
     """
     assert step.referee in REFEREES
-    return _SELECTOR + encode_terms(terms) + b"".join(map(_word, (leaf, *step[1:]))) + opening + bytes(PADDING)
-
-
-def _word(value: Digest | int) -> bytes:
-    if isinstance(value, bytes):
-        return value.rjust(32, b"\0")
-    return value.to_bytes(32, "big", signed=value < 0)
+    return _SELECTOR + encode((*terms, leaf, *step[1:])) + opening + bytes(PADDING)
 
 
 def _referee(kind: str, vector: str) -> str:

@@ -45,12 +45,14 @@ def demo(
         raise ConfigError(f"{cheat} is played here anyway, by another provider", "choose another of --cheats")
 
     from assay.apps.client import Client
+    from assay.apps.config import Chain, Config
     from assay.apps.demo.conversation import Conversation, summary
     from assay.apps.demo.money import Money
     from assay.apps.demo.network import running
     from assay.apps.demo.questions import load_questions
     from assay.apps.demo.screen import Notes, Screen, report, tell_money
     from assay.apps.exact import program_for
+    from assay.apps.onchain import open_court
     from assay.apps.wiring import find_model
 
     started = time.monotonic()
@@ -70,10 +72,10 @@ def demo(
     with (
         running(found, cheat, place, lambda line: say(f"{line}…")) as network,
         Client(network.gateway) as client,
-        Money(network.chain) as money,
+        open_court(Config(chain=Chain(url=network.chain))) as court,
     ):
-        people = {"buyer": network.buyer} | {each.name: each.address for each in network.providers}
-        money.watch(people | {"validator": network.validator})
+        sellers = {each.name: each.address for each in network.providers}
+        money = Money(court, {"buyer": network.buyer} | sellers | {"validator": network.validator})
         before = money.purses()
         talk = Conversation(network, client, watcher, place / "receipts", client.models()[0])
         talk.ask_all(asked)

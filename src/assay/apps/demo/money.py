@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final
 
 from assay.chain.abi import encoded, words
-from assay.chain.addresses import Addresses
+from assay.chain.court import CourtClient
 from assay.chain.court_events import (
     CHALLENGER_WINS,
     PROVER,
@@ -21,7 +21,7 @@ from assay.chain.court_events import (
     topic_of,
 )
 from assay.chain.game import read_state
-from assay.chain.node import Entry, HttpProvider, Node
+from assay.chain.node import Entry
 from assay.core.errors import AssayError
 from assay.core.keys import Address
 
@@ -34,6 +34,7 @@ _MOST_SECONDS: Final = 240.0
 _POLL: Final = 0.5
 _DEAD: Final = "0x000000000000000000000000000000000000dead"
 _ANY: Final = 1 << 256
+_EVENTS: Final[tuple[Happening, ...]] = ("Opened", "Moved", "Slashed", "Ended")
 
 
 @dataclass(slots=True)
@@ -85,48 +86,31 @@ class Bill:
 
 
 class Money:
-    """Reads the chain of a demonstration. A context manager."""
+    """Reads the chain of a demonstration, and moves its clock."""
 
-    def __init__(self, url: str) -> None:
-        """`url`: of `assay devnet`.
-
-        Raises:
-            ChainFailed: it does not answer.
-        """
-        self._at: Final = Addresses.fetch(url)
-        self._http: Final = HttpProvider(url)
-        self._node: Final = Node(self._http, self._at.chain_id)
+    def __init__(self, court: CourtClient, people: Mapping[str, Address]) -> None:
+        """`people`: whose money is counted, by name."""
+        self._court: Final = court
+        self._client: Final = court.client
+        self._node: Final = court.node
+        self._people: Final = dict(people)
         self.stories: Final[dict[int, Story]] = {}
         self._read = 0
         self._loss: Final[dict[bytes, Slashing]] = {}
         """By the transaction that ended a dispute so."""
-        self._people: dict[str, Address] = {}
-
-    def __enter__(self) -> Self:
-        """As it is."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close connections."""
-        self._http.close()
-
-    def watch(self, people: Mapping[str, Address]) -> None:
-        """Whose money is counted, by name; what is in channels counts for `buyer`, which must be among them."""
-        self._people = dict(people)
 
     def purses(self) -> dict[str, int]:
         """Wei of each: in the wallet, bonded, held back in the vault, due from the court; then what is in channels,
         insures buyers, or is burned. Together it is all there is."""
         found = {name: self._all_of(address) for name, address in self._people.items()}
-        found["in channels"] = self._tokens(self._at.channels)
-        pool = f"0x{self._param(9):040x}"
-        found["insurance pool"] = self._credit(pool)
-        found["burned"] = self._credit(_DEAD) + self._tokens(_DEAD)
+        found["in channels"] = self._client.token_balance(self._client.addresses.channels)
+        found["insurance pool"] = self._court.credit(f"0x{self._court.values().insurance:040x}")
+        found["burned"] = self._court.credit(_DEAD) + self._client.token_balance(_DEAD)
         return found
 
     def supply(self) -> int:
         """Wei of all tokens there are."""
-        return self._number(self._at.token, "totalSupply")
+        return self._number(self._client.addresses.token, "totalSupply")
 
     def gas(self) -> tuple[int, int]:
         """Transactions to channels and vaults, and the gas that they used."""
@@ -136,7 +120,7 @@ class Money:
             hashes = block.get("transactions") if isinstance(block, dict) else None
             for name in hashes if isinstance(hashes, list) else ():
                 found = self._node.ask("eth_getTransactionReceipt", name)
-                if isinstance(found, dict) and found.get("to") and str(found["to"]).lower() != self._at.court:
+                if isinstance(found, dict) and found.get("to") and str(found["to"]).lower() != self._court.where:
                     count, used = count + 1, used + int(str(found["gasUsed"]), 16)
         return count, used
 
@@ -146,19 +130,9 @@ class Money:
         self._node.ask("evm_mine")
 
     @property
-    def window(self) -> int:
-        """Seconds for a move."""
-        return self._param(0)
-
-    @property
-    def wait(self) -> int:
-        """Seconds between announcing a dispute and opening it."""
-        return self._param(8)
-
-    @property
     def held(self) -> int:
         """Seconds that earnings are held back, at most."""
-        window = self._number(self._at.vault, "WINDOW")
+        window = self._number(self._client.addresses.vault, "WINDOW")
         return window + window // 16 + 1
 
     def bill(self, before: Mapping[str, int]) -> Bill:
@@ -177,6 +151,7 @@ class Money:
     def follow(self, wanted: int, say: Callable[[str], None], alive: Callable[[], None]) -> None:
         """Watch until so many disputes and all that are open have ended, moving the clock where somebody keeps silent;
         `say` is told what happens, `alive` raises if a process has ended."""
+        values = self._court.values()
         end, moved = time.monotonic() + _MOST_SECONDS, time.monotonic()
         say("the validator announces a dispute without saying over what; the chain's clock moves on by a minute")
         while time.monotonic() < end and (
@@ -188,11 +163,11 @@ class Money:
             waiting = [story.turn for story in self.stories.values() if not story.outcome]
             silent = time.monotonic() - moved
             if not self.stories and silent > 5:
-                self.forward(self.wait + 1)
+                self.forward(values.commit_age + 1)
                 moved = time.monotonic()
             elif silent > SILENT_SECONDS and waiting and set(waiting) == {PROVER}:
                 say(f"{self._silence()}; the clock moves past its deadline")
-                self.forward(self.window + 1)
+                self.forward(values.window + 1)
                 moved = time.monotonic()
             time.sleep(_POLL)
 
@@ -208,14 +183,15 @@ class Money:
         head = self._node.head().number
         if head < self._read:
             return False
-        found = self._happened(("Opened", "Moved", "Slashed", "Ended"), self._read, head)
+        found = [each for name in _EVENTS for each in self._court.happened(name, self._read, head)]
+        found.sort(key=lambda each: (each.block, each.index))
         for entry in found:
             self._tell(entry, say)
         self._read = head + 1
         return bool(found)
 
     def _tell(self, entry: Entry, say: Callable[[str], None]) -> None:
-        what = next(name for name in ("Opened", "Moved", "Slashed", "Ended") if entry.topics[0] == topic_of(name))
+        what = next(name for name in _EVENTS if entry.topics[0] == topic_of(name))
         if what == "Slashed":
             loss = read_slashed(entry)
             self._loss[entry.transaction] = loss
@@ -234,29 +210,13 @@ class Money:
         story.outcome = {CHALLENGER_WINS: "slashed", PROVER_WINS: "upheld"}.get(read_ended(entry), "void")
         story.slashing = self._loss.get(entry.transaction)
 
-    def _happened(self, names: Sequence[Happening], first: int, last: int) -> list[Entry]:
-        found = [each for name in names for each in self._node.logs(self._at.court, topic_of(name), first, last)]
-        return sorted(found, key=lambda each: (each.block, each.index))
-
     def _all_of(self, who: Address) -> int:
-        vault = f"0x{self._number(self._at.vault, 'vaultOf', who):040x}"
-        bond = self._number(self._at.court, "bonds", who)
-        return self._tokens(who) + bond + self._tokens(vault) + self._credit(who)
+        vault = self._client.token_balance(self._client.vault_of(who))
+        return self._client.token_balance(who) + self._court.stake(who).bond + vault + self._court.credit(who)
 
-    def _credit(self, who: Address) -> int:
-        return self._number(self._at.court, "credits", who)
-
-    def _tokens(self, who: Address) -> int:
-        return self._number(self._at.token, "balanceOf", who)
-
-    def _param(self, index: int) -> int:
-        where = f"0x{self._number(self._at.court, 'PARAMS'):040x}"
-        return words(self._node.call(where, encoded("all", ())), *[_ANY] * 10, what="the court's values")[index]
-
-    def _number(self, where: Address, name: str, *who: Address) -> int:
-        """What a contract says of somebody."""
-        data = self._node.call(where, encoded(name, ("address",) * len(who), *who))
-        return words(data, _ANY, what=f"the answer of {name}")[0]
+    def _number(self, where: Address, name: str) -> int:
+        """What a contract says of itself."""
+        return words(self._node.call(where, encoded(name, ())), _ANY, what=f"the answer of {name}")[0]
 
 
 def _story(story: Story) -> dict[str, object]:

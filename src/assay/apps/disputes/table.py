@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import Final
 
 from assay.chain import referees
@@ -51,22 +50,21 @@ _NOBODY: Final = (1 << 32) - 1
 
 def challenge_in(terms: Terms, state: State) -> Challenge | None:
     """What a dispute over a receipt begins with, by its first state; None: it is not over this receipt."""
-    head = b"".join(
-        [
-            terms.parameters,
-            terms.evidence.root,
-            *terms.tokens,
-            word(terms.evidence.prompt),
-            word(terms.evidence.output),
-            terms.seed,
-            *map(word, astuple(terms.settings)),
-        ]
-    )
+    head = referees.encode(_known(terms))
     for position in range(terms.evidence.passes):
         for token in (False, True):
             if keccak256(head + word(position) + word(token)) == state.facts:
                 return Challenge(position, token)
     return None
+
+
+def _known(terms: Terms) -> tuple[Digest, Digest, Digest, Digest, int, int, bytes, int, int, int, int]:
+    """The facts that are known before a challenge, as `referees.Terms` begins with them."""
+    evidence, settings = terms.evidence, terms.settings
+    return (
+        terms.parameters, evidence.root, terms.tokens.prompt, terms.tokens.output, evidence.prompt, evidence.output,
+        terms.seed, settings.temperature, settings.top_k, settings.top_p, settings.min_p,
+    )  # fmt: skip
 
 
 class Table:
@@ -205,7 +203,7 @@ class Table:
     def _written(self, move: bytes, player: Player) -> bytes:
         match self.turn:
             case WantTops():
-                facts = referees.encode_terms(self._judged_by(0))[:_FACTS]
+                facts = referees.encode(self._judged_by(0))[:_FACTS]
                 return b"".join([*map(word, self._counts), facts, move, 2 * PADDING])
             case WantNodes(_, _, spans):
                 beside = [self._siblings(s.tree, s.start >> 4 * (self._shown[s.tree].level - s.level)) for s in spans]
@@ -254,11 +252,8 @@ class Table:
 
     def _judged_by(self, index: int) -> referees.Terms:
         """What a step is judged by."""
-        terms, settings = self.terms, self.terms.settings
         return referees.Terms(
-            terms.parameters, terms.evidence.root, *terms.tokens, terms.evidence.prompt, terms.evidence.output,
-            terms.seed, settings.temperature, settings.top_k, settings.top_p, settings.min_p,
-            self.challenge.position, self.challenge.token,
+            *_known(self.terms), self.challenge.position, self.challenge.token,
             *self._counts, *self._roots, *self._entry, *self._cells, index,
         )  # fmt: skip
 

@@ -176,24 +176,6 @@ def _turned(x: DynArray[int256, MOST], fraction: int256) -> (DynArray[int256, MO
 
 
 @internal
-@view
-def _group() -> uint256:
-    """
-    @return Query heads that share a key head.
-    """
-    return opening.model.heads // opening.model.kvHeads
-
-
-@internal
-def _lows(head: uint256, count: uint256) -> DynArray[int256, MOST]:
-    """
-    @return The fewest fraction bits of value heads over all positions.
-    """
-    lows: opening.Section = self._section(plan.LOW, 0)
-    return opening._cells(lows, lows.rows - opening.model.kvHeads + head, count)
-
-
-@internal
 def _joined(section: opening.Section, i: uint256) -> DynArray[int256, MOST]:
     """
     @return 128 activations of the heads side by side.
@@ -201,7 +183,7 @@ def _joined(section: opening.Section, i: uint256) -> DynArray[int256, MOST]:
     wide: uint256 = opening.model.headWidth
     by: int256 = opening._first(self._section(plan.JOIN_SCALE, 0), 0)
     lowest: int256 = opening._first(self._section(plan.JOIN_LOW, 0), 0)
-    lows: DynArray[int256, MOST] = self._lows(0, opening.model.kvHeads)
+    lows: DynArray[int256, MOST] = plan._lows(0, opening.model.kvHeads)
     start: uint256 = i * 128
     count: uint256 = opening._size(section, i)
     first: uint256 = start // wide
@@ -210,7 +192,7 @@ def _joined(section: opening.Section, i: uint256) -> DynArray[int256, MOST]:
     at, total = opening._cells_at(self._section(plan.QUOTIENT, 0), first, (start + count - 1) // wide - first + 1)
     out: DynArray[int256, MOST] = opening._numbers(at + 4 * (start - first * wide), count, 4, False)
     for n: uint256 in range(count, bound=128):
-        own: int256 = lows[(start + n) // wide // self._group()]
+        own: int256 = lows[(start + n) // wide // plan._group()]
         out[n] = whole._narrowed(whole._shifted(out[n], own + MIX - lowest), by)
     return out
 

@@ -79,15 +79,6 @@ def _row(section: opening.Section) -> uint256:
 
 
 @internal
-@view
-def _group() -> uint256:
-    """
-    @return Query heads that share a key head.
-    """
-    return opening.model.heads // opening.model.kvHeads
-
-
-@internal
 def _block(kind: uint256, head: uint256, part: uint256) -> (uint256, uint256):
     """
     @return Where the keys or values of a head in a block of positions begin, and how many they are.
@@ -101,15 +92,6 @@ def _block(kind: uint256, head: uint256, part: uint256) -> (uint256, uint256):
     total: uint256 = 0
     at, total = opening._cells_at(self._section(kind), head * seen + part * keys, count)
     return at, count
-
-
-@internal
-def _lows(head: uint256, count: uint256) -> DynArray[int256, MOST]:
-    """
-    @return The fewest fraction bits of value heads over all positions.
-    """
-    lows: opening.Section = self._section(plan.LOW)
-    return opening._cells(lows, lows.rows - opening.model.kvHeads + head, count)
 
 
 @internal
@@ -145,7 +127,7 @@ def _score(section: opening.Section, i: uint256) -> DynArray[int256, MOST]:
     query: DynArray[int256, MOST] = opening._cell(self._section(plan.QUERY), head)
     at: uint256 = 0
     count: uint256 = 0
-    at, count = self._block(plan.KEY, head // self._group(), i % self._row(section))
+    at, count = self._block(plan.KEY, head // plan._group(), i % self._row(section))
     size: uint256 = len(query)
     out: DynArray[int256, MOST] = []
     for n: uint256 in range(count, bound=32):
@@ -214,11 +196,11 @@ def _mix(section: opening.Section, i: uint256) -> DynArray[int256, MOST]:
     """
     weights: opening.Section = self._section(plan.WEIGHT)
     head: uint256 = i // self._row(weights)
-    least: int256 = self._lows(head // self._group(), 1)[0]
+    least: int256 = plan._lows(head // plan._group(), 1)[0]
     row: DynArray[int256, MOST] = opening._cell(weights, i)
     at: uint256 = 0
     count: uint256 = 0
-    at, count = self._block(plan.VALUE, head // self._group(), i % self._row(weights))
+    at, count = self._block(plan.VALUE, head // plan._group(), i % self._row(weights))
     size: uint256 = opening.model.headWidth + 1
     out: DynArray[int256, MOST] = []
     for k: uint256 in range(size, bound=MOST):
@@ -255,7 +237,7 @@ def _join_low() -> DynArray[int256, MOST]:
     @return The fewest fraction bits of all heads' means.
     """
     least: int256 = max_value(int256)
-    lows: DynArray[int256, MOST] = self._lows(0, opening.model.kvHeads)
+    lows: DynArray[int256, MOST] = plan._lows(0, opening.model.kvHeads)
     for n: int256 in lows:
         least = min(least, n)
     return [least + MIX]
@@ -267,7 +249,7 @@ def _join_peak(section: opening.Section, i: uint256) -> DynArray[int256, MOST]:
     @return The largest magnitude with so many fraction bits, up to a head.
     """
     lowest: int256 = opening._first(self._section(plan.JOIN_LOW), 0)
-    own: int256 = self._lows(i // self._group(), 1)[0]
+    own: int256 = plan._lows(i // plan._group(), 1)[0]
     means: DynArray[int256, MOST] = opening._cell(self._section(plan.QUOTIENT), i)
     most: int256 = 0
     for n: int256 in means:

@@ -341,6 +341,24 @@ def _attention(kind: uint256, use: uint256) -> opening.Section:
 
 @internal
 @view
+def _group() -> uint256:
+    """
+    @return Query heads that share a key head.
+    """
+    return opening.model.heads // opening.model.kvHeads
+
+
+@internal
+def _lows(head: uint256, count: uint256) -> DynArray[int256, 1056]:
+    """
+    @return The fewest fraction bits of value heads over all positions.
+    """
+    lows: opening.Section = self._attention(LOW, 0)
+    return opening._cells(lows, lows.rows - opening.model.kvHeads + head, count)
+
+
+@internal
+@view
 def _feed(kind: uint256, use: uint256) -> opening.Section:
     """
     @return Sections of the feed-forward part up to the input of the product down.
