@@ -119,6 +119,21 @@ def test_a_lie_in_the_trace_is_named(program: Program) -> None:
         assert (caught.value.position, caught.value.layer, caught.value.operation) == (position, layer, names[kind])
 
 
+def test_what_fills_up_chunks_is_zero(program: Program) -> None:
+    """Behind the accumulators of a layer and of the head there is room for what would be nothing."""
+    response, size = answered(program, count=3), program.body // program.shape.layers
+    assert program.plan.layer_size < size
+    for public in (False, True):
+        for place, bit in ((program.plan.layer_size, 0), (2 * size - 1, 40)):
+            blocks = traced(program, response, alter=Alteration(body=flip(4, place, bit)), public=public)
+            with pytest.raises(EncodingError, match="filled up"):
+                audit(program, response, blocks)
+    assert program.vocabulary % 256
+    honest = b"".join(traced(program, response))
+    with pytest.raises(EncodingError, match="filled up"):
+        audit(program, response, [honest[:-1], b"\1"])
+
+
 def test_a_lie_in_the_record_is_named(program: Program) -> None:
     """Activations that accumulators do not give, committed to and traced alike."""
     dice = np.random.default_rng(2)

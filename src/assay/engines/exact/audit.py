@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from assay.core.errors import AuditMismatch, ReplayMismatch, VerificationError
+from assay.core.errors import AuditMismatch, EncodingError, ReplayMismatch, VerificationError
 from assay.core.evidence import evidence_root
 from assay.core.hashing import Digest
 from assay.core.ports import Constraint
@@ -290,4 +290,4 @@ class _Checker:
                     layer=None if layer == layers else layer,
                     operation=operation,
                 )
-        raise AssertionError("Freivalds' test refuses only what is wrong")
+        raise EncodingError("chunks of accumulators are not filled up with zeros")

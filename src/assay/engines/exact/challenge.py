@@ -34,7 +34,11 @@ def public_seed(evidence: Digest, accumulators: Sequence[Digest]) -> Digest:
 
 
 def challenge(program: Program, seed: Digest, *, batch: int, repetitions: int) -> Test:
-    """The numbers that follow from a seed, 32 bytes. One pass over the weights for each repetition."""
+    """The numbers that follow from a seed, 32 bytes. One pass over the weights for each repetition.
+
+    First those of all accumulators, then those of the zeros that fill up each layer's chunks and the head's: what
+    stands there instead is found as well.
+    """
     plan, layout, layers = program.plan, program.layout, program.shape.layers
     start = int(plan.inputs[QUERY])
     inputs = layout.chunks * CHUNK - start
@@ -43,12 +47,15 @@ def challenge(program: Program, seed: Digest, *, batch: int, repetitions: int) -
     r = np.zeros((repetitions, program.body + chunk_count(head.rows) * CHUNK), np.int32)
     words = np.zeros((repetitions, 3, 2 * inputs - ends), np.int64)
     count = sum(packed.rows for packed in program.products)
+    filling = program.body - layers * plan.layer_size
     for repetition in range(repetitions):
-        stream = hashlib.shake_128(seed + repetition.to_bytes(4, "big")).digest(4 * count)
+        stream = hashlib.shake_128(seed + repetition.to_bytes(4, "big")).digest(4 * r.shape[1])
         numbers = (np.frombuffer(stream, "<u4") & 0x7FFFFFFF).astype(np.int32)
-        per_layer = numbers[: -head.rows].reshape(layers, -1)
-        r[repetition, : program.body].reshape(layers, -1)[:, : plan.layer_size] = per_layer
-        r[repetition, program.body : program.body + head.rows] = numbers[-head.rows :]
+        body = r[repetition, : program.body].reshape(layers, -1)
+        per_layer, of_head, fillings, of_end = np.split(numbers, [count - head.rows, count, count + filling])
+        body[:, : plan.layer_size] = per_layer.reshape(layers, -1)
+        body[:, plan.layer_size :] = fillings.reshape(layers, -1)
+        r[repetition, program.body :] = np.concatenate([of_head, of_end])
         at = 0
         for index, packed in enumerate(program.products):
             layer, kind = divmod(index, PRODUCTS)

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from assay.core.errors import EncodingError, EngineError
+from assay.core.errors import EngineError
 from assay.engines.exact.challenge import passed
 from assay.engines.exact.chunks import CHUNK, Chunks, chunk_count
 from assay.engines.exact.kernels.attention import STEP, TILES, TOGETHER
@@ -112,9 +112,6 @@ class Runner:
 
         `bodies`: the accumulators of all layers for each token; `heads`: of the head for those that have one, whose
         `logits` are there afterwards. So are the records. Not for a runner that is `traced`.
-
-        Raises:
-            EncodingError: a head's last chunk is not filled up with zeros.
         """
         wanted = np.array(sorted(heads), np.int64)
         self._reserve(wanted.size)
@@ -131,8 +128,6 @@ class Runner:
         test.rows[:] = 0
         test.columns[:] = 0
         self._run(tokens, np.zeros(len(tokens), np.int64), positions, wanted, test)
-        if self._heads[: wanted.size, self.program.vocabulary :].any():
-            raise EncodingError("the last chunk of accumulators is not filled up with zeros")
         return [passed(test, n) for n in range(len(tokens))]
 
     def remember(self, positions: Sequence[int], kept: np.ndarray) -> None:

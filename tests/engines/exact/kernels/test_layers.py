@@ -9,7 +9,6 @@ import pytest
 from tests.engines.exact.models import write_model
 from tests.engines.exact.running import Pass, running
 
-from assay.core.errors import EncodingError
 from assay.engines.exact.challenge import challenge
 from assay.engines.exact.chunks import Chunks, encode_vector
 from assay.engines.exact.convert import convert
@@ -103,13 +102,15 @@ def test_every_product_is_tested(program: Program, passes: list[Pass], threads: 
     assert right(program, [each.body for each in passes], heads, threads) == [True] * 3 + [False] + [True] * 4
 
 
-def test_what_fills_a_head_up_is_zeros(program: Program, passes: list[Pass]) -> None:
-    """Nothing is carried behind its last accumulator."""
+def test_what_fills_chunks_up_is_zeros(program: Program, passes: list[Pass]) -> None:
+    """Nothing is carried behind the last accumulator of a layer, or of the head."""
     assert program.vocabulary % 256
     heads = {n: each.head for n, each in enumerate(passes)}
+    bodies = [each.body.copy() for each in passes]
+    bodies[6].reshape(program.shape.layers, -1)[0, program.plan.layer_size :] = 1
+    assert right(program, bodies, heads) == [True] * 6 + [False, True]
     heads[5] = np.concatenate([heads[5], np.ones(1, np.int64)])
-    with pytest.raises(EncodingError, match="zeros"):
-        right(program, [each.body for each in passes], heads)
+    assert right(program, bodies, heads) == [True] * 5 + [False, False, True]
 
 
 def test_absurd_accumulators(program: Program) -> None:
