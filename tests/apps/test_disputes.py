@@ -13,7 +13,7 @@ from tests.chain.nodes import away, error, result
 
 from assay.apps.disputes.seat import Seat, challenge_of, terms_of
 from assay.apps.disputes.workbench import Workbench
-from assay.chain.court import CourtClient, moving
+from assay.chain.court import CourtClient
 from assay.chain.court_events import CHALLENGER, PROVER, read_moved
 from assay.chain.docket import Docket
 from assay.chain.game import PADDING, read_state
@@ -205,9 +205,9 @@ class CellLiar:
             else:
                 data = self._seat.move(case.history, lambda *_: b"")
                 name = f"{dispute.id}/{dispute.moves}"
-                self._court.send(moving(dispute.id, case.history[-1].state, data), name)
+                self._court.send(dispute.moving(case.history[-1].state, data), name)
                 continue
-            call = moving(dispute.id, case.history[-1].state, data + PADDING)
+            call = dispute.moving(case.history[-1].state, data + PADDING)
             self._court.send(call, f"{dispute.id}/{dispute.moves}")
 
 
@@ -286,18 +286,18 @@ def test_blocks_are_taken_back(honest: bool, seed: int, tmp_path: Path, models: 
         stage.chain.pass_time(0)
         step()
 
-    court, still, moves = stage.court(EVE) if not honest else CourtClient(accuser._court.client), 0, -1
+    court, still, before = stage.court(EVE) if not honest else CourtClient(accuser._court.client), 0, None
     for _ in range(200):
         accuser.look([bundle.receipt.digest])
         lose()
         defender.look()
         lose()
         stage.pass_time(61)
-        dispute = court.dispute(1)
-        if dispute is None and court.count() == 1:
+        kept = court.dispute(1)
+        if kept is None and court.count() == 1:
             break
-        still = still + 1 if dispute is not None and dispute.moves == moves else 0
-        moves = -1 if dispute is None else dispute.moves
+        still = still + 1 if kept is not None and kept == before else 0
+        before = kept
         if still == 15:  # the provider has nothing left to say
             assert not honest
             stage.pass_time(3601)

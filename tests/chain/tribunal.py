@@ -16,6 +16,7 @@ from tests.engines.exact.dispute.test_steps import vectors
 
 from assay.chain import referees
 from assay.chain.contracts import REFEREES, TABLES, artefact
+from assay.chain.game import OPENING_PADDING
 from assay.core import tree16
 from assay.core.errors import AssayError
 from assay.core.hashing import Digest
@@ -122,7 +123,7 @@ class Case:
     @property
     def data(self) -> bytes:
         """Of the call."""
-        return referees.encode_judge(self.terms, self.leaf, self.step, self.opening)
+        return referees.encode_judge(self.terms, self.leaf, self.step, self.opening) + bytes(OPENING_PADDING)
 
     def holds(self) -> bool:
         """What the referee in Python says."""
