@@ -85,6 +85,7 @@ STEP: constant(uint256) = 9
 
 UNNAMED: constant(uint256) = 2**40 - 1
 OFF: constant(uint256) = 2**40 - 2
+ONES: constant(uint256) = max_value(uint256)
 NOBODY: constant(uint256) = 2**32 - 1  # what a challenger says that names none
 FAN: constant(uint256) = 16  # children of a node; more than a tree has levels
 MOST_CHUNKS: constant(uint256) = 2**23  # of each part: so that four bytes name a number
@@ -93,6 +94,8 @@ REQUEST_TAG: constant(bytes32) = sha256("assay/request/2")
 PROFILE_TAG: constant(bytes32) = sha256("assay/profile/1")
 
 REFEREES: immutable(address[7])
+
+judge: transient(address)  # of the last move
 
 
 @deploy
@@ -163,15 +166,17 @@ def prove(id: uint256, dispute: Dispute, state: Bytes[192], move: Bytes[40960]):
     @notice Returns if the last move shows that the prover is right, and reverts otherwise.
     @param move A call of a referee, which begins with terms and digest of the cell; the siblings of the disputed cell; at the
            end one word: which referee, and 256 times the bytes of its call.
-    @dev The referee gets all of it: it does not look at what stands behind its own arguments, and nothing is copied.
+    @dev The referee gets all of it: it does not look at what stands behind its own arguments, and nothing is copied. Nor is
+         there a result in memory, which would be paid for up to behind the longest move.
     """
-    raw_call(self._referee(state), move)
+    self._choose(state)
+    raw_call(self.judge, move)
 
 
 @internal
-def _referee(state: Bytes[192]) -> address:
+def _choose(state: Bytes[192]):
     """
-    @return Who is to judge the last move, which is over what both sides agree on and the cell that was named.
+    @notice Find who is to judge the last move, which is over what both sides agree on and the cell that was named.
     """
     s: State = self._unpacked(state)
     assert s.stage == STEP, "stage"
@@ -185,7 +190,7 @@ def _referee(state: Bytes[192]) -> address:
     opening._same(convert(slice(msg.data, at + 676, 32), bytes32), convert(s.one.named, bytes32))
     opening.at = at + (call >> 8)
     self._risen(s.one, convert(slice(msg.data, at + 708, 32), bytes32))
-    return REFEREES[call & 255]
+    self.judge = REFEREES[call & 255]
 
 
 @internal
@@ -297,10 +302,16 @@ def _hex(root: bytes32) -> Bytes[64]:
     """
     @return 32 bytes as hexadecimal digits.
     """
-    words: uint256[2] = [0, 0]
-    for i: uint256 in range(64):
-        digit: uint256 = (convert(root, uint256) >> (252 - 4 * i)) & 15
-        words[i // 32] = (words[i // 32] << 8) | (digit + (48 if digit < 10 else 87))
+    words: uint256[2] = [convert(root, uint256) >> 128, convert(root, uint256) & (2**128 - 1)]
+    for i: uint256 in range(2):
+        x: uint256 = words[i]  # digits are moved apart, half of them at a time, until each has a byte
+        x = (x | (x << 64)) & (ONES // (2**128 - 1) * (2**64 - 1))
+        x = (x | (x << 32)) & (ONES // (2**64 - 1) * (2**32 - 1))
+        x = (x | (x << 16)) & (ONES // (2**32 - 1) * (2**16 - 1))
+        x = (x | (x << 8)) & (ONES // (2**16 - 1) * (2**8 - 1))
+        x = (x | (x << 4)) & (ONES // 255 * 15)
+        letters: uint256 = ((x + ONES // 255 * 6) >> 4) & (ONES // 255)
+        words[i] = x + ONES // 255 * 48 + letters * 39
     return concat(convert(words[0], bytes32), convert(words[1], bytes32))
 
 
