@@ -464,6 +464,24 @@ def test_a_node_that_gives_few_blocks_at_a_time(stage: Stage) -> None:
     assert books.changes["bond"] == -BOND // 2
 
 
+def test_a_dispute_of_some_time_ago(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is found again after a restart, however many blocks have come since."""
+    monkeypatch.setattr("assay.chain.docket.MAX_BLOCKS", 3)
+    bundle = stage.answer(WRONG)
+    stage.served = stage.serve
+    accuser, court = stage.accuser(), stage.court(EVE)
+    while court.count() == 0:
+        accuser.look([bundle.receipt.digest])
+        stage.finish()
+        stage.pass_time(61)
+    for _ in range(20):
+        stage.pass_time(1)
+    defender = stage.defender(WRONG)
+    assert defender.look() == stage.accuser().look([bundle.receipt.digest]) == 1
+    stage.finish()
+    assert len(court.happened("Moved", 1, stage.chain.head.number)) == 1
+
+
 def test_an_event_that_makes_no_sense(stage: Stage) -> None:
     """Holds up its own dispute only."""
     one, other = stage.answer(WRONG), stage.answer(WRONG, sequence=2)
@@ -482,6 +500,5 @@ def test_an_event_that_makes_no_sense(stage: Stage) -> None:
     court = stage.court(EVE)
     assert [court.is_slashed(each.receipt.digest) for each in (one, other)] == [False, True]
     del stage.wire.rules["eth_getLogs"]
-    accuser, defender = stage.accuser(), stage.defender(WRONG)
     stage.play(lambda: accuser.look([one.receipt.digest, other.receipt.digest]), defender.look, turns=1)
     assert stage.court(EVE).is_slashed(one.receipt.digest)
