@@ -48,9 +48,9 @@ class Tribunal:
             self._at[name] = self._evm.deploy(WHO, artefact(name).code + args)
 
     def gas(self, referee: str, data: bytes) -> int | None:
-        """Of a whole transaction that calls `judge`; None if it reverts. Nothing else may happen."""
+        """Of a whole transaction that calls `judge`, with zeros behind; None if it reverts. Nothing else may happen."""
         try:
-            self._evm.message_call(WHO, self._at[referee], calldata=data, gas=MOST_GAS)
+            self._evm.message_call(WHO, self._at[referee], calldata=data + bytes(OPENING_PADDING), gas=MOST_GAS)
         except RuntimeError as error:
             if str(error).startswith("Revert"):
                 return None
@@ -123,7 +123,7 @@ class Case:
     @property
     def data(self) -> bytes:
         """Of the call."""
-        return referees.encode_judge(self.terms, self.leaf, self.step, self.opening) + bytes(OPENING_PADDING)
+        return referees.encode_judge(self.terms, self.leaf, self.step, self.opening)
 
     def holds(self) -> bool:
         """What the referee in Python says."""
