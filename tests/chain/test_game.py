@@ -13,7 +13,7 @@ from eth_abi import decode, encode
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.chain.arena import Arena, Case, opening_of, profile_of
-from tests.chain.courtroom import as_tuple
+from tests.chain.courtroom import as_struct, as_tuple
 from tests.chain.fighters import Forest, forest, shown
 from tests.chain.kit import NOBODY, PEOPLE, Town, embedded, town_of
 from tests.engines.exact.dispute.kit import answer
@@ -511,6 +511,17 @@ def test_arguments_laid_out_differently(arena: Arena, board: Board) -> None:
     for offsets in ((256, 224), (256, 2**256 - 1), (2**256 - 36, 480), (160, 480), (256, 1 << 20)):
         with pytest.raises(Refused):
             board.raw(MOVE + b"".join([head, *map(word, offsets), word(192), state, word(len(move)), padded]))
+
+
+def test_a_proof_before_its_time(arena: Arena) -> None:
+    """The court's last move is the game's, by the same name: at any other stage it wins nothing, whatever is proved."""
+    tops = Tops(arena)
+    arena.bond(10**6)
+    fight = arena.start(tops.case)
+    for data in (tops.move(), b"", bytes(2000)):
+        call = arena.call.prove(fight.number, as_struct(fight.dispute), fight.raw, data)
+        assert arena.town.post(fight.people[0], call)["status"] == 0
+    fight.move(tops.move())
 
 
 def test_the_court_and_the_game_read_the_same_state(arena: Arena) -> None:
