@@ -13,6 +13,7 @@ from tests.chain.tribunal import Case, side_of, tribunal
 from assay.apps.figures import Say
 from assay.apps.wiring import find_model
 from assay.chain.contracts import REFEREES, TABLES
+from assay.chain.game import OPENING_PADDING
 from assay.chain.referees import table_of
 from assay.engines.exact.convert import convert
 from assay.engines.exact.dispute.plan import NumberTarget
@@ -50,5 +51,6 @@ def gas_of(town: Town, cases: Mapping[str, Case]) -> dict[str, int]:
     for name in REFEREES:
         table = table_of(name)
         at[name] = town.deploy(name, *([tables[table]] if table else [])).address
-    sent = {name: town.send_data(PEOPLE[1], at[case.step.referee], case.data) for name, case in cases.items()}
+    zeros = bytes(OPENING_PADDING)
+    sent = {name: town.send_data(PEOPLE[1], at[case.step.referee], case.data + zeros) for name, case in cases.items()}
     return {f"judge.{name}": receipt["gasUsed"] for name, receipt in sent.items()}

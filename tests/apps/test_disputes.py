@@ -13,7 +13,7 @@ from tests.chain.nodes import away, error, result
 
 from assay.apps.disputes.seat import Seat, challenge_of, terms_of
 from assay.apps.disputes.workbench import Workbench
-from assay.chain.court import CourtClient, moving
+from assay.chain.court import CourtClient
 from assay.chain.court_events import CHALLENGER, PROVER, read_moved
 from assay.chain.docket import Docket
 from assay.chain.game import PADDING, read_state
@@ -205,9 +205,9 @@ class CellLiar:
             else:
                 data = self._seat.move(case.history, lambda *_: b"")
                 name = f"{dispute.id}/{dispute.moves}"
-                self._court.send(moving(dispute.id, case.history[-1].state, data), name)
+                self._court.send(dispute.moving(case.history[-1].state, data), name)
                 continue
-            call = moving(dispute.id, case.history[-1].state, data + PADDING)
+            call = dispute.moving(case.history[-1].state, data + PADDING)
             self._court.send(call, f"{dispute.id}/{dispute.moves}")
 
 
@@ -286,18 +286,18 @@ def test_blocks_are_taken_back(honest: bool, seed: int, tmp_path: Path, models: 
         stage.chain.pass_time(0)
         step()
 
-    court, still, moves = stage.court(EVE) if not honest else CourtClient(accuser._court.client), 0, -1
+    court, still, before = stage.court(EVE) if not honest else CourtClient(accuser._court.client), 0, None
     for _ in range(200):
         accuser.look([bundle.receipt.digest])
         lose()
         defender.look()
         lose()
         stage.pass_time(61)
-        dispute = court.dispute(1)
-        if dispute is None and court.count() == 1:
+        kept = court.dispute(1)
+        if kept is None and court.count() == 1:
             break
-        still = still + 1 if dispute is not None and dispute.moves == moves else 0
-        moves = -1 if dispute is None else dispute.moves
+        still = still + 1 if kept is not None and kept == before else 0
+        before = kept
         if still == 15:  # the provider has nothing left to say
             assert not honest
             stage.pass_time(3601)
@@ -464,6 +464,24 @@ def test_a_node_that_gives_few_blocks_at_a_time(stage: Stage) -> None:
     assert books.changes["bond"] == -BOND // 2
 
 
+def test_a_dispute_of_some_time_ago(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is found again after a restart, however many blocks have come since."""
+    monkeypatch.setattr("assay.chain.docket.MAX_BLOCKS", 3)
+    bundle = stage.answer(WRONG)
+    stage.served = stage.serve
+    accuser, court = stage.accuser(), stage.court(EVE)
+    while court.count() == 0:
+        accuser.look([bundle.receipt.digest])
+        stage.finish()
+        stage.pass_time(61)
+    for _ in range(20):
+        stage.pass_time(1)
+    defender = stage.defender(WRONG)
+    assert defender.look() == stage.accuser().look([bundle.receipt.digest]) == 1
+    stage.finish()
+    assert len(court.happened("Moved", 1, stage.chain.head.number)) == 1
+
+
 def test_an_event_that_makes_no_sense(stage: Stage) -> None:
     """Holds up its own dispute only."""
     one, other = stage.answer(WRONG), stage.answer(WRONG, sequence=2)
@@ -482,6 +500,5 @@ def test_an_event_that_makes_no_sense(stage: Stage) -> None:
     court = stage.court(EVE)
     assert [court.is_slashed(each.receipt.digest) for each in (one, other)] == [False, True]
     del stage.wire.rules["eth_getLogs"]
-    accuser, defender = stage.accuser(), stage.defender(WRONG)
     stage.play(lambda: accuser.look([one.receipt.digest, other.receipt.digest]), defender.look, turns=1)
     assert stage.court(EVE).is_slashed(one.receipt.digest)

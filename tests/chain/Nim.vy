@@ -2,6 +2,7 @@
 """
 @title A game for tests of the court: some sticks, each side takes one to three, and who takes the last wins
 @dev Other moves: 0 passes, 9 keeps the turn, 10 names a turn that there is not, 11 leaves no state, 12 calls the sender back.
+     The prover proves that it takes the last one.
 """
 
 struct Receipt:
@@ -23,8 +24,15 @@ struct Receipt:
     sequence: uint64
     issued: uint64
 
+struct Dispute:
+    sides: uint256
+    terms: uint256
+    money: uint256
+    wronged: address
+    receipt: bytes32
+
 interface Court:
-    def timeout(id: uint256): nonpayable
+    def timeout(id: uint256, dispute: Dispute, state: bytes32): nonpayable
 
 
 @view
@@ -39,7 +47,7 @@ def begin(receipt: Receipt, exhibit: Bytes[4096]) -> Bytes[192]:
 
 
 @external
-def move(id: uint256, state: Bytes[192], data: Bytes[40960]) -> (Bytes[192], uint256):
+def move(id: uint256, dispute: Dispute, state: Bytes[192], data: Bytes[40960]) -> (Bytes[192], uint256):
     sticks: uint256 = 0
     turn: uint256 = 0
     sticks, turn = abi_decode(state, (uint256, uint256))
@@ -51,12 +59,20 @@ def move(id: uint256, state: Bytes[192], data: Bytes[40960]) -> (Bytes[192], uin
     if take == 11:
         return b"", 1 - turn
     if take == 12:
-        extcall Court(msg.sender).timeout(1)
+        extcall Court(msg.sender).timeout(id, dispute, keccak256(state))
     assert take <= 3, "take fewer"
     sticks -= take
     if sticks == 0:
         return abi_encode(sticks, turn), 2 + turn
     return abi_encode(sticks, 1 - turn), 1 - turn
+
+
+@external
+def prove(id: uint256, dispute: Dispute, state: Bytes[192], data: Bytes[40960]):
+    sticks: uint256 = 0
+    turn: uint256 = 0
+    sticks, turn = abi_decode(state, (uint256, uint256))
+    assert sticks == 1 and turn == 0, "not the last stick"
 
 
 @external

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eth_abi import decode
-from tests.chain.courtroom import ADA, COMMIT_AGE, NONE, PROVIDER, Courtroom, as_tuple, commitment
+from tests.chain.courtroom import ADA, COMMIT_AGE, NONE, PROVIDER, Courtroom, as_struct, as_tuple, commitment, entry_of
 from tests.chain.kit import Town, config
 
 from assay.chain.contracts import REFEREES
+from assay.chain.court_events import read_ended, read_moved, read_opened, topic_of
 from assay.chain.ethereum import Contract
 from assay.chain.game import State, exhibit, read_state
 from assay.chain.referees import table_of
 from assay.core.hashing import Digest
-from assay.core.keys import Key, keccak256
+from assay.core.keys import Key
 from assay.core.profile import Profile
 from assay.core.receipt import Receipt
 from assay.core.request import Opening
@@ -25,7 +25,6 @@ from assay.engines.exact.dispute.response import Response
 
 BODY = bytes(31) + b"\7"
 """Digest of a request's bytes, which nobody looks at here."""
-MOVED = keccak256(b"Moved(uint256,uint256,uint256,bytes)")
 GAS = 25_000_000
 
 
@@ -112,23 +111,24 @@ class Arena(Courtroom):
         """Open a dispute."""
         self.salt += 1
         salt = self.salt.to_bytes(32, "big")
-        fight = Fight(self, who)
-        fight.spend("commit", self.town.send(who, self.call.commit(commitment(case.receipt, who, salt))))
+        announced = self.town.send(who, self.call.commit(commitment(case.receipt, who, salt)))
         self.town.pass_time(COMMIT_AGE)
         terms = config(self.channel) if self.channel else NONE
         call = self.call.open(as_tuple(case.receipt), case.receipt.signature, case.exhibit, salt, terms)
         done = self.town.send(who, call, GAS)
+        fight = Fight(self, who, done["logs"][-1])
+        fight.spend("commit", announced)
         fight.spend("open", done)
-        fight.number = int.from_bytes(done["logs"][-1]["topics"][1], "big")
-        fight.raw = decode(["address", "uint256", "bytes"], bytes(done["logs"][-1]["data"]))[2]
         return fight
 
 
 class Fight:
     """One dispute."""
 
-    def __init__(self, arena: Arena, challenger: Key) -> None:
-        self.arena, self.number, self.raw = arena, 0, b""
+    def __init__(self, arena: Arena, challenger: Key, opened: Any) -> None:
+        self.arena = arena
+        self.dispute, shown = read_opened(entry_of(opened))
+        self.number, self.raw = self.dispute.id, shown.state
         self.people = (PROVIDER, challenger)
         self.turn = 0
         self.moves = self.exchanges = 0
@@ -154,7 +154,13 @@ class Fight:
 
     def moving(self, data: bytes, state: bytes | None = None) -> Any:
         """The call."""
-        return self.arena.call.move(self.number, self.raw if state is None else state, data)
+        call = self.arena.call
+        make = call.prove if self.turn < 2 and self.state.stage == "step" else call.move
+        return make(self.number, as_struct(self.dispute), self.raw if state is None else state, data)
+
+    def ending(self) -> Any:
+        """The call that says that time is over."""
+        return self.arena.call.timeout(self.number, as_struct(self.dispute), self.dispute.state)
 
     def tries(self, data: bytes, who: Key | None = None, state: bytes | None = None) -> bool:
         """Whether the court takes a move."""
@@ -163,8 +169,13 @@ class Fight:
         if not done["status"]:
             return False
         self.spend(self.state.stage, done)
-        moved = next(log for log in done["logs"] if log["topics"][0] == MOVED)
-        self.turn, _, self.raw = decode(["uint256", "uint256", "bytes"], bytes(moved["data"]))
+        for entry in map(entry_of, done["logs"]):
+            if entry.topics[0] == topic_of("Moved"):
+                shown = read_moved(entry)
+                self.dispute = self.dispute.after(shown)
+                self.turn, self.raw = shown.turn, shown.state
+            elif entry.topics[0] == topic_of("Ended"):
+                self.turn = read_ended(entry)
         self.moves += 1
         self.exchanges += who is self.people[0]
         if self.turn < 2 and self.state.stage == "branch":

@@ -13,9 +13,13 @@ from tests.chain.kit import NOBODY, PEOPLE, Town, address
 from vyper.cli.vyper_compile import compile_files
 
 from assay.chain.contracts import artefact
+from assay.chain.court_events import read_moved, read_opened, topic_of
 from assay.chain.devnet import created
+from assay.chain.dispute import Dispute
 from assay.chain.ethereum import Contract, Web3
+from assay.chain.node import Entry
 from assay.core.completion import STOP_REASONS
+from assay.core.hashing import ZERO
 from assay.core.keys import Key, keccak256
 from assay.core.receipt import VERSION, Receipt, sign
 from assay.core.request import LEVELS
@@ -76,6 +80,19 @@ def as_tuple(receipt: Receipt) -> tuple[Any, ...]:
     values[0], values[1] = LEVELS.index(receipt.level), STOP_REASONS.index(receipt.stop)
     values[-3] = Web3.to_checksum_address(receipt.provider)
     return (VERSION, *values)
+
+
+def as_struct(dispute: Dispute) -> tuple[Any, ...]:
+    """A dispute as the contract takes it."""
+    *numbers, wronged, receipt = dispute.values
+    return (*numbers, Web3.to_checksum_address(wronged), receipt)
+
+
+def entry_of(log: Any) -> Entry:
+    """An event, as web3 has it."""
+    topics = tuple(map(bytes, log["topics"]))
+    where = log["blockNumber"], bytes(log["blockHash"]), bytes(log["transactionHash"]), log["logIndex"]
+    return Entry(log["address"].lower(), topics, bytes(log["data"]), *where)
 
 
 class Courtroom:
@@ -162,8 +179,38 @@ class Courtroom:
         """The provider is silent, and so slashed."""
         number = self.open(receipt, who, **other)
         self.town.pass_time(WINDOW + 1)
-        self.town.send(EVE, self.call.timeout(number))
+        self.town.send(EVE, self.timeout(number))
         return number
+
+    def dispute(self, number: int) -> Dispute:
+        """As events told it last; of a number that there is not: one of zeros."""
+        found = Dispute(number, 0, 0, 0, NOBODY, ZERO, ZERO)
+        for log in self.town.web3.eth.get_logs(
+            {"address": self.court.address, "topics": [None, f"0x{number:064x}"], "fromBlock": 0}
+        ):
+            entry = entry_of(log)
+            if entry.topics[0] == topic_of("Opened"):
+                found, _ = read_opened(entry)
+            elif entry.topics[0] == topic_of("Moved"):
+                found = found.after(read_moved(entry))
+        return found
+
+    def move(self, number: int, state: bytes, data: bytes) -> Any:
+        """The call."""
+        return self.call.move(number, as_struct(self.dispute(number)), state, data)
+
+    def prove(self, number: int, state: bytes, data: bytes) -> Any:
+        """The call."""
+        return self.call.prove(number, as_struct(self.dispute(number)), state, data)
+
+    def produce(self, number: int, receipt: Receipt, data: bytes) -> Any:
+        """The call."""
+        return self.call.produce(number, as_struct(self.dispute(number)), as_tuple(receipt), data)
+
+    def timeout(self, number: int) -> Any:
+        """The call."""
+        dispute = self.dispute(number)
+        return self.call.timeout(number, as_struct(dispute), dispute.state)
 
     def credit(self, who: Key | str) -> int:
         """What somebody is due."""

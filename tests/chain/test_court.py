@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from tests.chain.courtroom import (
     VOID,
     WINDOW,
     Courtroom,
+    as_struct,
     as_tuple,
     board,
     commitment,
@@ -42,7 +43,8 @@ from tests.chain.kit import NOBODY, PEOPLE, Clock, Town, address, anvil, config,
 
 from assay.chain.contracts import artefact
 from assay.chain.ethereum import Web3
-from assay.core.keys import keccak256
+from assay.core.keys import Key, keccak256
+from assay.core.receipt import Receipt
 
 BOB = PEOPLE[6]
 OTHER = PEOPLE[7]
@@ -104,11 +106,11 @@ def behave(room: Courtroom, *, fee: int = 0, silent: bool = False, target: str =
     room.town.send(EVE, room.token.functions.behave(fee, silent, target, data))
 
 
-def play(room: Courtroom, number: int, *moves: int, sticks: int = 5, turn: int = 0) -> None:
+def play(room: Courtroom, number: int, *moves: int, sticks: int = 5, turn: int = 0, challenger: Key = ADA) -> None:
     """Both sides take so many sticks in turn."""
     for count in moves:
-        who = ADA if turn else PROVIDER
-        room.town.send(who, room.call.move(number, board(sticks, turn), take(count)))
+        who = challenger if turn else PROVIDER
+        room.town.send(who, room.move(number, board(sticks, turn), take(count)))
         sticks -= count
         turn = 1 - turn
 
@@ -197,7 +199,7 @@ def test_who_cheats_while_its_bond_leaves(room: Courtroom) -> None:
     room.refused(PROVIDER, room.call.withdraw(), "disputed")
     room.town.pass_time(WINDOW + 1)
     room.refused(PROVIDER, room.call.withdraw(), "disputed")
-    room.town.send(EVE, room.call.timeout(number))
+    room.town.send(EVE, room.timeout(number))
     assert room.call.bonds(address(PROVIDER)).call() == 500
     before = room.balance(PROVIDER.address)
     room.town.send(PROVIDER, room.call.withdraw())
@@ -214,7 +216,7 @@ def test_demands_keep_bonds(room: Courtroom) -> None:
     receipt = room.receipt(evidence=keccak256(data))
     number = room.demand(receipt)
     room.refused(PROVIDER, room.call.withdraw(), "disputed")
-    room.town.send(PROVIDER, room.call.produce(number, as_tuple(receipt), data))
+    room.town.send(PROVIDER, room.produce(number, receipt, data))
     room.town.send(PROVIDER, room.call.withdraw())
 
 
@@ -302,7 +304,7 @@ def test_held_back_earnings_are_enough(room: Courtroom) -> None:
     assert room.town.web3.eth.get_code(room.vault().address) == b""
     number = room.open(room.receipt())
     room.town.pass_time(WINDOW + 1)
-    room.town.send(EVE, room.call.timeout(number))
+    room.town.send(EVE, room.timeout(number))
     assert (room.credit(ADA), room.credit(INSURER), room.credit(DEAD)) == (DEPOSIT + 225, 450, 225)
     assert room.balance(room.court.address) == DEPOSIT + 900
 
@@ -367,7 +369,7 @@ def test_the_honest_prover(room: Courtroom) -> None:
     assert room.balance(PROVIDER.address) == own + DEPOSIT
     assert room.balance(room.court.address) == 1001
     room.refused(EVE, room.call.collect(address(PROVIDER)), "nothing")
-    room.refused(EVE, room.call.timeout(number), "no such dispute")
+    room.refused(EVE, room.timeout(number), "no such dispute")
 
 
 def test_the_cheat(room: Courtroom) -> None:
@@ -446,17 +448,17 @@ def test_silence(exact: Courtroom, clock: Clock) -> None:
     number = room.open(room.receipt())
     for turn, sticks in ((0, 5), (1, 4)):
         clock.now += WINDOW
-        room.refused(EVE, room.call.timeout(number), "too early")
+        room.refused(EVE, room.timeout(number), "too early")
         play(room, number, 1, sticks=sticks, turn=turn)
     clock.now += WINDOW + 1
-    room.refused(PROVIDER, room.call.move(number, board(3, 0), take(1)), "too late")
-    room.town.send(EVE, room.call.timeout(number))
+    room.refused(PROVIDER, room.move(number, board(3, 0), take(1)), "too late")
+    room.town.send(EVE, room.timeout(number))
     assert room.credit(ADA) == DEPOSIT + 125
     number = room.open(room.receipt())
     play(room, number, 1)
     clock.now += WINDOW + 1
-    room.refused(ADA, room.call.move(number, board(4, 1), take(1)), "too late")
-    room.town.send(EVE, room.call.timeout(number))
+    room.refused(ADA, room.move(number, board(4, 1), take(1)), "too late")
+    room.town.send(EVE, room.timeout(number))
     assert room.credit(PROVIDER) == DEPOSIT
     assert room.credit(ADA) == DEPOSIT + 125
 
@@ -465,11 +467,11 @@ def test_moves_that_are_none(room: Courtroom) -> None:
     """Out of turn, by others, from another state, or not the game's: nothing happens."""
     room.bond(1000)
     one, two = room.open(room.receipt()), room.open(room.receipt(), OTHER)
-    move = room.call.move
+    move = room.move
     for who in (ADA, EVE, OTHER):
         room.refused(who, move(one, board(5, 0), take(1)), "not your turn")
     for wrong in (board(4, 0), board(5, 1), b"", board(5, 0) + b"\0"):
-        room.refused(PROVIDER, move(one, wrong, take(1)), "state")
+        room.refused(PROVIDER, move(one, wrong, take(1)), "not how it stands")
     room.refused(PROVIDER, move(one, board(5, 0), take(4)), "take fewer")
     room.refused(PROVIDER, move(one, board(5, 0), take(10)), "turn")
     room.refused(PROVIDER, move(one, board(5, 0), take(11)), "turn")
@@ -480,9 +482,138 @@ def test_moves_that_are_none(room: Courtroom) -> None:
     for who in (PROVIDER, EVE, OTHER):
         room.refused(who, move(one, board(4, 1), take(1)), "not your turn")
     room.refused(OTHER, move(two, board(5, 0), take(1)), "not your turn")
-    room.refused(ADA, move(one, board(5, 0), take(1)), "state")
+    room.refused(ADA, move(one, board(5, 0), take(1)), "not how it stands")
     play(room, one, 3, sticks=4, turn=1)
-    room.refused(PROVIDER, room.call.produce(one, as_tuple(room.receipt()), b""), "not demanded")
+    room.refused(PROVIDER, room.produce(one, room.receipt(), b""), "not how it stands")
+
+
+def calls_on(room: Courtroom, number: int, struct: Any, state: bytes, receipt: Receipt) -> list[tuple[Key, Any]]:
+    """All that can be done to a dispute as somebody says that it is, and who may."""
+    what, name = (number, struct), keccak256(state) if state else bytes(32)
+    return [
+        (PROVIDER, room.call.move(*what, state, take(0))), (ADA, room.call.move(*what, state, take(0))),
+        (PROVIDER, room.call.prove(*what, state, b"")), (EVE, room.call.timeout(*what, name)),
+        (PROVIDER, room.call.produce(*what, as_tuple(receipt), b"data")),
+    ]  # fmt: skip
+
+
+def refuse_all(room: Courtroom, calls: list[tuple[Key, Any]], why: str) -> None:
+    """Each of them."""
+    for who, call in calls:
+        room.refused(who, call, why)
+
+
+def test_what_is_not_so(room: Courtroom) -> None:
+    """A dispute of which anything is changed, whoever would gain by that, is not the one that is open."""
+    room.bond(1000)
+    receipt = room.receipt(evidence=keccak256(b"data"))
+    for number, state in ((room.open(receipt), board(5, 0)), (room.demand(receipt), b"")):
+        now = as_struct(room.dispute(number))
+        sides, terms, money = now[:3]
+        gainful = [
+            (sides + (1 << 160), *now[1:]), (sides - (WINDOW << 160), *now[1:]), (sides + (1 << 224), *now[1:]),
+            (sides | 1 << 232, *now[1:]), (sides ^ int(ADA.address, 16) ^ int(EVE.address, 16), *now[1:]),
+            (sides, terms ^ int(PROVIDER.address, 16) ^ int(EVE.address, 16), *now[2:]),
+            (sides, terms + (5000 << 192), *now[2:]), (sides, terms, 2 * money, *now[3:]),
+            (sides, terms, money + (1 << 128), *now[3:]), (*now[:3], address(EVE), now[4]), (*now[:4], bytes(32)),
+        ]  # fmt: skip
+        for wrong in gainful:
+            refuse_all(room, calls_on(room, number, wrong, state, receipt), "not how it stands")
+        for other in (board(4, 0), b"" if state else board(5, 0)):
+            refuse_all(room, calls_on(room, number, now, other, receipt)[:4], "not how it stands")
+
+
+def test_what_was_so(exact: Courtroom, clock: Clock) -> None:
+    """An earlier state of a dispute is refused, though its hash was kept: by then nobody had lost, and now somebody may
+    have. One that passes through the same game's state again is not the same."""
+    room = exact
+    room.bond(1000)
+    receipt = room.receipt()
+    number = room.open(receipt)
+    old = []
+    for turn in (0, 1, 0):
+        old.append((as_struct(room.dispute(number)), board(5, turn)))
+        clock.now += 10
+        play(room, number, 0, turn=turn)
+    clock.now += WINDOW + 1  # the provider's time in the first state is over, and so is the challenger's now
+    for struct, state in old:
+        refuse_all(room, calls_on(room, number, struct, state, receipt)[:4], "not how it stands")
+    refuse_all(room, calls_on(room, number, as_struct(room.dispute(number)), board(5, 1), receipt)[:2], "too late")
+    room.town.send(EVE, room.timeout(number))
+    assert (room.credit(PROVIDER), room.credit(ADA)) == (DEPOSIT, 0)
+
+
+def test_what_is_so_of_another(room: Courtroom) -> None:
+    """What is right of one dispute is refused under another's number."""
+    room.bond(1000)
+    receipt = room.receipt(evidence=keccak256(b"data"))
+    one, two, demand = room.open(receipt), room.open(receipt, sticks=4), room.demand(receipt)
+    known = {one: board(5, 0), two: board(4, 0), demand: b""}
+    for number in known:
+        for other in known.keys() - {number}:
+            calls = calls_on(room, number, as_struct(room.dispute(other)), known[other], receipt)
+            refuse_all(room, calls, "not how it stands")
+
+
+def test_what_is_over(room: Courtroom) -> None:
+    """However a dispute ended: nothing can be done to its last state, nor to any before, nor to one of zeros."""
+    room.bond(1000)
+    data = b"data"
+    receipts = [room.receipt(evidence=keccak256(data)) for _ in range(3)]
+    won, proved, lost = (room.open(each, sticks=1) for each in receipts)
+    demand = room.demand(receipts[0])
+    known = {number: room.dispute(number) for number in (won, proved, lost, demand)}
+    play(room, won, 1, sticks=1)
+    room.town.send(PROVIDER, room.prove(proved, board(1, 0), b""))
+    room.town.send(PROVIDER, room.produce(demand, receipts[0], data))
+    room.town.pass_time(WINDOW + 1)
+    room.town.send(EVE, room.timeout(lost))
+    before = [room.credit(who) for who in (PROVIDER, ADA, INSURER, DEAD)]
+    for number, was in known.items():
+        assert room.call.disputes(number).call() == bytes(32)
+        state = b"" if was.demanded else board(1, 0)
+        for struct in (as_struct(was), as_struct(room.dispute(number)), (0, 0, 0, NOBODY, bytes(32))):
+            refuse_all(room, calls_on(room, number, struct, state, receipts[0]), "no such dispute")
+    assert [room.credit(who) for who in (PROVIDER, ADA, INSURER, DEAD)] == before
+
+
+def test_who_copies_a_call(room: Courtroom) -> None:
+    """A move or proof out of a transaction that is not yet in a block is good for nobody else, nor a second time; what
+    somebody else does before fails it, and costs nobody a turn."""
+    room.bond(1000)
+    receipt = room.receipt()
+    number = room.open(receipt, sticks=2)
+    first = room.move(number, board(2, 0), take(0))
+    for thief in (EVE, ADA):
+        room.refused(thief, first, "not your turn")
+    room.town.send(PROVIDER, first)
+    room.refused(PROVIDER, first, "not how it stands")
+    room.refused(EVE, room.timeout(number), "too early")
+    play(room, number, 1, sticks=2, turn=1)
+    proof = room.prove(number, board(1, 0), b"")
+    for thief in (EVE, ADA):
+        room.refused(thief, proof, "not your turn")
+    room.town.send(PROVIDER, proof)
+    room.refused(PROVIDER, proof, "no such dispute")
+    assert room.credit(PROVIDER) == DEPOSIT
+
+
+def test_proofs(room: Courtroom) -> None:
+    """Are the prover's, in its turn and in time, and when the game takes them; they end the dispute at once."""
+    room.bond(1000)
+    number = room.open(room.receipt(), sticks=2)
+    room.refused(PROVIDER, room.prove(number, board(2, 0), b""), "not the last stick")
+    play(room, number, 1, sticks=2)
+    room.refused(PROVIDER, room.prove(number, board(1, 1), b""), "not your turn")
+    room.refused(ADA, room.prove(number, board(1, 1), b""), "not the last stick")
+    play(room, number, 0, sticks=1, turn=1)
+    room.refused(PROVIDER, room.prove(number, board(1, 1), b""), "not how it stands")
+    room.town.send(PROVIDER, room.prove(number, board(1, 0), b""))
+    assert (room.credit(PROVIDER), room.credit(ADA)) == (DEPOSIT, 0)
+    assert room.call.running(address(PROVIDER)).call() == 0
+    number = room.open(room.receipt(), sticks=1)
+    room.town.pass_time(WINDOW + 1)
+    room.refused(PROVIDER, room.prove(number, board(1, 0), b""), "too late")
 
 
 def test_a_side_may_move_twice(room: Courtroom) -> None:
@@ -490,7 +621,7 @@ def test_a_side_may_move_twice(room: Courtroom) -> None:
     room.bond(1000)
     number = room.open(room.receipt())
     for _ in range(2):
-        room.town.send(PROVIDER, room.call.move(number, board(5, 0), take(9)))
+        room.town.send(PROVIDER, room.move(number, board(5, 0), take(9)))
     play(room, number, 2, 3)
     assert room.credit(ADA) == DEPOSIT + 125
 
@@ -533,24 +664,33 @@ def test_a_sham_dispute(room: Courtroom) -> None:
 
 
 def test_one_receipt_is_slashed_once(room: Courtroom) -> None:
-    """Other disputes over it are void at once, and so are demands; a commitment to it is good for nothing."""
+    """Other disputes over it are void, at once or however they go on, and so are demands; commitments to it are worth
+    nothing."""
     room.bond(1000)
     receipt = room.receipt()
     first, second, third = room.open(receipt, ADA), room.open(receipt, BOB), room.open(receipt, OTHER)
+    fourth, fifth = room.open(receipt, EVE, sticks=2), room.open(receipt, OTHER, sticks=2)
     demand = room.demand(receipt, EVE)
     salt = room.commit(receipt, EVE)
     play(room, third, 1, sticks=5)
+    play(room, fourth, 1, sticks=2)
+    play(room, fifth, 0, sticks=2)
     play(room, second, 2, sticks=5)
-    room.town.send(BOB, room.call.move(second, board(3, 1), take(3)))
+    room.town.send(BOB, room.move(second, board(3, 1), take(3)))
     assert room.credit(BOB) == DEPOSIT + 125
-    room.refused(PROVIDER, room.call.move(first, board(5, 0), take(1)), "settled already")
-    room.refused(OTHER, room.call.move(third, board(4, 1), take(1)), "settled already")
+    room.refused(PROVIDER, room.produce(demand, receipt, b""), "settled already")
     room.refused(EVE, room.opening(receipt, salt), "slashed already")
     room.refused(EVE, room.demanding(receipt, salt), "slashed already")
-    assert room.call.running(address(PROVIDER)).call() == 3
+    assert room.call.running(address(PROVIDER)).call() == 5
+    play(
+        room, fourth, 1, sticks=1, turn=1, challenger=EVE
+    )  # the challenger wins this one, and then the provider that one
+    play(room, fifth, 0, 1, 0, sticks=2, turn=1, challenger=OTHER)
+    room.town.send(PROVIDER, room.prove(fifth, board(1, 0), b""))
+    assert (room.credit(OTHER), room.credit(EVE)) == (DEPOSIT, DEPOSIT)
     for number in (first, third, demand):
-        room.town.send(PROVIDER, room.call.timeout(number))
-    assert (room.credit(ADA), room.credit(OTHER), room.credit(EVE)) == (DEPOSIT, DEPOSIT, FEE)
+        room.town.send(PROVIDER, room.timeout(number))
+    assert (room.credit(ADA), room.credit(OTHER), room.credit(EVE)) == (DEPOSIT, 2 * DEPOSIT, DEPOSIT + FEE)
     assert room.credit(PROVIDER) == 0
     assert room.call.bonds(address(PROVIDER)).call() == 500
     assert room.call.running(address(PROVIDER)).call() == 0
@@ -563,8 +703,8 @@ def test_disputes_over_different_receipts(room: Courtroom) -> None:
     one, two = room.open(room.receipt(), ADA), room.open(room.receipt(), BOB)
     play(room, one, 2, 3)
     room.earn(20)
-    room.town.send(PROVIDER, room.call.move(two, board(5, 0), take(2)))
-    room.town.send(BOB, room.call.move(two, board(3, 1), take(3)))
+    room.town.send(PROVIDER, room.move(two, board(5, 0), take(2)))
+    room.town.send(BOB, room.move(two, board(3, 1), take(3)))
     assert room.credit(ADA) == DEPOSIT + 510 // 4
     assert room.credit(BOB) == DEPOSIT + 270 // 4
     assert room.call.bonds(address(PROVIDER)).call() == 250
@@ -579,19 +719,20 @@ def test_data_on_demand(room: Courtroom) -> None:
     number = room.demand(receipt, ADA)
     assert room.balance(ADA.address) == before - FEE
     room.refused(BOB, room.demanding(receipt, room.commit(receipt, BOB)), "demanded already")
-    produce = room.call.produce
-    room.refused(PROVIDER, produce(number, as_tuple(receipt), data[:-1]), "not the data")
+    produce = room.produce
+    room.refused(PROVIDER, produce(number, receipt, data[:-1]), "not the data")
     other = room.receipt(evidence=keccak256(b""))
-    room.refused(PROVIDER, produce(number, as_tuple(other), b""), "not demanded")
-    room.refused(PROVIDER, produce(number + 2, as_tuple(receipt), data), "no such dispute")
-    room.refused(PROVIDER, room.call.move(number, b"", b""), "state")
-    room.town.send(OTHER, produce(number, as_tuple(receipt), data))
+    room.refused(PROVIDER, produce(number, other, b""), "not demanded")
+    room.refused(PROVIDER, produce(number + 2, receipt, data), "no such dispute")
+    for call in (room.move(number, b"", b""), room.prove(number, b"", b"")):
+        room.refused(PROVIDER, call, "not how it stands")
+    room.town.send(OTHER, produce(number, receipt, data))
     assert (room.credit(PROVIDER), room.credit(ADA), room.credit(OTHER)) == (FEE, 0, 0)
-    room.refused(PROVIDER, produce(number, as_tuple(receipt), data), "no such dispute")
+    room.refused(PROVIDER, produce(number, receipt, data), "no such dispute")
     room.refused(ADA, room.demanding(receipt, room.commit(receipt)), "produced already")
     assert room.call.bonds(address(PROVIDER)).call() == 1000
     number = room.open(receipt)
-    room.refused(PROVIDER, produce(number, as_tuple(receipt), data), "not demanded")
+    room.refused(PROVIDER, produce(number, receipt, data), "not how it stands")
     play(room, number, 2, 3)
     assert room.credit(ADA) == DEPOSIT + 125
 
@@ -603,11 +744,11 @@ def test_data_that_are_not_produced(exact: Courtroom, clock: Clock) -> None:
     receipt = room.receipt(evidence=keccak256(b"data"))
     number = room.demand(receipt)
     clock.now += WINDOW
-    room.refused(EVE, room.call.timeout(number), "too early")
-    assert room.town.why(PROVIDER, room.call.produce(number, as_tuple(receipt), b"data")) == ""
+    room.refused(EVE, room.timeout(number), "too early")
+    assert room.town.why(PROVIDER, room.produce(number, receipt, b"data")) == ""
     clock.now += 1
-    room.refused(PROVIDER, room.call.produce(number, as_tuple(receipt), b"data"), "too late")
-    room.town.send(EVE, room.call.timeout(number))
+    room.refused(PROVIDER, room.produce(number, receipt, b"data"), "too late")
+    room.town.send(EVE, room.timeout(number))
     assert (room.credit(ADA), room.credit(INSURER), room.credit(DEAD)) == (FEE + 125, 250, 125)
 
 
@@ -621,7 +762,7 @@ def test_a_long_answer(room: Courtroom) -> None:
     room.refused(ADA, room.demanding(absurd, room.commit(absurd)), "too long")
     receipt = room.receipt(prompt_count=3800, output_count=200, evidence=keccak256(data))
     number = room.demand(receipt)
-    room.town.send(PROVIDER, room.call.produce(number, as_tuple(receipt), data))
+    room.town.send(PROVIDER, room.produce(number, receipt, data))
     assert room.credit(PROVIDER) == 16 * FEE
 
 
@@ -640,11 +781,12 @@ def test_nobody_moves_behind_a_contract(room: Courtroom) -> None:
     data = b"data"
     receipt = room.receipt(evidence=keccak256(data))
     number = room.demand(receipt)
-    hidden = room.call.produce(number, as_tuple(receipt), data)._encode_transaction_data()
+    hidden = room.produce(number, receipt, data)._encode_transaction_data()
     room.refused(EVE, relay(room.court.address, hidden), "not by a contract")
     number = room.open(receipt)
-    hidden = room.call.move(number, board(3, 0), take(1))._encode_transaction_data()
-    room.refused(PROVIDER, relay(room.court.address, hidden), "not by a contract")
+    for call in (room.move(number, board(5, 0), take(1)), room.prove(number, board(5, 0), b"")):
+        hidden = call._encode_transaction_data()
+        room.refused(PROVIDER, relay(room.court.address, hidden), "not by a contract")
 
 
 def test_contradiction(room: Courtroom) -> None:
@@ -694,12 +836,12 @@ def test_earnings_stay_while_there_are_disputes(exact: Courtroom, clock: Clock) 
     room.town.send(OTHER, vault.collect())
     clock.now += 2 * HELD
     room.refused(PROVIDER, vault.release(), "frozen")
-    room.town.send(EVE, room.call.timeout(one))
+    room.town.send(EVE, room.timeout(one))
     assert room.balance(room.vault().address) == 0
     room.earn(30)
     for number in (two, three):
         assert vault.frozenUntil().call() > room.now
-        room.town.send(EVE, room.call.timeout(number))
+        room.town.send(EVE, room.timeout(number))
     assert vault.frozenUntil().call() == 0
     assert room.credit(EVE) == FEE + 7
     assert room.balance(room.vault().address) == 0
@@ -743,7 +885,7 @@ def test_terms_are_those_of_the_beginning(exact: Courtroom, clock: Clock) -> Non
     clock.now += 6 * HOUR
     play(room, number, 3, sticks=3, turn=1)
     assert (room.credit(ADA), room.credit(INSURER), room.credit(DEAD)) == (DEPOSIT + 125, 250, 126)
-    room.town.send(EVE, room.call.timeout(number + 1))
+    room.town.send(EVE, room.timeout(number + 1))
     assert room.credit(OTHER) == 500 + 5
     assert room.credit(INSURER) == 250 + 20
     assert room.credit(DEAD) == 126 + 25
@@ -812,8 +954,8 @@ def test_calls_from_within(rogue: Courtroom) -> None:
     inner = [
         room.call.bond(address(PROVIDER), 1), room.call.unbond(0), room.call.withdraw(),
         room.call.collect(address(ADA)), room.call.commit(bytes(32)), room.opening(receipt, salt),
-        room.demanding(receipt, salt), room.call.produce(demand, as_tuple(receipt), b""),
-        room.call.move(number, board(4, 1), take(1)), room.call.timeout(number),
+        room.demanding(receipt, salt), room.produce(demand, receipt, b""),
+        room.move(number, board(4, 1), take(1)), room.prove(number, board(4, 1), b""), room.timeout(number),
         room.call.equivocate(as_tuple(other), other.signature, as_tuple(two), two.signature),
     ]  # fmt: skip
     outer = room.call.bond(address(PROVIDER), 5)
@@ -868,18 +1010,25 @@ def test_what_is_told(exact: Courtroom, clock: Clock) -> None:
     ended = room.now
     demand = room.demand(room.receipt())
     clock.now += WINDOW + 1
-    room.town.send(EVE, room.call.timeout(demand))
+    room.town.send(EVE, room.timeout(demand))
     events = room.court.events
 
     def told(event: Any) -> list[tuple[Any, ...]]:
-        return [tuple(each["args"].values()) for each in event().get_logs(from_block=0)]
+        found = (each["args"].values() for each in event().get_logs(from_block=0))
+        return [tuple(tuple(v.values()) if isinstance(v, Mapping) else v for v in values) for values in found]
 
+    def sides(deadline: int, moves: int, turn: int) -> int:
+        return int(ADA.address, 16) | deadline << 160 | moves << 224 | turn << 232
+
+    shares = int(PROVIDER.address, 16) | WINDOW << 160 | 5000 << 192 | 5000 << 208 | 2500 << 224
     first, second = told(events.Opened)
-    assert first == (number, address(PROVIDER), receipt.digest, address(ADA), opened + WINDOW, board(5, 0))
-    assert (second[0], second[5]) == (demand, b"")
+    begun = (sides(opened + WINDOW, 0, 0), shares, DEPOSIT | 100 << 128, address(PAYER), receipt.digest)
+    assert first == (number, address(PROVIDER), receipt.digest, begun, board(5, 0))
+    assert (second[0], second[3][2:4], second[4]) == (demand, (FEE, NOBODY), b"")
     assert told(events.Moved) == [
-        (number, 1, moved + WINDOW, board(3, 1)), (number, CHALLENGER_WINS, ended + WINDOW, board(0, 1))
-    ]  # fmt: skip
+        (number, sides(moved + WINDOW, 1, 1), board(3, 1)),
+        (number, sides(ended + WINDOW, 2, CHALLENGER_WINS), board(0, 1)),
+    ]
     assert told(events.Ended) == [(number, CHALLENGER_WINS), (demand, CHALLENGER_WINS)]
     pot = 500 + 10
     assert told(events.Slashed) == [
@@ -897,6 +1046,6 @@ def test_how_disputes_end(room: Courtroom) -> None:
     three = room.open(receipt)
     play(room, one, 1, sticks=1)
     play(room, two, 1, 1, sticks=2)
-    room.town.send(EVE, room.call.timeout(three))
+    room.town.send(EVE, room.timeout(three))
     told = [tuple(each["args"].values()) for each in room.court.events.Ended().get_logs(from_block=block)]
     assert told == [(one, PROVER_WINS), (two, CHALLENGER_WINS), (three, VOID)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,19 +15,27 @@ from tests.chain.nodes import Wire, error, result
 from assay.chain.abi import encoded
 from assay.chain.addresses import Addresses
 from assay.chain.client import ChainClient
-from assay.chain.court import MOST_MOVE, CourtClient, Stake, moving
+from assay.chain.court import MOST_MOVE, CourtClient, Stake
 from assay.chain.court_events import read_ended, read_moved, read_opened, read_slashed, tail, topic_of
 from assay.chain.devnet import Devnet
+from assay.chain.dispute import DISPUTE, Dispute
 from assay.chain.ethereum import encode_abi
 from assay.chain.node import MAX_CALLS, Entry
 from assay.chain.outbox import Outbox, Pace
 from assay.chain.provider import EmbeddedProvider
 from assay.core.errors import ChainFailed, ConfigError, TransactionFailed
+from assay.core.keys import keccak256
 
 ADA = key(31)
 STATE, MOVE = b"\1" * 448, b"\2" * 5000
 HASH = b"\3" * 32
 DAY = 86_400
+DISPUTED = Dispute(7, 99 << 160 | 5, 6, 7, ADA.address, b"\4" * 32, keccak256(STATE))
+
+
+def moving(number: int, state: bytes, move: bytes) -> bytes:
+    """A call that moves."""
+    return replace(DISPUTED, id=number).moving(state, move)
 
 
 class Bench:
@@ -99,7 +108,7 @@ def test_moves_are_read_out_of_transactions(bench: Bench) -> None:
     assert court.moved(HASH, 7, STATE) == MOVE
     assert court.moved(HASH, 8, STATE) is None
     assert court.moved(HASH, 7, STATE[:-1]) is None
-    words = [7, 96 + 32 + 448, 96]  # the state behind the move
+    words = [7, *range(5), 8 * 32 + 32 + 448, 8 * 32]  # the state behind the move
     head = b"".join(each.to_bytes(32, "big") for each in words)
     other = head + (3).to_bytes(32, "big") + bytes([9] * 3 + [0] * 445) + (448).to_bytes(32, "big") + STATE
     say(bench, court.where, moving(7, STATE, MOVE)[:4] + other)
@@ -115,7 +124,7 @@ def test_transactions_that_make_no_sense(bench: Bench) -> None:
     """Are none of the court's, or say that the node is no good."""
     court = bench.court
     bench.wire.rules["debug_traceTransaction"] = lambda _: error("the method is not available", -32601)
-    huge = (7).to_bytes(32, "big") + (1 << 255).to_bytes(32, "big") * 2
+    huge = (7).to_bytes(32, "big") + bytes(5 * 32) + (1 << 255).to_bytes(32, "big") * 2
     for data in (b"", b"\1\2\3", moving(7, STATE, MOVE)[:4], moving(7, STATE, MOVE)[:4] + huge, b"\0" * 200):
         say(bench, court.where, data)
         assert court.moved(HASH, 7, STATE) is None
@@ -165,18 +174,26 @@ def entry(data: bytes, *topics: bytes) -> Entry:
 
 def test_events() -> None:
     """Are read as they are, or refused."""
-    shown = read_opened(entry(encode_abi(("address", "uint256", "bytes"), (ADA.address, 99, STATE))))
+    number = (7).to_bytes(32, "big")
+    opened = entry(encode_abi((DISPUTE, "bytes"), (DISPUTED.values, STATE)), topic_of("Opened"), number)
+    dispute, shown = read_opened(opened)
+    assert dispute == DISPUTED
     assert (shown.state, shown.turn, shown.deadline, shown.transaction) == (STATE, 0, 99, HASH)
-    shown = read_moved(entry(encode_abi(("uint256", "uint256", "bytes"), (3, 99, STATE))))
-    assert (shown.state, shown.turn, shown.deadline) == (STATE, 3, 99)
+    assert read_opened(entry(opened.data[:192] + bytes(32), *opened.topics))[0].demanded
+    shown = read_moved(entry(encode_abi(("uint256", "bytes"), (3 << 232 | 9 << 224 | 98 << 160 | 5, STATE))))
+    assert (shown.state, shown.turn, shown.deadline) == (STATE, 3, 98)
+    after = dispute.after(shown)
+    assert (after.turn, after.moves, after.deadline, after.receipt) == (3, 9, 98, DISPUTED.receipt)
+    with pytest.raises(ChainFailed):
+        read_opened(entry(opened.data, topic_of("Opened")))
     assert read_ended(entry((4).to_bytes(32, "big"))) == 4
     numbers = encode_abi(("uint256",) * 5, (1, 2, 3, 4, 5))
     who = bytes(12) + bytes.fromhex(ADA.address[2:])
     assert read_slashed(entry(numbers, topic_of("Slashed"), who, who, who)).insured == 5
     dice = Random(1)
-    good = encode_abi(("uint256", "uint256", "bytes"), (3, 99, STATE))
+    good = encode_abi(("uint256", "bytes"), (3, STATE))
     for read in (read_opened, read_moved, read_ended, read_slashed):
-        for data in (b"", b"\1", good[:64], good[:96], b"\xff" * 96, b"\xff" * 512, dice.randbytes(512)):
+        for data in (b"", b"\1", good[:31], good[:64], b"\xff" * 96, b"\xff" * 512, dice.randbytes(512)):
             with pytest.raises(ChainFailed):
                 read(entry(data, topic_of("Slashed")))
     with pytest.raises(ChainFailed):

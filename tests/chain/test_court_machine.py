@@ -27,12 +27,14 @@ from tests.chain.courtroom import (
     UNBONDING,
     WINDOW,
     Courtroom,
+    as_struct,
     as_tuple,
     board,
     take,
 )  # fmt: skip
 from tests.chain.kit import NOBODY, PEOPLE, Clock, address, config, embedded, runs, town_of
 
+from assay.chain.dispute import Dispute
 from assay.core.keys import Key, keccak256
 from assay.core.receipt import Receipt, sign
 
@@ -72,6 +74,21 @@ class Case:
     turn: int = 0
     moves: int = 0
 
+    @property
+    def dispute(self) -> Dispute:
+        """What the court keeps one hash of."""
+        sides = int(self.challenger.address, 16) | self.deadline << 160 | self.moves << 224 | self.turn << 232
+        terms = int(self.provider.key.address, 16) | WINDOW << 160 | 5000 << 192 | 5000 << 208 | 2500 << 224
+        payer = NOBODY if self.wronged is None else PAYER.address
+        state = keccak256(board(self.sticks, self.turn)) if self.sticks else bytes(32)
+        money = self.deposit | (self.wronged or 0) << 128
+        return Dispute(self.number, sides, terms, money, payer, self.receipt.digest, state)
+
+    @property
+    def struct(self) -> tuple[int, tuple[Any, ...]]:
+        """Its number, and what calls have to say of it."""
+        return self.number, as_struct(self.dispute)
+
 
 @dataclass
 class Commitment:
@@ -100,8 +117,7 @@ class Model:
 
     def settled(self, case: Case) -> bool:
         """By another one."""
-        name = case.receipt.digest
-        return name in self.slashed or (not case.sticks and name in self.answered)
+        return case.receipt.digest in self.slashed
 
     def slash(self, provider: Provider, challenger: Key, wronged: int | None) -> None:
         """Half of the bond and all that is held back: half to who paid, a quarter to who won, the rest burned."""
@@ -117,8 +133,9 @@ class Model:
         self.credits[DEAD] += pot - parts["share"] - parts["reward"]
 
     def end(self, case: Case, turn: int) -> None:
-        """2: the provider was right; 3: the challenger was; 4: nobody."""
+        """2: the provider was right; 3: the challenger was; 4: nobody, as if another one has settled it."""
         self.cases.remove(case)
+        turn = 4 if self.settled(case) else turn
         winner = case.provider.key if turn == 2 else case.challenger
         self.credits[winner.address] += case.deposit
         if turn == 3:
@@ -323,14 +340,8 @@ class CourtMachine(RuleBasedStateMachine):
     def step(self, case: Case, wrong: int, count: int) -> None:
         """A move, which may be none."""
         sides = (case.provider.key, case.challenger)
-        ok = (
-            not wrong
-            and case.sticks > 0
-            and not self.model.settled(case)
-            and self.now <= case.deadline
-            and count <= min(3, case.sticks)
-        )
-        call = self.call.move(case.number, board(case.sticks, case.turn), take(count))
+        ok = not wrong and case.sticks > 0 and self.now <= case.deadline and count <= min(3, case.sticks)
+        call = self.call.move(*case.struct, board(case.sticks, case.turn), take(count))
         if not self.expect(sides[case.turn ^ wrong], call, ok):
             return
         case.sticks -= count
@@ -343,6 +354,30 @@ class CourtMachine(RuleBasedStateMachine):
             case.turn ^= 1
             case.deadline = self.now + WINDOW
 
+    @rule(which=st.integers(0, 5), wrong=st.sampled_from([0, 0, 0, 1]))
+    def prove(self, which: int, wrong: int) -> None:
+        """The last move, by the prover or the other side."""
+        if (case := self.case(which)) is None:
+            return
+        sides = (case.provider.key, case.challenger)
+        ok = not wrong and case.sticks == 1 and case.turn == 0 and self.now <= case.deadline
+        if self.expect(sides[case.turn ^ wrong], self.call.prove(*case.struct, board(case.sticks, case.turn), b""), ok):
+            self.model.end(case, 2)
+
+    @rule(which=st.integers(0, 5), bit=st.integers(0, 5 * 256 - 1))
+    def misrepresent(self, which: int, bit: int) -> None:
+        """Say something else of a dispute, which is refused."""
+        if (case := self.case(which)) is None:
+            return
+        number, struct = case.struct
+        words = bytearray(encode(["(uint256,uint256,uint256,address,bytes32)"], [struct]))
+        words[bit // 8] ^= 1 << bit % 8
+        call = self.call.timeout(number, struct, case.dispute.state)._encode_transaction_data()
+        data = bytes.fromhex(call[2:])
+        changed = data[:36] + bytes(words) + data[36 + len(words) :]
+        where = self.room.court.address.lower()
+        assert not self.chain.call(EVE.address, where, changed).ok
+
     @rule(which=st.integers(0, 5), wrong=st.sampled_from([0, 0, 1]))
     def produce(self, which: int, wrong: int) -> None:
         """The data, or others."""
@@ -350,7 +385,7 @@ class CourtMachine(RuleBasedStateMachine):
             return
         ok = not wrong and not case.sticks and not self.model.settled(case) and self.now <= case.deadline
         data = DATA[wrong:]
-        if self.expect(EVE, self.call.produce(case.number, as_tuple(case.receipt), data), ok):
+        if self.expect(EVE, self.call.produce(*case.struct, as_tuple(case.receipt), data), ok):
             self.model.answered.add(case.receipt.digest)
             self.model.end(case, 2)
 
@@ -363,8 +398,9 @@ class CourtMachine(RuleBasedStateMachine):
     def give_up(self, case: Case) -> None:
         """End it, if it may be ended."""
         settled = self.model.settled(case)
-        if self.expect(EVE, self.call.timeout(case.number), settled or self.now > case.deadline):
-            self.model.end(case, 4 if settled else 3 - case.turn)
+        call = self.call.timeout(*case.struct, case.dispute.state)
+        if self.expect(EVE, call, settled or self.now > case.deadline):
+            self.model.end(case, 3 - case.turn)
 
     @rule(which=st.integers(0, 7), who=ODDS)
     def contradict(self, which: int, who: int) -> None:
@@ -413,6 +449,11 @@ class CourtMachine(RuleBasedStateMachine):
         for who, due in self.model.credits.items():
             assert self.read(court, "credits(address)", who) == [due]
         assert self.read(court, "count()") == [self.count]
+        kept = dict.fromkeys(range(1, self.count + 1), bytes(32)) | {
+            c.number: c.dispute.digest for c in self.model.cases
+        }
+        for number, digest in kept.items():
+            assert self.read(court, "disputes(uint256)", number) == [int.from_bytes(digest, "big")]
 
     @invariant()
     def tokens_in_are_tokens_owed(self) -> None:

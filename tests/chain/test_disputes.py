@@ -325,7 +325,7 @@ class Referee:
 
     def timeout(self, fight: Fight) -> bool:
         """Whether anybody can end it."""
-        return bool(self.arena.town.post(EVE, self.arena.call.timeout(fight.number))["status"])
+        return bool(self.arena.town.post(EVE, fight.ending())["status"])
 
     def silence(self, fight: Fight, moving: Side, late: bool) -> None:
         """The time runs out; a move comes after all, and is refused."""
@@ -393,7 +393,7 @@ def fought(fight: Fight, prover: Side, challenger: Side) -> int:
         taken = next((data for data in moving.answers(fight.state) if fight.tries(data)), None)
         if taken is None:
             fight.arena.town.pass_time(WINDOW + 1)
-            fight.arena.town.send(EVE, fight.arena.call.timeout(fight.number))
+            fight.arena.town.send(EVE, fight.ending())
             return 3 - fight.turn
         other.follow(taken)
     return fight.turn
@@ -427,7 +427,7 @@ def test_an_accomplice() -> None:
         friend.move(data)
         if fight is None:
             arena.town.pass_time(WINDOW + 1)
-            arena.town.send(EVE, arena.call.timeout(friend.number))
+            arena.town.send(EVE, friend.ending())
             assert not arena.call.slashed(case.receipt.digest).call()
             fight = arena.start(case)
         assert fought(fight, Honest(case, Prover(case.theirs)), challenger) == 3
@@ -435,6 +435,6 @@ def test_an_accomplice() -> None:
         if not first:
             before = arena.credit(EVE)
             assert not friend.tries(bytes(8))
-            arena.town.send(ADA, arena.call.timeout(friend.number))
+            arena.town.send(ADA, friend.ending())
             assert arena.credit(EVE) == before + DEPOSIT
     chain.close()

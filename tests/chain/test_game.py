@@ -13,13 +13,14 @@ from eth_abi import decode, encode
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.chain.arena import Arena, Case, opening_of, profile_of
-from tests.chain.courtroom import as_tuple
+from tests.chain.courtroom import as_struct, as_tuple
 from tests.chain.fighters import Forest, forest, shown
 from tests.chain.kit import NOBODY, PEOPLE, Town, embedded, town_of
 from tests.engines.exact.dispute.kit import answer
 
 from assay.chain import referees
 from assay.chain.contracts import artefact
+from assay.chain.dispute import DISPUTE
 from assay.chain.embedded import EmbeddedChain
 from assay.chain.ethereum import Web3
 from assay.chain.game import FILLING, PADDING, STAGES, UNNAMED, Descent, exhibit, read_state, step_move, word
@@ -37,9 +38,8 @@ from assay.engines.exact.record import CHUNK, CHUNK_BYTES, both_parts
 OFF = UNNAMED - 1
 NONE = (1 << 32) - 1
 MOST_MOVE = 40_960
-MOVE = keccak256(b"move(uint256,bytes,bytes)")[:4]
-JUDGE = keccak256(b"judge(bytes,bytes)")[:4]
-PROVER, CHALLENGER, JUDGED = 0, 1, 5
+MOVE, PROVE = (keccak256(f"{name}(uint256,{DISPUTE},bytes,bytes)".encode())[:4] for name in ("move", "prove"))
+PROVER, CHALLENGER = 0, 1
 EDGES = sorted({16**k + d for k in range(9) for d in (-1, 0, 1)} - {0, 16**8 + 1} | {2, 3, 1 << 31})
 COUNTS = st.one_of(st.sampled_from(EDGES), st.integers(1, 1 << 32))
 DICE = st.integers(0, 2**32).map(Random)
@@ -47,6 +47,11 @@ DICE = st.integers(0, 2**32).map(Random)
 
 class Refused(Exception):
     """The contract reverts."""
+
+
+def arguments(state: bytes, move: bytes) -> bytes:
+    """Of the court's call, in whose number and dispute the game is not interested."""
+    return encode(["uint256", DISPUTE, "bytes", "bytes"], [1, (2, 3, 4, NOBODY, bytes(32)), state, move])
 
 
 class Board:
@@ -65,11 +70,11 @@ class Board:
 
     def next(self, state: bytes, move: bytes) -> tuple[bytes, int]:
         """State and turn after a move."""
-        return decode(["bytes", "uint256"], self.raw(MOVE + encode(["uint256", "bytes", "bytes"], [1, state, move])))
+        return decode(["bytes", "uint256"], self.raw(MOVE + arguments(state, move)))
 
-    def judge(self, state: bytes, move: bytes) -> None:
+    def prove(self, state: bytes, move: bytes) -> None:
         """The last move convinces."""
-        self.raw(JUDGE + encode(["bytes", "bytes"], [state, move]))
+        self.raw(PROVE + arguments(state, move))
 
     def begin(self, case: Case, shows: bytes, **other: Any) -> bytes:
         """The first state."""
@@ -191,21 +196,21 @@ def test_descents_in_trees_of_all_sizes(blind: Board, count: int, dice: Random) 
     tree = Forest(count, {index: leaf}, digest("assay/exact-cell/1", b"other"))
     state, terms = led(blind, tree, index, dice)
     move = last(terms, leaf, tree, state)
-    assert blind.next(state, move) == (state, JUDGED)
-    blind.judge(state, move)
+    with pytest.raises(Refused, match="stage"):
+        blind.next(state, move)
+    blind.prove(state, move)
     for n in range(len(terms)):
         words = bytearray(referees.encode(terms))
         words[32 * n + dice.randrange(32)] ^= 1 << dice.randrange(8)
-        call = move[32:36] + bytes(words) + move[36 + len(words) :]
         with pytest.raises(Refused, match="not what was committed to"):
-            blind.judge(state, move[:32] + call)
+            blind.prove(state, move[:4] + bytes(words) + move[4 + len(words) :])
     for wrong in (digest("assay/exact-cell/1", b"wrong"), bytes(32)):
         with pytest.raises(Refused, match="not what was committed to"):
-            blind.judge(state, last(terms, wrong, tree, state))
+            blind.prove(state, last(terms, wrong, tree, state))
     beside = b"".join(tree.beside(read_state(state).one))
     for spoilt in spoilt_ones(beside, dice) if beside else []:
         with pytest.raises(Refused, match="not what was committed to"):
-            blind.judge(state, last(terms, leaf, tree, state, spoilt))
+            blind.prove(state, last(terms, leaf, tree, state, spoilt))
 
 
 def last(terms: referees.Terms, leaf: Digest, tree: Forest, state: bytes, beside: bytes | None = None) -> bytes:
@@ -215,30 +220,27 @@ def last(terms: referees.Terms, leaf: Digest, tree: Forest, state: bytes, beside
 
 
 def test_a_call_of_another_size(blind: Board) -> None:
-    """Siblings stand behind as many bytes as the call is said to have: fewer or more, and they are others. A call has
-    no more bytes than the move, and goes to one of the referees."""
+    """Siblings stand behind as many bytes as the call is said to have: fewer or more, and they are others. It goes to
+    one of the referees, and says which at its end."""
     dice = Random(2)
     tree = forest([dice.randbytes(32) for _ in range(20)])
     state, terms = led(blind, tree, 7, dice)
     move = last(terms, tree.part(0, 7, 8)[0], tree, state)
-    size = int.from_bytes(move[:32], "big") >> 8
-    blind.judge(state, move)
-    for other in (size - 1, size + 1, size - 32, size + 32, 0, 4, 708):
+    size = int.from_bytes(move[-32:], "big") >> 8
+    blind.prove(state, move)
+    for other in (size - 1, size + 1, size - 32, size + 32, 0, 4, 708, len(move), 1 << 20, (1 << 248) - 1):
         with pytest.raises(Refused):
-            blind.judge(state, word(other << 8) + move[32:])
-    for other in (len(move), 1 << 20, (1 << 248) - 1):
-        with pytest.raises(Refused):
-            blind.judge(state, word(other << 8) + move[32:])
+            blind.prove(state, move[:-32] + word(other << 8))
     for number in range(256):
-        whole = word(size << 8 | number) + move[32:]
+        whole = move[:-32] + word(size << 8 | number)
         if number < 7:
-            blind.judge(state, whole)
+            blind.prove(state, whole)
         else:
             with pytest.raises(Refused):
-                blind.judge(state, whole)
+                blind.prove(state, whole)
     for cut in (0, 31, 32, 100, 32 + 4 + 704, len(move) - 600):
         with pytest.raises(Refused):
-            blind.judge(state, move[:cut])
+            blind.prove(state, move[:cut])
 
 
 def test_a_call_of_something_else(board: Board) -> None:
@@ -247,17 +249,17 @@ def test_a_call_of_something_else(board: Board) -> None:
     tree = forest([dice.randbytes(32)])
     state, terms = led(board, tree, 0, dice)
     move = last(terms, tree.top, tree, state)
-    for selector in (bytes(4), MOVE, JUDGE, keccak256(b"begin()")[:4]):
+    for selector in (bytes(4), MOVE, PROVE, keccak256(b"begin()")[:4]):
         for number in range(7):
             with pytest.raises(Refused):
-                board.judge(state, move[:31] + bytes([number]) + selector + move[36:])
+                board.prove(state, selector + move[4:-1] + bytes([number]))
     for size in (4, 740, 899):
         with pytest.raises(Refused):
-            board.judge(state, word(size << 8) + move[32 : 32 + size] + PADDING)
+            board.prove(state, move[:size] + PADDING + word(size << 8))
 
 
 def test_stages_out_of_order(blind: Board) -> None:
-    """`judge` judges nothing before its time, and a move of one stage is none of another; there are ten stages."""
+    """`prove` proves nothing before its time, and a move of one stage is none of another; there are ten stages."""
     dice = Random(4)
     tree = forest([dice.randbytes(32) for _ in range(300)])
     terms = any_terms(dice, count=300, cells=tree.root, index=7)
@@ -267,7 +269,7 @@ def test_stages_out_of_order(blind: Board) -> None:
         state = packed(stage, agreed(terms, 3), one, one._replace(named=OFF))
         if stage != "step":
             with pytest.raises(Refused, match="stage"):
-                blind.judge(state, last(terms, tree.part(0, 7, 8)[0], tree, state))
+                blind.prove(state, last(terms, tree.part(0, 7, 8)[0], tree, state))
         if stage in ("tops", "nodes", "chunks", "cell nodes", "entry"):
             with pytest.raises(Refused):
                 blind.next(state, cells)
@@ -500,14 +502,26 @@ def test_arguments_laid_out_differently(arena: Arena, board: Board) -> None:
     state, move = board.begin(tops.case, tops.case.exhibit), tops.move()
     plain = board.next(state, move)
     padded = move + bytes(-len(move) % 32)
-    swapped = [word(1), word(96 + 32 + len(padded)), word(96), word(len(move)), padded, word(192), state]
+    head = word(1) + bytes(5 * 32)
+    swapped = [head, word(256 + 32 + len(padded)), word(256), word(len(move)), padded, word(192), state]
     assert decode(["bytes", "uint256"], board.raw(MOVE + b"".join(swapped))) == plain
-    short = [word(1), word(96), word(96 + 32 + 192), word(192), state, word(3), padded]
+    short = [head, word(256), word(256 + 32 + 192), word(192), state, word(3), padded]
     with pytest.raises(Refused):
         board.raw(MOVE + b"".join(short))
-    for offsets in ((96, 64), (96, 2**256 - 1), (2**256 - 36, 320), (0, 320), (96, 1 << 20)):
+    for offsets in ((256, 224), (256, 2**256 - 1), (2**256 - 36, 480), (160, 480), (256, 1 << 20)):
         with pytest.raises(Refused):
-            board.raw(MOVE + b"".join([word(1), *map(word, offsets), word(192), state, word(len(move)), padded]))
+            board.raw(MOVE + b"".join([head, *map(word, offsets), word(192), state, word(len(move)), padded]))
+
+
+def test_a_proof_before_its_time(arena: Arena) -> None:
+    """The court's last move is the game's, by the same name: at any other stage it wins nothing, whatever is proved."""
+    tops = Tops(arena)
+    arena.bond(10**6)
+    fight = arena.start(tops.case)
+    for data in (tops.move(), b"", bytes(2000)):
+        call = arena.call.prove(fight.number, as_struct(fight.dispute), fight.raw, data)
+        assert arena.town.post(fight.people[0], call)["status"] == 0
+    fight.move(tops.move())
 
 
 def test_the_court_and_the_game_read_the_same_state(arena: Arena) -> None:
@@ -519,13 +533,14 @@ def test_the_court_and_the_game_read_the_same_state(arena: Arena) -> None:
     state, move = fight.raw, tops.move()
     padded = move + bytes(-len(move) % 32)
     other = bytes(191) + b"\1"
+    head = encode(["uint256", DISPUTE], [fight.number, fight.dispute.values])
     layouts = [
-        [word(fight.number), word(96), word(320), word(192), other, word(len(move)), padded],
-        [word(fight.number), word(96), word(320), word(191), state, word(len(move)), padded],
-        [word(fight.number), word(96), word(320), word(193), state, word(len(move)), padded],
-        [word(fight.number), word(2**256 - 4), word(320), word(192), state, word(len(move)), padded],
+        [head, word(256), word(480), word(192), other, word(len(move)), padded],
+        [head, word(256), word(480), word(191), state, word(len(move)), padded],
+        [head, word(256), word(480), word(193), state, word(len(move)), padded],
+        [head, word(2**256 - 4), word(480), word(192), state, word(len(move)), padded],
     ]
-    good = [word(fight.number), word(96 + 32 + len(padded)), word(96), word(len(move)), padded, word(192), state]
+    good = [head, word(256 + 32 + len(padded)), word(256), word(len(move)), padded, word(192), state]
     sender = fight.people[0]
     for layout in layouts:
         outcome = chain_call(town, sender.address, court, MOVE + b"".join(layout))
@@ -708,7 +723,7 @@ def test_the_most_passes(arena: Arena, board: Board, prompt: int, output: int) -
     data, says = commitments(prompt, output, Random(9))
     receipt = replace(Tops(arena).case.receipt, **says)
     assert holds(board, receipt, data)
-    call = arena.court.encode_abi("produce", [1, as_tuple(receipt), data])
+    call = arena.court.encode_abi("produce", [1, (2, 3, 4, NOBODY, bytes(32)), as_tuple(receipt), data])
     assert len(call) // 2 - 1 + 200 <= MAX_TRANSACTION
     assert board.gas <= 16_000_000
 

@@ -16,6 +16,7 @@ from tests.engines.exact.dispute.test_steps import vectors
 
 from assay.chain import referees
 from assay.chain.contracts import REFEREES, TABLES, artefact
+from assay.chain.game import OPENING_PADDING
 from assay.core import tree16
 from assay.core.errors import AssayError
 from assay.core.hashing import Digest
@@ -47,9 +48,9 @@ class Tribunal:
             self._at[name] = self._evm.deploy(WHO, artefact(name).code + args)
 
     def gas(self, referee: str, data: bytes) -> int | None:
-        """Of a whole transaction that calls `judge`; None if it reverts. Nothing else may happen."""
+        """Of a whole transaction that calls `judge`, with zeros behind; None if it reverts. Nothing else may happen."""
         try:
-            self._evm.message_call(WHO, self._at[referee], calldata=data, gas=MOST_GAS)
+            self._evm.message_call(WHO, self._at[referee], calldata=data + bytes(OPENING_PADDING), gas=MOST_GAS)
         except RuntimeError as error:
             if str(error).startswith("Revert"):
                 return None

@@ -19,8 +19,9 @@ from assay.apps.config import home
 from assay.chain.addresses import Addresses
 from assay.chain.client import NOBODY, ChainClient
 from assay.chain.court import CourtClient
-from assay.chain.court_events import PROVER, PROVER_WINS, Slashing, read_ended, read_slashed
+from assay.chain.court_events import PROVER_WINS, Slashing, read_ended, read_slashed
 from assay.chain.devnet import MINTER, TOKENS
+from assay.chain.docket import overview
 from assay.chain.node import HttpProvider
 from assay.chain.outbox import Outbox
 from assay.core.keys import Key
@@ -146,19 +147,18 @@ def check_books(here: Scene, receipts: list[Receipt]) -> None:
 def finish(here: Scene, receipts: list[Receipt], seconds: float) -> None:
     """Let time pass until all are slashed: an hour at once where the provider has nothing left to say."""
     court, end = here.court, time.monotonic() + seconds
-    seen: dict[int, tuple[int, float]] = {}
+    seen: dict[object, tuple[object, float]] = {}
     while not all(court.is_slashed(each.digest) for each in receipts):
         assert time.monotonic() < end, {name: each.log[-2000:] for name, each in here.running.items()}
         time.sleep(0.5)
-        numbers = range(1, court.count() + 1)
-        disputes = [each for each in map(court.dispute, numbers) if each is not None]
+        disputes = [each for each in overview(court, 7 * 86_400) if each["state"] == "open"]
         now = time.monotonic()
         for each in disputes:
-            if seen.get(each.id, (-1, 0.0))[0] != each.moves:
-                seen[each.id] = each.moves, now
+            if seen.get(each["id"], (-1, 0.0))[0] != each["moves"]:
+                seen[each["id"]] = each["moves"], now
         if not disputes:
             here.pass_time(61)
-        elif all(each.turn == PROVER and now - seen[each.id][1] > 8 for each in disputes):
+        elif all(each["turn"] == "provider" and now - seen[each["id"]][1] > 8 for each in disputes):
             here.pass_time(3601)
 
 

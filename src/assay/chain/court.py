@@ -6,32 +6,33 @@ What a transaction would be refused for, the outbox finds out before it costs an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from assay.chain.abi import CONFIG, encoded, words
 from assay.chain.client import NOBODY, ChainClient
 from assay.chain.court_events import MOST_STATE, Happening, tail, topic_of
+from assay.chain.dispute import MOVE, PRODUCE, RECEIPT, receipt_values
 from assay.chain.node import Entry, NodeRefused
 from assay.chain.outbox_file import Sent, Wish
-from assay.core.completion import STOP_REASONS
 from assay.core.errors import ConfigError
 from assay.core.hashing import ZERO, Digest
 from assay.core.keys import Address, keccak256
-from assay.core.receipt import FIELDS, VERSION, Receipt
-from assay.core.request import LEVELS, MAX_AMOUNT
+from assay.core.receipt import FIELDS, Receipt
+from assay.core.request import MAX_AMOUNT
 from assay.core.voucher import Terms
 
 MOST_MOVE: Final = 40_960
 MOST_TOKENS: Final = 4_000
 """Of an answer whose passes' commitments can be demanded."""
 MOST_DATA: Final = 32 * MOST_TOKENS + 1024
-_RECEIPT: Final = f"({','.join(kind for _, kind in FIELDS)})"
 DAY: Final = 86_400
 _NO_CHANNEL: Final = (NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, 0, ZERO)
 _WIDE: Final = 1 << 256
-_MOVE: Final = keccak256(b"move(uint256,bytes,bytes)")[:4]
-_PRODUCE: Final = keccak256(f"produce(uint256,{_RECEIPT},bytes)".encode())[:4]
+_MOVE: Final = keccak256(f"move({','.join(MOVE)})".encode())[:4]
+_PRODUCE: Final = keccak256(f"produce({','.join(PRODUCE)})".encode())[:4]
+_BEHIND: Final = 6
+"""Words of a call's number and dispute, behind which the other arguments stand."""
 _WHAT: Final = "the court"
 
 
@@ -71,31 +72,6 @@ class Stake:
     """0: nothing is leaving."""
     running: int
     """Disputes that are open against it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dispute:
-    """An open dispute, as the court keeps it."""
-
-    id: int
-    provider: Address
-    challenger: Address
-    receipt: Digest
-    state: Digest
-    """Keccak-256 of the game's state; zeros: data are demanded."""
-    turn: int
-    moves: int
-    """That were made."""
-    deadline: int
-    """Unix seconds until which a move is in time."""
-    window: int
-    deposit: int
-    wronged: Address
-
-    @property
-    def demanded(self) -> bool:
-        """It is not a game, but a demand for data."""
-        return self.state == ZERO
 
 
 class CourtClient:
@@ -165,25 +141,11 @@ class CourtClient:
         """Disputes so far: the last one's number."""
         return self._read("count", (), 1 << 63)[0]
 
-    def dispute(self, number: int) -> Dispute | None:
-        """By its number; None: it has ended, or never was."""
+    def dispute(self, number: int) -> Digest | None:
+        """What the court keeps of an open one: see `Dispute.digest`. None: it has ended, or never was."""
         found = self.node.call(self.where, encoded("disputes", ("uint256",), number))
-        sides, terms, money, wronged, *_ = words(found, _WIDE, _WIDE, _WIDE, 1 << 160, _WIDE, _WIDE, what=_WHAT)
-        if sides == 0:
-            return None
-        return Dispute(
-            number,
-            _address(terms),
-            _address(sides),
-            found[128:160],
-            found[160:192],
-            turn=sides >> 232,
-            moves=sides >> 224 & 0xFF,
-            deadline=sides >> 160 & (1 << 64) - 1,
-            window=terms >> 160 & (1 << 32) - 1,
-            deposit=money & (1 << 128) - 1,
-            wronged=_address(wronged),
-        )
+        words(found, _WIDE, what=_WHAT)
+        return None if found == ZERO else found
 
     def bond(self, amount: int, name: str) -> Sent:
         """Add tokens of this key to its bond."""
@@ -206,7 +168,7 @@ class CourtClient:
         return self.send(encoded("commit", ("bytes32",), what), name)
 
     def send(self, data: bytes, name: str) -> Sent:
-        """A call, such as `moving`, `producing` and `timing_out`."""
+        """A call, such as those of `Dispute`."""
         return self.client.outbox.send(name, self.where, data)
 
     def pay(self, data: bytes, amount: int, name: str) -> Sent:
@@ -232,7 +194,7 @@ class CourtClient:
 
     def equivocate(self, one: Receipt, other: Receipt, name: str) -> Sent:
         """Show two receipts under one number."""
-        types = (_RECEIPT, "bytes", _RECEIPT, "bytes")
+        types = (RECEIPT, "bytes", RECEIPT, "bytes")
         values = (receipt_values(one), one.signature, receipt_values(other), other.signature)
         return self.send(encoded("equivocate", types, *values), name)
 
@@ -249,8 +211,8 @@ class CourtClient:
             ChainFailed: the node cannot be asked.
         """
         for call in self._said(transaction, _MOVE):
-            if call[:32] == number.to_bytes(32, "big") and tail(call, 1, MOST_STATE) == state:
-                return tail(call, 2, MOST_MOVE)
+            if call[:32] == number.to_bytes(32, "big") and tail(call, _BEHIND, MOST_STATE) == state:
+                return tail(call, _BEHIND + 1, MOST_MOVE)
         return None
 
     def produced(self, transaction: Digest, number: int) -> bytes | None:
@@ -261,7 +223,7 @@ class CourtClient:
         """
         for call in self._said(transaction, _PRODUCE):
             if call[:32] == number.to_bytes(32, "big"):
-                return tail(call, 1 + len(FIELDS), MOST_DATA)
+                return tail(call, _BEHIND + len(FIELDS), MOST_DATA)
         return None
 
     def _said(self, transaction: Digest, selector: bytes) -> list[bytes]:
@@ -287,42 +249,16 @@ class CourtClient:
 def opening(receipt: Receipt, exhibit: bytes, salt: Digest, channel: Terms | None) -> bytes:
     """A call that disputes a receipt, for a deposit. `exhibit`: see `game.exhibit`. `channel`: whose payer is to be
     compensated."""
-    types = (_RECEIPT, "bytes", "bytes", "bytes32", CONFIG)
+    types = (RECEIPT, "bytes", "bytes", "bytes32", CONFIG)
     terms = _NO_CHANNEL if channel is None else channel.values()
     return encoded("open", types, receipt_values(receipt), receipt.signature, exhibit, salt, terms)
 
 
 def demanding(receipt: Receipt, salt: Digest) -> bytes:
     """A call that demands what the passes of an answer are committed to, for a fee."""
-    return encoded("demand", (_RECEIPT, "bytes", "bytes32"), receipt_values(receipt), receipt.signature, salt)
-
-
-def producing(number: int, receipt: Receipt, data: bytes) -> bytes:
-    """A call that answers that. `data`: salt of the evidence, then 32 bytes for each pass."""
-    return encoded("produce", ("uint256", _RECEIPT, "bytes"), number, receipt_values(receipt), data)
-
-
-def moving(number: int, state: bytes, data: bytes) -> bytes:
-    """A call that moves. `state`: as the last event told it."""
-    return encoded("move", ("uint256", "bytes", "bytes"), number, state, data)
-
-
-def timing_out(number: int) -> bytes:
-    """A call that ends a dispute in which a side is silent, or which is settled elsewhere."""
-    return encoded("timeout", ("uint256",), number)
-
-
-def receipt_values(receipt: Receipt) -> tuple[Any, ...]:
-    """A receipt as contracts take it, without its signature."""
-    values = {field.name: getattr(receipt, field.name) for field in fields(receipt) if field.name != "signature"}
-    values |= {"level": LEVELS.index(receipt.level), "stop": STOP_REASONS.index(receipt.stop)}
-    return (VERSION, *values.values())
+    return encoded("demand", (RECEIPT, "bytes", "bytes32"), receipt_values(receipt), receipt.signature, salt)
 
 
 def commitment(receipt: Digest, challenger: Address, salt: Digest) -> Digest:
     """What `commit` is told."""
     return keccak256(receipt + bytes(12) + bytes.fromhex(challenger[2:]) + salt)
-
-
-def _address(number: int) -> Address:
-    return f"0x{number & (1 << 160) - 1:040x}"

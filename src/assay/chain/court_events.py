@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from assay.chain.abi import words
+from assay.chain.dispute import DISPUTE, Dispute, Shown
 from assay.chain.node import Entry
 from assay.core.errors import ChainFailed
-from assay.core.hashing import Digest
+from assay.core.hashing import ZERO
 from assay.core.keys import Address, keccak256
 
 PROVER, CHALLENGER, PROVER_WINS, CHALLENGER_WINS, VOID = range(5)
@@ -17,25 +18,13 @@ MOST_STATE: Final = 2048
 """Bytes."""
 Happening: TypeAlias = Literal["Opened", "Moved", "Ended", "Slashed", "Staked"]
 HAPPENINGS: Final[dict[Happening, str]] = {
-    "Opened": "uint256,address,bytes32,address,uint256,bytes",
-    "Moved": "uint256,uint256,uint256,bytes",
+    "Opened": f"uint256,address,bytes32,{DISPUTE},bytes",
+    "Moved": "uint256,uint256,bytes",
     "Ended": "uint256,uint256",
     "Slashed": "address,address,address,uint256,uint256,uint256,uint256,uint256",
     "Staked": "address,uint256,uint256",
 }
 """Types of each event's members; see `Court.vy`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A state of a dispute, as an event told it."""
-
-    state: bytes
-    turn: int
-    deadline: int
-    transaction: Digest
-    """That brought it about."""
-    block: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +47,19 @@ def topic_of(what: Happening) -> bytes:
     return keccak256(f"{what}({HAPPENINGS[what]})".encode())
 
 
-def read_opened(entry: Entry) -> Shown:
-    """An event `Opened`.
+def read_opened(entry: Entry) -> tuple[Dispute, Shown]:
+    """An event `Opened`: the dispute, and its first state; empty: data are demanded.
 
     Raises:
         ChainFailed: it is none.
     """
-    _, deadline = words(entry.data[:64], 1 << 160, 1 << 64, what="an event Opened")
-    return Shown(_eventtail(entry, 2), PROVER, deadline, entry.transaction, entry.block)
+    what = "an event Opened"
+    wide = 1 << 256
+    sides, terms, money, *_ = words(entry.data[: 5 * 32], 1 << 224, wide, wide, 1 << 160, wide, what=what)
+    (number,) = words(b"".join(entry.topics[1:2]), wide, what=what)
+    shown = Shown(_eventtail(entry, 5), sides, entry.transaction, entry.block)
+    wronged, receipt = f"0x{entry.data[108:128].hex()}", entry.data[128:160]
+    return Dispute(number, sides, terms, money, wronged, receipt, ZERO).after(shown), shown
 
 
 def read_moved(entry: Entry) -> Shown:
@@ -74,8 +68,8 @@ def read_moved(entry: Entry) -> Shown:
     Raises:
         ChainFailed: it is none.
     """
-    turn, deadline = words(entry.data[:64], VOID, 1 << 64, what="an event Moved")
-    return Shown(_eventtail(entry, 2), turn, deadline, entry.transaction, entry.block)
+    (sides,) = words(entry.data[:32], VOID << 232, what="an event Moved")
+    return Shown(_eventtail(entry, 1), sides, entry.transaction, entry.block)
 
 
 def read_ended(entry: Entry) -> int:

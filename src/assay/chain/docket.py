@@ -5,11 +5,11 @@ Nothing is kept but what is quicker to remember than to ask again, so that resta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from assay.chain.court import CourtClient, Dispute
+from assay.chain.court import DAY, CourtClient
 from assay.chain.court_events import (
     CHALLENGER,
     CHALLENGER_WINS,
@@ -23,13 +23,17 @@ from assay.chain.court_events import (
     read_opened,
     read_slashed,
 )
+from assay.chain.dispute import Dispute
 from assay.chain.events import MAX_BLOCKS
 from assay.chain.node import Entry, Head, NodeRefused
 from assay.core.errors import ChainFailed
-from assay.core.keys import keccak256
+from assay.core.hashing import Digest
+from assay.core.keys import Address
 from assay.core.receipt import Receipt
 
 _STATES: Final = {PROVER_WINS: "provider won", CHALLENGER_WINS: "challenger won", VOID: "void"}
+_OLDEST: Final = 60 * DAY
+"""Seconds for which one can be open while somebody cares: a vault is frozen no longer."""
 _EARLY: Final = 2 * 3600
 """Seconds by which a receipt may be dated ahead of the chain, and more."""
 
@@ -40,10 +44,14 @@ class Case:
 
     dispute: Dispute
     """As it is now, in blocks that may be taken back too."""
+    first: Shown
+    """Its first state, which may be in such a block."""
+    kept: Digest
+    """What the court keeps of it now."""
+    next: int
+    """The block up to which events were read."""
     history: list[Shown] = field(default_factory=list)
     """Its states in blocks that count, the first one first. Of a demand: one, empty."""
-    next: int = 0
-    """The block up to which events were read."""
     gone: int | None = None
     """The latest block when it was first seen to be over."""
     trouble: str = ""
@@ -52,10 +60,8 @@ class Case:
     @property
     def complete(self) -> bool:
         """All its states are known, and the present one is in a block that counts."""
-        dispute, history = self.dispute, self.history
-        if self.gone is not None or len(history) != dispute.moves + 1:
-            return False
-        return dispute.demanded or keccak256(history[-1].state) == dispute.state
+        known = len(self.history) == self.dispute.moves + 1 and self.dispute.digest == self.kept
+        return self.gone is None and known
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,8 @@ class Docket:
         self._cases: Final[dict[int, Case]] = {}
         self.endings: Final[list[Ending]] = []
         """Of disputes that were open at an earlier look: for the caller to take away."""
+        self.unread: Final[set[int]] = set()
+        """Numbers of disputes that are open, and whose beginning cannot be read."""
 
     def look(self, known: Iterable[int] = ()) -> list[Case]:
         """The open disputes of the key, by their deadlines; `known`: numbers of those that it opened.
@@ -86,21 +94,25 @@ class Docket:
         Raises:
             ChainFailed: the chain cannot be asked which there are; nothing is lost.
         """
+        own = self._court.address
+        running = self._court.running(own)
         head, last = self.heads()
-        found = {number: self._court.dispute(number) for number in {*self._cases, *known}}
-        missing = self._court.running(self._court.address) - sum(map(self._is_against_us, found.values()))
-        number = self._court.count() if missing > 0 else 0
-        while missing > 0 and number > 0:
-            if number not in found:
-                found[number] = dispute = self._court.dispute(number)
-                missing -= self._is_against_us(dispute)
-            number -= 1
-        for number, dispute in found.items():
-            self._note(number, dispute, head, last)
+        self.unread.clear()
+        for number in {*self._cases, *known}:
+            self._note(number, self._court.dispute(number), head, last)
+        missing = running - sum(each.gone is None and each.dispute.provider == own for each in self._cases.values())
+        if missing > 0:
+            for dispute, _ in self._openings([None, _indexed(own)], head):
+                kept = None if dispute.id in self._cases else self._court.dispute(dispute.id)
+                if kept is not None:
+                    self._note(dispute.id, kept, head, last)
+                    missing -= 1
+                    if missing == 0:
+                        break
         for case in self._cases.values():
             case.trouble = ""
             try:
-                self._read(case, last)
+                self._read(case, head, last)
             except ChainFailed as error:  # one dispute must not hold up the others
                 case.trouble = error.message
         return sorted(self._cases.values(), key=lambda case: case.dispute.deadline)
@@ -121,9 +133,6 @@ class Docket:
                         return found
         return None
 
-    def _is_against_us(self, dispute: Dispute | None) -> bool:
-        return dispute is not None and dispute.provider == self._court.address
-
     def heads(self) -> tuple[Head, Head]:
         """The latest block, and the latest one that counts."""
         head = self._node.head()
@@ -131,41 +140,60 @@ class Docket:
             return head, head
         return head, self._node.head(max(0, head.number - self._court.confirmations))
 
-    def _note(self, number: int, dispute: Dispute | None, head: Head, last: Head) -> None:
+    def _openings(self, indexed: Sequence[bytes | None], head: Head) -> Iterator[tuple[Dispute, Shown]]:
+        """What was opened, the latest first, as far back as anybody may care; `indexed`: see `Node.logs`."""
+        stop = head
+        while True:
+            first = max(0, stop.number - MAX_BLOCKS + 1)
+            for entry in reversed(self.events("Opened", first, stop, indexed)):
+                try:
+                    yield read_opened(entry)
+                except ChainFailed:
+                    self.unread.add(int.from_bytes(entry.topics[1], "big"))
+            if first == 0:
+                return
+            stop = self._node.head(first - 1)
+            if stop.timestamp < head.timestamp - _OLDEST:
+                return
+
+    def _note(self, number: int, kept: Digest | None, head: Head, last: Head) -> None:
         """What a number stands for now."""
         case = self._cases.get(number)
-        if case is not None and (dispute is None or not _same(dispute, case.dispute)):
+        if kept is None or (case is not None and case.history):
+            found = None
+        else:  # what is in no block that counts may be another one by now
+            found = next(self._openings([_topic(number)], head), None)
+            if found is None:
+                self.unread.add(number)
+                return
+        over = kept is None or (found is not None and case is not None and not _same(found[0], case.dispute))
+        if case is not None and over:
             case.gone = head.number if case.gone is None else case.gone
             if not self._close(case, last):
                 return
             case = None
-        if dispute is None or self._court.address not in (dispute.provider, dispute.challenger):
+        if kept is None:
             return
-        if case is None:
-            case = self._cases[number] = Case(dispute)
-        case.dispute, case.gone = dispute, None
+        if found is not None and self._court.address in (found[0].provider, found[0].challenger):
+            case = self._cases[number] = Case(*found, kept, found[1].block)
+        if case is not None:
+            case.kept, case.gone = kept, None
 
-    def _read(self, case: Case, last: Head) -> None:
+    def _read(self, case: Case, head: Head, last: Head) -> None:
         """Events that are not known yet."""
-        dispute = case.dispute
-        if not case.history:
-            case.next = self._opened_after(dispute, last)
-            case.history += [
-                read_opened(each) for each in self.events("Opened", case.next, last, [_topic(dispute.id)])
-            ][-1:]
-            if not case.history:
-                return
-            case.next = case.history[0].block
-        if len(case.history) <= dispute.moves:
-            case.history += [read_moved(each) for each in self.events("Moved", case.next, last, [_topic(dispute.id)])]
-            case.next = last.number + 1
-        if len(case.history) > dispute.moves and not case.complete:
-            case.history.clear()  # of blocks that were taken back: all anew at the next look
+        if case.complete or case.gone is not None:
+            return
+        moved = self.events("Moved", case.next, head, [_topic(case.dispute.id)])
+        states = [*(case.history or [case.first]), *map(read_moved, moved)]
+        case.history = [each for each in states if each.block <= last.number]
+        case.next = last.number + 1 if case.history else case.first.block
+        case.dispute = case.dispute.after(states[-1])
+        if case.dispute.digest != case.kept:  # blocks were taken back, or one has come meanwhile: anew at the next look
+            case.history = []
 
     def _close(self, case: Case, last: Head) -> bool:
         """Whether a dispute that is over is so in a block that counts, or was opened in one that was taken back."""
-        first = case.history[0].block if case.history else self._opened_after(case.dispute, last)
-        ended = self.events("Ended", min(first, last.number), last, [_topic(case.dispute.id)])
+        ended = self.events("Ended", min(case.first.block, last.number), last, [_topic(case.dispute.id)])
         if ended:
             slashed = self._court.happened("Slashed", ended[-1].block, ended[-1].block)
             mine = [each for each in slashed if each.transaction == ended[-1].transaction]
@@ -175,10 +203,6 @@ class Docket:
             return False
         del self._cases[case.dispute.id]
         return True
-
-    def _opened_after(self, dispute: Dispute, last: Head) -> int:
-        """A block before which it was not there: each move came within the window after the one before."""
-        return self.block_at(dispute.deadline - (dispute.moves + 1) * dispute.window, last)
 
     def events(self, what: Happening, first: int, last: Head, indexed: Sequence[bytes | None]) -> list[Entry]:
         """Of blocks `first` to `last`, asked for in pieces that the node likes; `indexed`: see `Node.logs`."""
@@ -217,18 +241,20 @@ def overview(court: CourtClient, seconds: int) -> list[dict[str, object]]:
     ended = {each.topics[1]: read_ended(each) for each in docket.events("Ended", first, last, [])}
     found: list[dict[str, object]] = []
     for entry in docket.events("Opened", first, last, []):
-        number = int.from_bytes(entry.topics[1], "big")
-        dispute = None if entry.topics[1] in ended else court.dispute(number)
+        dispute, begun = read_opened(entry)
+        how = ended.get(entry.topics[1])
+        for moved in docket.events("Moved", entry.block, last, [entry.topics[1]]) if how is None else ():
+            dispute = dispute.after(read_moved(moved))
         found.append({
-            "id": number,
-            "state": _STATES[ended[entry.topics[1]]] if entry.topics[1] in ended else "open",
-            "turn": "" if dispute is None else ("provider", "challenger")[dispute.turn == CHALLENGER],
-            "moves": None if dispute is None else dispute.moves,
-            "deadline": None if dispute is None else dispute.deadline,
-            "kind": "demand" if not read_opened(entry).state else "dispute",
-            "provider": "0x" + entry.topics[2][12:].hex(),
-            "challenger": "0x" + entry.data[12:32].hex(),
-            "receipt": entry.topics[3].hex(),
+            "id": dispute.id,
+            "state": "open" if how is None else _STATES[how],
+            "turn": ("provider", "challenger")[dispute.turn == CHALLENGER] if how is None else "",
+            "moves": dispute.moves if how is None else None,
+            "deadline": dispute.deadline if how is None else None,
+            "kind": "dispute" if begun.state else "demand",
+            "provider": dispute.provider,
+            "challenger": dispute.challenger,
+            "receipt": dispute.receipt.hex(),
         })  # fmt: skip
     return found
 
@@ -240,3 +266,7 @@ def _same(one: Dispute, other: Dispute) -> bool:
 
 def _topic(number: int) -> bytes:
     return number.to_bytes(32, "big")
+
+
+def _indexed(who: Address) -> bytes:
+    return bytes.fromhex(who[2:]).rjust(32, b"\0")

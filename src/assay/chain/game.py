@@ -16,6 +16,8 @@ PADDING: Final = bytes(512)
 """Zeros behind a prover's move, which the contract reads in pieces of constant size; behind the first one, twice."""
 FILLING: Final = bytes(32)
 """Zeros behind a challenger's, of which the contract reads words."""
+OPENING_PADDING: Final = 1600
+"""Bytes behind an opening, whatever they are: referees read pieces of constant size, and drop what is too much."""
 STAGES: Final = (
     "tops", "branch", "nodes", "names", "chunks", "entry", "cells", "cell nodes", "cell names", "step",
 )  # fmt: skip
@@ -94,8 +96,9 @@ def exhibit(position: int, *, token: bool, parameters: Digest, opening: Opening,
 
 
 def step_move(referee: str, call: bytes, siblings: bytes) -> bytes:
-    """The last move: which of REFEREES judges, what it is called with, and what is beside the disputed cell."""
-    return b"".join([word(REFEREES.index(referee) | len(call) << 8), call, siblings, PADDING])
+    """The last move: what one of REFEREES is called with, what is beside the disputed cell, and which of them it is."""
+    zeros = max(len(PADDING), OPENING_PADDING - len(siblings))
+    return b"".join([call, siblings, bytes(zeros), word(REFEREES.index(referee) | len(call) << 8)])
 
 
 def word(number: int) -> bytes:

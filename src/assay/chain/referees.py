@@ -27,8 +27,6 @@ USES: Final = (
     "key_norm", "attention_after", "feed_after", "norm",
 )  # fmt: skip
 """Likewise: the product or the normalisation that a section is part of."""
-PADDING: Final = 1600
-"""Zeros behind an opening: contracts read pieces of constant size, of which they drop what is too much."""
 _TABLES: Final = {
     "Stream": "Powers", "Norms": "Powers", "Heads": "Sine", "Softmax": "Powers", "Feed": "Sigmoid", "Draws": "Powers",
 }  # fmt: skip
@@ -129,13 +127,15 @@ def encode(values: Iterable[Digest | int]) -> bytes:
 
 
 def encode_judge(terms: Terms, leaf: Digest, step: Step, opening: bytes) -> bytes:
-    """The data of a call of `judge`, with the opening behind the arguments. `leaf`: digest of the disputed cell.
+    """The data of a call of `judge`, with the opening behind the arguments; behind that stand OPENING_PADDING bytes.
+
+    `leaf`: digest of the disputed cell.
 
     Raises:
         OverflowError: a number does not fit.
     """
     assert step.referee in REFEREES
-    return _SELECTOR + encode((*terms, leaf, *step[1:])) + opening + bytes(PADDING)
+    return _SELECTOR + encode((*terms, leaf, *step[1:])) + opening
 
 
 def _referee(kind: str, vector: str) -> str:

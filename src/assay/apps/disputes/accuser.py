@@ -78,7 +78,9 @@ class Accuser:
         found = self._party.docket.look(number for numbers in own.values() for number in numbers.values())
         cases = [case for case in found if case.dispute.challenger == self._court.address]
         self._party.play(cases, lambda _: None)
+        unread = self._party.docket.unread
         busy = {case.dispute.receipt for case in cases}
+        busy |= {digest for digest, numbers in own.items() if not unread.isdisjoint(numbers.values())}
         left = self._limits.budget - sum(case.dispute.deposit for case in cases)
         places = self._limits.at_once - len(cases)
         for digest in wanted:

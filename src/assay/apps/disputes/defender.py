@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from assay.apps.disputes.party import Means, Party, Stuck
-from assay.chain.court import producing
 from assay.chain.court_events import PROVER
 from assay.chain.docket import Case
 from assay.core.evidence import evidence_salt
@@ -41,6 +40,6 @@ class Defender:
 
         def make() -> bytes:
             data = evidence_salt(bundle.request.nonce) + b"".join(self._means.bench.leaves(bundle))
-            return producing(dispute.id, bundle.receipt, data)
+            return dispute.producing(bundle.receipt, data)
 
         self._party.send(case, f"dispute/{dispute.id}/{dispute.receipt.hex()[:16]}/produce", make)

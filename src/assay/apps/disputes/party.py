@@ -12,9 +12,11 @@ from structlog.typing import FilteringBoundLogger
 from assay.apps.disputes.seat import Seat, challenge_of, terms_of
 from assay.apps.disputes.sending import done, free_name, has_failed
 from assay.apps.disputes.workbench import Workbench
-from assay.chain.court import CourtClient, moving, timing_out
-from assay.chain.court_events import CHALLENGER, CHALLENGER_WINS, PROVER, PROVER_WINS, Shown
+from assay.chain.court import CourtClient
+from assay.chain.court_events import CHALLENGER, CHALLENGER_WINS, PROVER, PROVER_WINS
+from assay.chain.dispute import Shown
 from assay.chain.docket import Case, Docket, Ending
+from assay.chain.game import read_state
 from assay.core.bundle import Bundle
 from assay.core.errors import AssayError
 from assay.core.hashing import Digest
@@ -154,11 +156,9 @@ class Party:
         """Whether the dispute only has to be ended: the other side's time is over, or another one has settled it."""
         dispute = case.dispute
         silent = now > dispute.deadline and dispute.turn != self._side
-        settled = self.court.is_slashed(dispute.receipt) or (
-            dispute.demanded and self.court.is_answered(dispute.receipt)
-        )
-        if (silent or settled) and not self.court.refusal(timing_out(dispute.id)):  # by the chain's time
-            self.send(case, f"dispute/{dispute.id}/{dispute.receipt.hex()[:16]}/end", lambda: timing_out(dispute.id))
+        settled = self.court.is_slashed(dispute.receipt)
+        if (silent or settled) and not self.court.refusal(dispute.timing_out()):  # by the chain's time
+            self.send(case, f"dispute/{dispute.id}/{dispute.receipt.hex()[:16]}/end", dispute.timing_out)
         return silent or settled
 
     def _move(self, case: Case, now: int) -> None:
@@ -167,7 +167,8 @@ class Party:
 
         def make() -> bytes:
             data = self._seat(case).move(case.history, lambda was, then: self._read(case, was, then, now))
-            return moving(dispute.id, case.history[-1].state, data)
+            state = case.history[-1].state
+            return (dispute.proving if read_state(state).stage == "step" else dispute.moving)(state, data)
 
         self.send(case, name, make)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from assay.apps.disputes.table import Table, challenge_in
-from assay.chain.court_events import CHALLENGER, PROVER, Shown
+from assay.chain.court_events import CHALLENGER, PROVER
+from assay.chain.dispute import Shown
 from assay.chain.game import read_state
 from assay.core.bundle import Bundle
 from assay.core.errors import BindingMismatch

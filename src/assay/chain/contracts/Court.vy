@@ -10,6 +10,8 @@
      `Params`, whose values a dispute keeps as they were when it was opened. Nothing is pushed: whatever somebody is due is a
      credit, which `collect` pays, so that a token that refuses an address holds up nobody else. What is burned is the credit
      of DEAD, whose key nobody has.
+     A dispute is kept as one hash, for storage is what is dear. What is hashed comes with each call, as the events told it:
+     who acts on what is not so any more, or is so of another dispute, is refused.
      A call costs gas for the longest arguments that it could have: so moves and data are no longer than they must be.
 """
 
@@ -49,7 +51,6 @@ struct Dispute:
     money: uint256  # deposit; from bit 128 what the wronged gets at most
     wronged: address
     receipt: bytes32
-    state: bytes32  # hash of the game's; 0: data are demanded
 
 struct Leaving:
     amount: uint256
@@ -57,7 +58,6 @@ struct Leaving:
 
 interface Game:
     def begin(receipt: Receipt, exhibit: Bytes[2048]) -> Bytes[MOST_STATE]: view
-    def judge(state: Bytes[MOST_STATE], move: Bytes[MOST_MOVE]): nonpayable
     def holds(receipt: Receipt, data: Bytes[MOST_DATA]) -> bool: nonpayable
 
 interface Params:
@@ -85,14 +85,12 @@ event Opened:
     id: indexed(uint256)
     provider: indexed(address)
     receipt: indexed(bytes32)
-    challenger: address
-    deadline: uint256
+    dispute: Dispute
     state: Bytes[MOST_STATE]
 
 event Moved:
     id: indexed(uint256)
-    turn: uint256
-    deadline: uint256
+    sides: uint256  # of the dispute, from now on
     state: Bytes[MOST_STATE]
 
 event Ended:
@@ -124,8 +122,8 @@ CHALLENGER: constant(uint256) = 1
 PROVER_WINS: constant(uint256) = 2
 CHALLENGER_WINS: constant(uint256) = 3
 VOID: constant(uint256) = 4
-JUDGED: constant(uint256) = 5
 EXACT: constant(uint8) = 3
+DEMANDED: constant(bytes32) = empty(bytes32)  # where there is no game: the hash of no state
 MOST_STATE: constant(uint256) = 192
 MOST_MOVE: constant(uint256) = 40_960
 MOST_TOKENS: constant(uint256) = 4_000
@@ -142,14 +140,13 @@ bonds: public(HashMap[address, uint256])
 leaving: public(HashMap[address, Leaving])
 credits: public(HashMap[address, uint256])
 commitments: public(HashMap[bytes32, uint256])
-disputes: public(HashMap[uint256, Dispute])
+disputes: public(HashMap[uint256, bytes32])
 count: public(uint256)
 running: public(HashMap[address, uint256])
 slashed: public(HashMap[bytes32, bool])
 answered: public(HashMap[bytes32, bool])
 demanded: HashMap[bytes32, uint256]
 equivocated: public(HashMap[address, HashMap[uint64, bool]])
-judged: transient(bool)  # whether the game has yet to judge the move
 
 
 @deploy
@@ -230,10 +227,11 @@ def _begin(
     times: uint256,
     wronged: address,
     state: Bytes[MOST_STATE],
-) -> uint256:
+) -> (uint256, bytes32):
     """
-    @dev A dispute over a receipt, and the prover's turn in it. The commitment keeps others from copying it out of a
-         transaction that is not yet in a block.
+    @dev A dispute over a receipt, and the prover's turn in it; empty state: data are demanded. The commitment keeps others
+         from copying it out of a transaction that is not yet in a block.
+    @return Its number, and the receipt's digest.
     """
     params: uint256[10] = staticcall Params(PARAMS).all()
     digest: bytes32 = self._check(receipt, signature)
@@ -252,20 +250,19 @@ def _begin(
     until: uint256 = block.timestamp + MOST_MOVES * params[0] + MARGIN
     extcall Vault(vault).freeze(max(until, staticcall Vault(vault).frozenUntil()))
     self.running[provider] += 1
-    deadline: uint256 = block.timestamp + params[0]
     id: uint256 = self.count + 1
     self.count = id
-    self.disputes[id] = Dispute(
-        sides=convert(msg.sender, uint256) | (deadline << 160),
+    dispute: Dispute = Dispute(
+        sides=convert(msg.sender, uint256) | ((block.timestamp + params[0]) << 160),
         terms=self._terms(provider, params),
         money=params[fee] * times | (convert(receipt.amount, uint256) << 128 if wronged != empty(address) else 0),
         wronged=wronged,
         receipt=digest,
-        state=empty(bytes32),
     )
+    self.disputes[id] = self._hash(dispute, keccak256(state) if len(state) > 0 else DEMANDED)
     self._pull(params[fee] * times)
-    log Opened(id=id, provider=provider, receipt=digest, challenger=msg.sender, deadline=deadline, state=state)
-    return id
+    log Opened(id=id, provider=provider, receipt=digest, dispute=dispute, state=state)
+    return id, digest
 
 
 @internal
@@ -297,55 +294,64 @@ def _slash(terms: uint256, challenger: address, wronged: address, most: uint256)
 
 
 @internal
-def _end(id: uint256, turn: uint256):
+def _end(id: uint256, dispute: Dispute, turn: uint256):
     """
-    @dev The deposit is for who was right, the provider's for its trouble.
+    @dev The deposit is for who was right, the provider's for its trouble. It is void if another dispute over the receipt was
+         won meanwhile, however this one went: so nobody has to ask before.
     """
-    dispute: Dispute = self.disputes[id]
-    self.disputes[id] = empty(Dispute)
+    self.disputes[id] = empty(bytes32)
+    outcome: uint256 = VOID if self.slashed[dispute.receipt] else turn
     provider: address = convert(dispute.terms & ADDRESS, address)
     challenger: address = convert(dispute.sides & ADDRESS, address)
-    self.credits[provider if turn == PROVER_WINS else challenger] += dispute.money & LOW
-    if turn == CHALLENGER_WINS:
+    self.credits[provider if outcome == PROVER_WINS else challenger] += dispute.money & LOW
+    if outcome == CHALLENGER_WINS:
         self.slashed[dispute.receipt] = True
         self._slash(dispute.terms, challenger, dispute.wronged, dispute.money >> 128)
-    self.running[provider] -= 1
-    if self.running[provider] == 0:
+    running: uint256 = self.running[provider] - 1
+    self.running[provider] = running
+    if running == 0:
         extcall Vault(staticcall Vaults(VAULTS).vaultOf(provider)).freeze(0)
-    log Ended(id=id, turn=turn)
+    log Ended(id=id, turn=outcome)
+
+
+@pure
+@internal
+def _hash(dispute: Dispute, state: bytes32) -> bytes32:
+    """
+    @param state Hash of the game's state, or DEMANDED.
+    """
+    return keccak256(abi_encode(dispute, state))
 
 
 @view
 @internal
-def _is_over(id: uint256) -> bool:
+def _check_open(id: uint256, dispute: Dispute, state: bytes32):
     """
-    @dev Whether what the dispute is about has been settled in another one.
+    @dev What a caller says of a dispute is how it stands now. No hash is that of what has ended.
     """
-    receipt: bytes32 = self.disputes[id].receipt
-    return self.slashed[receipt] or (self.disputes[id].state == empty(bytes32) and self.answered[receipt])
+    kept: bytes32 = self.disputes[id]
+    assert kept != empty(bytes32), "no such dispute"
+    assert kept == self._hash(dispute, state), "not how it stands"
 
 
 @view
 @internal
-def _check_direct():
+def _check_time(id: uint256, dispute: Dispute, state: bytes32):
     """
-    @dev What is moved stands in a transaction's own data, where everybody can read it: not behind another contract, nor
-         behind code that an account has for itself (EIP-7702).
+    @dev It is time to move, and what is moved stands in a transaction's own data, where everybody can read it: not behind
+         another contract, nor behind code that an account has for itself (EIP-7702).
     """
     assert msg.sender == tx.origin and not msg.sender.is_contract, "not by a contract"
+    self._check_open(id, dispute, state)
+    assert block.timestamp <= (dispute.sides >> 160) & (2**64 - 1), "too late"
 
 
 @view
 @internal
-def _check_time(id: uint256) -> uint256:
-    """
-    @dev The sides of a dispute in which it is time to move.
-    """
-    sides: uint256 = self.disputes[id].sides
-    assert sides != 0, "no such dispute"
-    assert block.timestamp <= (sides >> 160) & (2**64 - 1), "too late"
-    assert not self._is_over(id), "settled already"
-    return sides
+def _check_turn(id: uint256, dispute: Dispute, state: bytes32):
+    self._check_time(id, dispute, state)
+    side: uint256 = dispute.sides if dispute.sides >> 232 == CHALLENGER else dispute.terms
+    assert msg.sender == convert(side & ADDRESS, address), "not your turn"
 
 
 @nonreentrant
@@ -427,9 +433,7 @@ def open(receipt: Receipt, signature: Bytes[65], exhibit: Bytes[2048], salt: byt
         assert staticcall Channels(CHANNELS).getChannelId(config) == receipt.channel, "channel"
     state: Bytes[MOST_STATE] = staticcall Game(GAME).begin(receipt, exhibit)
     assert len(state) > 0, "no state"
-    id: uint256 = self._begin(receipt, signature, salt, 3, 1, config.payer, state)
-    self.disputes[id].state = keccak256(state)
-    return id
+    return self._begin(receipt, signature, salt, 3, 1, config.payer, state)[0]
 
 
 @nonreentrant
@@ -442,91 +446,90 @@ def demand(receipt: Receipt, signature: Bytes[65], salt: bytes32) -> uint256:
     assert receipt.promptCount > 0 and receipt.outputCount > 0, "no answer"
     tokens: uint256 = convert(receipt.promptCount, uint256) + convert(receipt.outputCount, uint256)
     assert tokens <= MOST_TOKENS, "too long"
-    id: uint256 = self._begin(receipt, signature, salt, 4, 1 + tokens // 256, empty(address), b"")
-    digest: bytes32 = self.disputes[id].receipt
+    id: uint256 = 0
+    digest: bytes32 = empty(bytes32)
+    id, digest = self._begin(receipt, signature, salt, 4, 1 + tokens // 256, empty(address), b"")
     assert not self.answered[digest], "produced already"
-    assert self.disputes[self.demanded[digest]].sides == 0, "demanded already"
+    assert self.disputes[self.demanded[digest]] == empty(bytes32), "demanded already"
     self.demanded[digest] = id
     return id
 
 
 @nonreentrant
 @external
-def produce(id: uint256, receipt: Receipt, data: Bytes[MOST_DATA]):
+def produce(id: uint256, dispute: Dispute, receipt: Receipt, data: Bytes[MOST_DATA]):
     """
     @notice Answer a demand. Anybody may who has the data; they are demanded no more.
+    @param dispute As events told it; likewise below.
     """
-    self._check_direct()
-    self._check_time(id)
-    digest: bytes32 = self._digest(receipt)
-    assert self.disputes[id].state == empty(bytes32) and self.disputes[id].receipt == digest, "not demanded"
-    self.answered[digest] = True
-    self._end(id, PROVER_WINS)
+    self._check_time(id, dispute, DEMANDED)
+    assert self._digest(receipt) == dispute.receipt, "not demanded"
+    assert not self.slashed[dispute.receipt], "settled already"
+    self.answered[dispute.receipt] = True
+    self._end(id, dispute, PROVER_WINS)
     assert extcall Game(GAME).holds(receipt, data), "not the data"
 
 
 @nonreentrant
 @external
-def move(id: uint256, state: Bytes[MOST_STATE], data: Bytes[MOST_MOVE]):
+def move(id: uint256, dispute: Dispute, state: Bytes[MOST_STATE], data: Bytes[MOST_MOVE]):
     """
     @notice Move in a dispute, as the provider or the challenger in its turn.
     @param state The game's, as the last event told.
     """
-    self._next(id, keccak256(state))
-    if self.judged:
-        extcall Game(GAME).judge(state, data)
-        self._moved(id, state, PROVER_WINS)
+    self._move(id, dispute, keccak256(state))
 
 
 @internal
-def _next(id: uint256, state: bytes32):
+def _move(id: uint256, dispute: Dispute, state: bytes32):
     """
     @dev The call is passed on to the game as it came, which reads the same arguments. Memory of what stands here is below that
          of the arguments, so that it does not cost what their longest would; nor does a result that is not in memory.
     """
-    self._check_direct()
-    sides: uint256 = self._check_time(id)
-    terms: uint256 = self.disputes[id].terms
-    assert msg.sender == convert((sides if sides >> 232 == CHALLENGER else terms) & ADDRESS, address), "not your turn"
-    assert state == self.disputes[id].state, "state"
+    self._check_turn(id, dispute, state)
     after: Bytes[MOST_STATE] = b""
     turn: uint256 = 0
     after, turn = abi_decode(raw_call(GAME, msg.data, max_outsize=MOST_STATE + 96), (Bytes[MOST_STATE], uint256))
-    self.judged = turn == JUDGED
-    if self.judged:
-        return
     assert turn <= CHALLENGER_WINS and len(after) > 0, "turn"
-    self._moved(id, after, turn)
-
-
-@internal
-def _moved(id: uint256, after: Bytes[MOST_STATE], turn: uint256):
-    sides: uint256 = self.disputes[id].sides
-    terms: uint256 = self.disputes[id].terms
-    moves: uint256 = ((sides >> 224) & 255) + 1
-    deadline: uint256 = block.timestamp + ((terms >> 160) & (2**32 - 1))
-    log Moved(id=id, turn=turn, deadline=deadline, state=after)
+    moves: uint256 = ((dispute.sides >> 224) & 255) + 1
+    deadline: uint256 = block.timestamp + ((dispute.terms >> 160) & (2**32 - 1))
+    next: Dispute = dispute
+    next.sides = (dispute.sides & ADDRESS) | (deadline << 160) | (moves << 224) | (turn << 232)
+    log Moved(id=id, sides=next.sides, state=after)
     if turn >= PROVER_WINS or moves == MOST_MOVES:
-        self._end(id, turn if turn >= PROVER_WINS else VOID)
-        return
-    self.disputes[id].sides = (sides & ADDRESS) | (deadline << 160) | (moves << 224) | (turn << 232)
-    self.disputes[id].state = keccak256(after)
+        self._end(id, dispute, turn if turn >= PROVER_WINS else VOID)
+    else:
+        self.disputes[id] = self._hash(next, keccak256(after))
 
 
 @nonreentrant
 @external
-def timeout(id: uint256):
+def prove(id: uint256, dispute: Dispute, state: Bytes[MOST_STATE], data: Bytes[MOST_MOVE]):
+    """
+    @notice Make the last move, after which the game has nothing more to ask: the prover wins, or has not moved.
+    """
+    self._prove(id, dispute, keccak256(state))
+
+
+@internal
+def _prove(id: uint256, dispute: Dispute, state: bytes32):
+    self._check_turn(id, dispute, state)
+    raw_call(GAME, msg.data)
+    self._end(id, dispute, PROVER_WINS)
+
+
+@nonreentrant
+@external
+def timeout(id: uint256, dispute: Dispute, state: bytes32):
     """
     @notice End a dispute in which a side has let its time run out, or which another one has settled: that one is void.
             Anybody may call.
+    @param state Hash of the game's state, or DEMANDED.
     """
-    sides: uint256 = self.disputes[id].sides
-    assert sides != 0, "no such dispute"
-    if self._is_over(id):
-        self._end(id, VOID)
-        return
-    assert block.timestamp > (sides >> 160) & (2**64 - 1), "too early"
-    self._end(id, PROVER_WINS if sides >> 232 == CHALLENGER else CHALLENGER_WINS)
+    self._check_open(id, dispute, state)
+    late: bool = block.timestamp > (dispute.sides >> 160) & (2**64 - 1)
+    assert late or self.slashed[dispute.receipt], "too early"
+    self._end(id, dispute, PROVER_WINS if dispute.sides >> 232 == CHALLENGER else CHALLENGER_WINS)
 
 
 @nonreentrant

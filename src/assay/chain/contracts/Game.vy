@@ -33,6 +33,13 @@ struct Receipt:
     sequence: uint64
     issued: uint64
 
+struct Dispute:  # the court's: what is in it is not looked at
+    sides: uint256
+    terms: uint256
+    money: uint256
+    wronged: address
+    receipt: bytes32
+
 struct Facts:
     parameters: bytes32
     evidence: bytes32
@@ -64,7 +71,6 @@ struct State:
 
 PROVER: constant(uint256) = 0  # turns, as the court knows them
 CHALLENGER: constant(uint256) = 1
-JUDGED: constant(uint256) = 5
 
 TOPS: constant(uint256) = 0  # stages: what is wanted
 BRANCH: constant(uint256) = 1
@@ -79,6 +85,7 @@ STEP: constant(uint256) = 9
 
 UNNAMED: constant(uint256) = 2**40 - 1
 OFF: constant(uint256) = 2**40 - 2
+ONES: constant(uint256) = max_value(uint256)
 NOBODY: constant(uint256) = 2**32 - 1  # what a challenger says that names none
 FAN: constant(uint256) = 16  # children of a node; more than a tree has levels
 MOST_CHUNKS: constant(uint256) = 2**23  # of each part: so that four bytes name a number
@@ -87,6 +94,8 @@ REQUEST_TAG: constant(bytes32) = sha256("assay/request/2")
 PROFILE_TAG: constant(bytes32) = sha256("assay/profile/1")
 
 REFEREES: immutable(address[7])
+
+judge: transient(address)  # of the last move
 
 
 @deploy
@@ -139,34 +148,41 @@ def begin(receipt: Receipt, exhibit: Bytes[2048]) -> Bytes[192]:
 @raw_return
 def __default__() -> Bytes[288]:
     """
-    @notice What follows from a move, and whose turn it is then; JUDGED: `judge` says so.
-    @dev The court passes its own call on as it is, whose second and third argument are state and move. Arguments are copied
-         to where memory is paid for up to the longest that they can be: these are not.
+    @notice What follows from a move, and whose turn it is then.
+    @dev The court passes its own call on as it is, whose last two arguments are state and move. Arguments are copied to
+         where memory is paid for up to the longest that they can be: these are not.
     """
-    at: uint256 = 36 + convert(slice(msg.data, 36, 32), uint256)
-    state: Bytes[192] = slice(msg.data, at, 192)
-    start: uint256 = 36 + convert(slice(msg.data, 68, 32), uint256)
+    start: uint256 = self._argument(1)
     opening.at = start
-    s: State = self._unpacked(state)
-    if s.stage == STEP:
-        return abi_encode(state, JUDGED)
-    found: Bytes[288] = self._next(s)
+    found: Bytes[288] = self._next(self._unpacked(slice(msg.data, self._argument(0), 192)))
     length: uint256 = convert(slice(msg.data, start - 32, 32), uint256)
     assert opening.at <= start + length, "a move is longer than it says"  # or the other side would not know it
     return found
 
 
 @external
-def judge(state: Bytes[192], move: Bytes[40960]):
+def prove(id: uint256, dispute: Dispute, state: Bytes[192], move: Bytes[40960]):
     """
     @notice Returns if the last move shows that the prover is right, and reverts otherwise.
-    @param move In one word, which of the referees is to judge, and 256 times the bytes of its call; the call, which begins with
-           terms and digest of the cell; the siblings of the disputed cell.
+    @param move A call of a referee, which begins with terms and digest of the cell; the siblings of the disputed cell; at the
+           end one word: which referee, and 256 times the bytes of its call.
+    @dev The referee gets all of it: it does not look at what stands behind its own arguments, and nothing is copied. Nor is
+         there a result in memory, which would be paid for up to behind the longest move.
+    """
+    self._choose(state)
+    raw_call(self.judge, move)
+
+
+@internal
+def _choose(state: Bytes[192]):
+    """
+    @notice Find who is to judge the last move, which is over what both sides agree on and the cell that was named.
     """
     s: State = self._unpacked(state)
     assert s.stage == STEP, "stage"
-    at: uint256 = 68 + convert(slice(msg.data, 36, 32), uint256)
-    call: uint256 = convert(slice(move, 0, 32), uint256)
+    at: uint256 = self._argument(1)
+    length: uint256 = convert(slice(msg.data, at - 32, 32), uint256)
+    call: uint256 = convert(slice(msg.data, at + length - 32, 32), uint256)
     agreed: bytes32 = keccak256(slice(msg.data, at + 4, 416))
     agreed = keccak256(concat(agreed, slice(msg.data, at + 420, 128)))
     agreed = keccak256(concat(agreed, slice(msg.data, at + 548, 64)))
@@ -174,7 +190,16 @@ def judge(state: Bytes[192], move: Bytes[40960]):
     opening._same(convert(slice(msg.data, at + 676, 32), bytes32), convert(s.one.named, bytes32))
     opening.at = at + (call >> 8)
     self._risen(s.one, convert(slice(msg.data, at + 708, 32), bytes32))
-    raw_call(REFEREES[call & 255], slice(move, 32, call >> 8))
+    self.judge = REFEREES[call & 255]
+
+
+@internal
+@view
+def _argument(which: uint256) -> uint256:
+    """
+    @return Where the bytes begin of the court's argument behind number and dispute.
+    """
+    return 36 + convert(slice(msg.data, 196 + 32 * which, 32), uint256)
 
 
 @internal
@@ -235,6 +260,7 @@ def _next(before: State) -> Bytes[288]:
     elif s.stage == ENTRY:
         s = self._entry(s)
     else:
+        assert s.stage == CELLS, "stage"
         s = self._cells(s)
     if s.stage == NAMES and s.one.named != UNNAMED and s.other.named != UNNAMED:
         turn = PROVER
@@ -276,10 +302,16 @@ def _hex(root: bytes32) -> Bytes[64]:
     """
     @return 32 bytes as hexadecimal digits.
     """
-    words: uint256[2] = [0, 0]
-    for i: uint256 in range(64):
-        digit: uint256 = (convert(root, uint256) >> (252 - 4 * i)) & 15
-        words[i // 32] = (words[i // 32] << 8) | (digit + (48 if digit < 10 else 87))
+    words: uint256[2] = [convert(root, uint256) >> 128, convert(root, uint256) & (2**128 - 1)]
+    for i: uint256 in range(2):
+        x: uint256 = words[i]  # digits are moved apart, half of them at a time, until each has a byte
+        x = (x | (x << 64)) & (ONES // (2**128 - 1) * (2**64 - 1))
+        x = (x | (x << 32)) & (ONES // (2**64 - 1) * (2**32 - 1))
+        x = (x | (x << 16)) & (ONES // (2**32 - 1) * (2**16 - 1))
+        x = (x | (x << 8)) & (ONES // (2**16 - 1) * (2**8 - 1))
+        x = (x | (x << 4)) & (ONES // 255 * 15)
+        letters: uint256 = ((x + ONES // 255 * 6) >> 4) & (ONES // 255)
+        words[i] = x + ONES // 255 * 48 + letters * 39
     return concat(convert(words[0], bytes32), convert(words[1], bytes32))
 
 

@@ -41,6 +41,8 @@ CHALLENGER: public(constant(uint256)) = 7  # share of what is slashed, for who w
 COMMIT_AGE: public(constant(uint256)) = 8  # from a commitment until its use
 INSURANCE: public(constant(uint256)) = 9  # the address of the pool
 COUNT: constant(uint256) = 10
+SHORT: constant(uint256[7]) = [WINDOW, UNBONDING, AGE, SLASH, WRONGED, CHALLENGER, COMMIT_AGE]
+WORD: constant(uint256) = 2**32 - 1
 
 MOST_MOVES: public(constant(uint256)) = 20
 LOCK: public(constant(uint256)) = 7 * DAY
@@ -49,7 +51,9 @@ DAY: constant(uint256) = 86_400
 LOWEST: immutable(uint256[COUNT])
 HIGHEST: immutable(uint256[COUNT])
 
-values: uint256[COUNT]
+times: uint256  # the seven short ones side by side, 32 bits each: whoever opens a dispute pays for each word that is read
+amounts: uint256  # DEPOSIT, then from bit 128 FEE
+insurance: uint256
 proposals: public(HashMap[uint256, Proposal])
 
 
@@ -72,7 +76,31 @@ def __init__(values: uint256[COUNT]):
 @internal
 def _keep(values: uint256[COUNT]):
     assert values[UNBONDING] > values[AGE] + MOST_MOVES * values[WINDOW], "unbonding"
-    self.values = values
+    times: uint256 = 0
+    for name: uint256 in SHORT:
+        times = (times << 32) | values[name]
+    self.times = times
+    self.amounts = values[DEPOSIT] | (values[FEE] << 128)
+    self.insurance = values[INSURANCE]
+
+
+@internal
+@view
+def _values() -> uint256[COUNT]:
+    values: uint256[COUNT] = empty(uint256[COUNT])
+    times: uint256 = self.times
+    amounts: uint256 = self.amounts
+    values[WINDOW] = times >> 192
+    values[UNBONDING] = (times >> 160) & WORD
+    values[AGE] = (times >> 128) & WORD
+    values[DEPOSIT] = amounts & (2**128 - 1)
+    values[FEE] = amounts >> 128
+    values[SLASH] = (times >> 96) & WORD
+    values[WRONGED] = (times >> 64) & WORD
+    values[CHALLENGER] = (times >> 32) & WORD
+    values[COMMIT_AGE] = times & WORD
+    values[INSURANCE] = self.insurance
+    return values
 
 
 @external
@@ -97,7 +125,7 @@ def apply(name: uint256):
     assert block.timestamp >= proposal.since + LOCK, "too early"
     assert block.timestamp <= proposal.since + LOCK + GRACE, "too late"
     self.proposals[name] = empty(Proposal)
-    values: uint256[COUNT] = self.values
+    values: uint256[COUNT] = self._values()
     values[name] = proposal.value
     self._keep(values)
     log Applied(name=name, value=proposal.value)
@@ -120,4 +148,4 @@ def all() -> uint256[COUNT]:
     """
     @return The values, by their numbers.
     """
-    return self.values
+    return self._values()
