@@ -6,6 +6,7 @@ of the mutants that is tried, chosen at random. As many are tried at once as thi
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -116,10 +118,11 @@ def survives(mutant: Mutant, noted: Path) -> bool | None:
         (folder / f"{mutant.source}.vy").write_text(mutant.text, encoding="utf-8")
         for contract in users if mutant.source in USERS else (mutant.source,):
             try:
-                code = compiled(contract, folder)
+                with redirect_stdout(io.StringIO()):  # the compiler tells of errors there
+                    code = compiled(contract, folder)
             except (VyperException, VyperInternalException):
                 return None
-            if code == original(contract):
+            if _runs(code) == _runs(original(contract)):
                 continue
             if not _passes(contract, code, folder, noted):
                 return False
@@ -143,6 +146,12 @@ def original(contract: str) -> str:
         return (HERE / "compiled" / f"{contract}.json").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as name:
         return compiled(contract, _sources(Path(name)))
+
+
+def _runs(code: str) -> bytes:
+    """The code of a compiled contract, without what the compiler writes behind it, as a hash of the source."""
+    found = bytes.fromhex(json.loads(code)["code"])
+    return found[: -int.from_bytes(found[-2:], "big")]
 
 
 @cache

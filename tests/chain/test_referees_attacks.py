@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.chain.tribunal import Case, Side, honest, side, side_of, targets, tribunal
+from tests.chain.tribunal import Case, Side, honest, sections, side, side_of, targets, tribunal, variants
 from tests.engines.exact.dispute.kit import NONCE, answer
 from tests.engines.exact.dispute.test_openings import pretending
 from tests.engines.exact.dispute.test_steps import aims
@@ -59,9 +59,9 @@ def test_the_cells_of_another_target(kind: str) -> None:
     """Who commits to the cells that lead to some other number, or token, opens none of them in a dispute over this one:
     they would follow, and prove nothing."""
     dice = Random(kind)
-    for _ in range(3):
-        name, found, index = honest(kind, dice)
-        case = found.case(index)
+    for name in variants(kind):
+        found, section = dice.choice(sections(name, kind))
+        case = found.case(dice.randrange(section.start, section.stop))
         for target in (each for each in targets(name) if each.position == found.plan.target.position):
             claimed = int(found.own.records[target]) if isinstance(target, NumberTarget) else None
             other = replace(case, plan=Plan(found.plan.shape, target, found.plan.rules), claimed=claimed)
