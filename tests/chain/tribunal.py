@@ -83,6 +83,11 @@ def tribunal() -> Tribunal:
     return Tribunal()
 
 
+def vector_of(plan: Plan) -> str:
+    """What the target is in; empty for a token."""
+    return plan.place()[1] if isinstance(plan.target, NumberTarget) else ""
+
+
 @dataclass(frozen=True)
 class Case:
     """A disputed cell and its opening."""
@@ -131,8 +136,7 @@ class Case:
     @property
     def step(self) -> referees.Step:
         """Who judges it."""
-        vector = self.plan.place()[1] if isinstance(self.plan.target, NumberTarget) else ""
-        return referees.step_of(self.section, vector)
+        return referees.step_of(self.section, vector_of(self.plan))
 
     @property
     def data(self) -> bytes:
