@@ -13,8 +13,8 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.chain.tribunal import Case, forged, honest, side, targets, tribunal
-from tests.engines.exact.dispute.kit import VARIANTS
+from tests.chain.tribunal import Case, forged, honest, side, targets, tribunal, vector_of
+from tests.engines.exact.dispute.kit import VARIANTS, answer
 
 from assay.chain.contracts import REFEREES
 from assay.chain.referees import KINDS, USES, Step, Terms, encode_judge
@@ -109,6 +109,16 @@ def test_every_section_of_every_variant(name: str) -> None:
         for section in found.plan.sections:
             for index in {section.start, section.stop - 1}:
                 assert tribunal().accepts(found.case(index)), (section, index)
+
+
+@pytest.mark.parametrize(("name", "vector"), [("drawn", ""), ("long", "mixed"), ("wide", "head input")])
+def test_every_cell_that_is_no_product(name: str, vector: str) -> None:
+    """Of one target: each floor that is tried for a draw, each block of positions, each part of a wide row."""
+    found = [side(name, target) for target in targets(name) if target.position == len(answer(name).own.records) - 1]
+    chosen = next(each for each in found if vector == vector_of(each.plan))
+    for section in chosen.plan.sections:
+        for index in range(section.start, section.stop if section.kind != "product" else section.start):
+            assert tribunal().accepts(chosen.case(index)), (section, index)
 
 
 @kinds

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.chain.tribunal import Case, Side, honest, side, side_of, tribunal
+from tests.chain.tribunal import Case, Side, honest, sections, side, side_of, targets, tribunal, variants
 from tests.engines.exact.dispute.kit import NONCE, answer
 from tests.engines.exact.dispute.test_openings import pretending
 from tests.engines.exact.dispute.test_steps import aims
@@ -17,7 +17,7 @@ from tests.engines.exact.dispute.test_steps import aims
 from assay.chain.referees import KINDS, USES, Step, encode_judge
 from assay.core.hashing import digest
 from assay.core.tree16 import FAN, seal
-from assay.engines.exact.dispute.plan import NumberTarget, TokenTarget
+from assay.engines.exact.dispute.plan import NumberTarget, Plan, TokenTarget
 from assay.engines.exact.dispute.response import Response
 from assay.engines.exact.dispute.shape import MODEL_BYTES
 
@@ -52,6 +52,22 @@ def test_a_cell_of_no_section(vector: str) -> None:
             if accepts(case, Step(case.step.referee, kind, layer, use))
         ]
         assert accepted == [case.step[1:]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cells_of_another_target(kind: str) -> None:
+    """Who commits to the cells that lead to some other number, or token, opens none of them in a dispute over this one:
+    they would follow, and prove nothing."""
+    dice = Random(kind)
+    for name in variants(kind):
+        found, section = dice.choice(sections(name, kind))
+        case = found.case(dice.randrange(section.start, section.stop))
+        for target in (each for each in targets(name) if each.position == found.plan.target.position):
+            claimed = int(found.own.records[target]) if isinstance(target, NumberTarget) else None
+            other = replace(case, plan=Plan(found.plan.shape, target, found.plan.rules), claimed=claimed)
+            data = encode_judge(other.terms._replace(count=found.plan.count), case.leaf, case.step, case.opening)
+            same = other.plan.count == found.plan.count and other.step == case.step
+            assert (tribunal().gas(case.step.referee, data) is not None) == (same and other.holds()), target
 
 
 def short(prompt: int, output: int) -> Response:

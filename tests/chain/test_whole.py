@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pyrevm import EVM, AccountInfo
-from tests.chain.tribunal import WHO
+from tests.chain.tribunal import Bench
 
 from assay.chain import contracts
-from assay.chain.contracts import artefact
 from assay.core.errors import AssayError
 from assay.core.keys import keccak256
 from assay.engines.exact.dispute import draws, integers
@@ -36,28 +34,25 @@ few = settings(deadline=None, max_examples=150)
 
 
 @cache
-def machine() -> tuple[EVM, dict[str, str]]:
-    """A chain, and where the arithmetic is for each of the tables."""
+def bench() -> Bench:
+    """The arithmetic, with each of the tables."""
     from vyper.cli.vyper_compile import compile_files
 
     paths = [str(Path(contracts.__file__).parent)]
     (found,) = compile_files([Path(__file__).with_name("Whole.vy")], ["bytecode"], paths=paths).values()
-    evm = EVM(spec_id="CANCUN")
-    evm.insert_account_info(WHO, AccountInfo(balance=10**24))
-    tables = {name: evm.deploy(WHO, artefact(name).code) for name in contracts.TABLES}
-    code = bytes.fromhex(found["bytecode"].removeprefix("0x"))
-    return evm, {name: evm.deploy(WHO, code + bytes.fromhex(at[2:]).rjust(32, b"\0")) for name, at in tables.items()}
+    bench = Bench()
+    for table in contracts.TABLES:
+        bench.deploy(f"Whole.{table}", bytes.fromhex(found["bytecode"].removeprefix("0x")), table)
+    return bench
 
 
 def ask(name: str, types: str, args: Sequence[int], table: str = "Powers") -> tuple[int, ...] | None:
     """What a function returns; None if it reverts."""
-    evm, at = machine()
     words = b"".join((x % (1 << 256)).to_bytes(32, "big") for x in args)
-    try:
-        out = evm.message_call(WHO, at[table], calldata=keccak256(f"{name}({types})".encode())[:4] + words)
-    except RuntimeError:
+    found = bench().call(f"Whole.{table}", keccak256(f"{name}({types})".encode())[:4] + words)
+    if found is None:
         return None
-    return tuple(int.from_bytes(out[i : i + 32], "big", signed=True) for i in range(0, len(out), 32))
+    return tuple(int.from_bytes(found[0][i : i + 32], "big", signed=True) for i in range(0, len(found[0]), 32))
 
 
 def same(name: str, types: str, args: Sequence[int], own: Callable[..., Any], table: str = "Powers") -> None:

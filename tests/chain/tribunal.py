@@ -34,29 +34,44 @@ WHO = "0x" + "11" * 20
 MOST_GAS = 16_000_000
 
 
-class Tribunal:
-    """All referees."""
+class Bench:
+    """A bare chain: tables, and contracts that are called."""
 
     def __init__(self) -> None:
         self._evm = EVM(spec_id="CANCUN")
         self._evm.insert_account_info(WHO, AccountInfo(balance=10**24))
-        tables = {name: self._evm.deploy(WHO, artefact(name).code) for name in TABLES}
+        self._tables = {name: self._evm.deploy(WHO, artefact(name).code) for name in TABLES}
         self._at: dict[str, str] = {}
-        for name in REFEREES:
-            table = referees.table_of(name)
-            args = bytes.fromhex(tables[table][2:]).rjust(32, b"\0") if table else b""
-            self._at[name] = self._evm.deploy(WHO, artefact(name).code + args)
 
-    def gas(self, referee: str, data: bytes) -> int | None:
-        """Of a whole transaction that calls `judge`, with zeros behind; None if it reverts. Nothing else may happen."""
+    def deploy(self, name: str, code: bytes, table: str | None) -> None:
+        """A contract, which reads a table perhaps."""
+        args = bytes.fromhex(self._tables[table][2:]).rjust(32, b"\0") if table else b""
+        self._at[name] = self._evm.deploy(WHO, code + args)
+
+    def call(self, name: str, data: bytes) -> tuple[bytes, int] | None:
+        """What a contract returns, and the transaction's gas; None if it reverts. Nothing else may happen."""
         try:
-            self._evm.message_call(WHO, self._at[referee], calldata=data + bytes(OPENING_PADDING), gas=MOST_GAS)
+            out = self._evm.message_call(WHO, self._at[name], calldata=data, gas=MOST_GAS)
         except RuntimeError as error:
             if str(error).startswith("Revert"):
                 return None
             raise
         found: Any = self._evm.result
-        return int(found.gas_used)
+        return bytes(out), int(found.gas_used)
+
+
+class Tribunal(Bench):
+    """All referees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in REFEREES:
+            self.deploy(name, artefact(name).code, referees.table_of(name))
+
+    def gas(self, referee: str, data: bytes) -> int | None:
+        """Of a whole transaction that calls `judge`, with zeros behind; None if it reverts."""
+        found = self.call(referee, data + bytes(OPENING_PADDING))
+        return found and found[1]
 
     def accepts(self, case: Case) -> bool:
         """What the referee of a case says."""
@@ -67,6 +82,11 @@ class Tribunal:
 def tribunal() -> Tribunal:
     """One for all tests."""
     return Tribunal()
+
+
+def vector_of(plan: Plan) -> str:
+    """What the target is in; empty for a token."""
+    return plan.place()[1] if isinstance(plan.target, NumberTarget) else ""
 
 
 @dataclass(frozen=True)
@@ -117,8 +137,7 @@ class Case:
     @property
     def step(self) -> referees.Step:
         """Who judges it."""
-        vector = self.plan.place()[1] if isinstance(self.plan.target, NumberTarget) else ""
-        return referees.step_of(self.section, vector)
+        return referees.step_of(self.section, vector_of(self.plan))
 
     @property
     def data(self) -> bytes:
