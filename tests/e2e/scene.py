@@ -27,10 +27,12 @@ from assay.chain.devnet import CHAIN_ID, MINTER, Devnet
 from assay.chain.ethereum import Web3
 from assay.chain.node import HttpProvider
 from assay.chain.outbox import Outbox
+from assay.core.encoding import parse_canonical
 from assay.core.errors import ChainFailed
+from assay.core.hashing import Digest
 from assay.core.keys import Key
 from assay.core.receipt import Receipt
-from assay.core.request import Level
+from assay.core.request import Level, Request
 from assay.store.channels import ChannelStore
 from assay.store.receipts import ReceiptStore
 from assay.store.tabs import TabStore
@@ -291,6 +293,13 @@ def receipts(here: Scene, name: str) -> list[Receipt]:
         return [store.get(digest).receipt for _, digest in store.unaudited(10_000)]
 
 
+def missing(here: Scene) -> set[Digest]:
+    """Requests whose receipts the gateway has still to fetch, and the provider has."""
+    with closing(ChannelStore(_store(here, "gateway"))) as store:
+        asked = [Request.from_json(parse_canonical(each.request, what="a request")) for each in store.outstanding()]
+    return {each.digest for each in asked} & {each.request for each in receipts(here, "provider")}
+
+
 def _answers(url: str) -> bool:
     with suppress(httpx.HTTPError):
         return httpx.get(f"{url}/health", timeout=5).status_code == 200
@@ -315,6 +324,11 @@ class Books:
     owed: int
     """As the provider's receipts say; `paid`, what its best vouchers allow."""
     paid: int
+
+    @property
+    def agree(self) -> bool:
+        """All that was earned is signed for, handed over and claimed, and no more."""
+        return self.claimed == self.earned == self.signed == self.accepted == self.paid
 
     @classmethod
     def read(cls, here: Scene) -> Books:
