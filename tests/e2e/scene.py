@@ -225,8 +225,11 @@ class Scene:
 
     def said(self, name: str, event: str) -> list[Mapping[str, Any]]:
         """What a program has logged of a kind."""
-        lines = [line for line in self.running[name].log.splitlines() if line.startswith("{")]
-        return [each for each in map(json.loads, lines) if each["event"] == event]
+        found = []
+        for line in self.running[name].log.splitlines():
+            with suppress(ValueError):  # one that a kill broke off
+                found.append(json.loads(line))
+        return [each for each in found if each["event"] == event]
 
     def assay(self, *args: str, data: str = "") -> Any:
         """What a command prints."""
