@@ -21,7 +21,7 @@ from tests.running import free_port
 from assay.apps.config import home
 from assay.chain.addresses import Addresses
 from assay.chain.client import ChainClient
-from assay.chain.court import CourtClient
+from assay.chain.court import CourtClient, Dispute
 from assay.chain.court_events import PROVER
 from assay.chain.devnet import CHAIN_ID, MINTER, Devnet
 from assay.chain.ethereum import Web3
@@ -162,8 +162,7 @@ class Scene:
         if "validator" not in self.running:
             return "selling"
         try:
-            numbers = range(1, self.court.count() + 1)
-            return "disputing" if any(map(self.court.dispute, numbers)) else "checking"
+            return "disputing" if self.disputes() else "checking"
         except ChainFailed:
             return "without a chain"
 
@@ -206,6 +205,11 @@ class Scene:
             asked = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
             assert "result" in httpx.post(self.url, json=asked, timeout=20).json()
 
+    def disputes(self) -> list[Dispute]:
+        """That are open now."""
+        numbers = range(1, self.court.count() + 1)
+        return [each for each in map(self.court.dispute, numbers) if each is not None]
+
     def hurry(self) -> None:
         """Let time pass where everybody waits for it: a minute where a validator has opened no dispute, and an hour
         where in all that are open the provider has found that it has nothing left to say. Nothing happens while the
@@ -213,8 +217,7 @@ class Scene:
         if "validator" not in self.running:
             return
         with suppress(ChainFailed, httpx.HTTPError):
-            numbers = range(1, self.court.count() + 1)
-            found = [each for each in map(self.court.dispute, numbers) if each is not None]
+            found = self.disputes()
             if not found:
                 self.pass_time(61)
             elif all(each.turn == PROVER for each in found):

@@ -14,6 +14,7 @@ from tests.e2e.kit import Place, until
 from tests.e2e.scene import BOND, CREDIT, OUTPUT, PROMPT, Books, Chain, Scene, customer, missing, receipts, scene, tried
 
 from assay.chain.client import NOBODY
+from assay.chain.court import Dispute
 from assay.chain.court_events import PROVER_WINS, read_ended, read_slashed
 from assay.chain.devnet import HELD, MINTER, TOKENS
 from assay.core.errors import ChainFailed
@@ -89,15 +90,27 @@ def sell(here: Scene, exact: int, victims: Sequence[str], chance: Random) -> lis
 
 def dispute(here: Scene, sold: Sequence[Receipt], victims: Sequence[str], chance: Random) -> None:
     """A validator looks at what was sold, while programs are killed; until all that is wrong is slashed."""
-    here.start("validator")
-    torment(here, victims, chance, 6.0, here.wait)
-    end = time.monotonic() + 120 + 60 * len(sold)
-    while not all(here.court.is_slashed(each.digest) for each in sold):
-        assert time.monotonic() < end, {name: each.log[-2000:] for name, each in here.running.items()}
+
+    def goes_on(before: Sequence[Dispute] | None = None) -> bool:
+        """Somebody has moved, or all is done."""
+        time.sleep(0.4)
         here.tend()
         here.hurry()
-        time.sleep(0.5)
-    until(lambda: not any(map(here.court.dispute, range(1, here.court.count() + 1))), seconds=60)
+        with suppress(ChainFailed):
+            done = all(here.court.is_slashed(each.digest) for each in sold)
+            return done or (before is not None and here.disputes() != before)
+        return False
+
+    def moved(_: str) -> None:
+        """When all answer, one more move."""
+        here.wait(*here.running)
+        before = here.disputes()
+        until(lambda: goes_on(before), seconds=180)
+
+    here.start("validator")
+    torment(here, victims, chance, 3.0, moved)
+    until(goes_on, seconds=120 + 60 * len(sold))
+    until(lambda: not here.disputes(), seconds=60)
 
 
 def check_books(here: Scene, sold: Sequence[Receipt]) -> None:
