@@ -90,9 +90,13 @@ def metrics(url: str) -> Mapping[str, float]:
 
 def test_ten_questions_are_paid_and_claimed(place: Place, model_path: Path) -> None:
     """Gateway, provider and chain agree on the sum of ten answers; the rest comes back to the gateway."""
-    with chain(place) as devnet, provider(place, model_path, devnet.url) as there:
-        with watching(devnet.url, Addresses.fetch(devnet.url)) as court, gateway(place, devnet.url, there.url) as here:
-            look = court.client
+    with (
+        chain(place) as devnet,
+        provider(place, model_path, devnet.url) as there,
+        watching(devnet.url, Addresses.fetch(devnet.url)) as court,
+    ):
+        look = court.client
+        with gateway(place, devnet.url, there.url) as here:
             total, had = 0, look.token_balance(there.facts["address"])
             for number in range(10):
                 receipt = ask(here.url, temperature=1, seed=number)
