@@ -155,7 +155,7 @@ def check_books(here: Scene, sold: Sequence[Receipt]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chain", "answers", "selling", "disputing"), [("anvil", 1, 0, 0), ("anvil", 3, 3, 3), ("devnet", 6, 6, 8)], ids=str
+    ("chain", "answers", "selling", "disputing"), [("anvil", 1, 0, 0), ("anvil", 3, 3, 3), ("devnet", 9, 6, 8)], ids=str
 )
 def test_a_cheat_is_slashed(
     tmp_path: Path, model_path: Path, chain: Chain, answers: int, selling: int, disputing: int
