@@ -64,6 +64,20 @@ def test_a_court(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_chain_that_ends_while_it_gives_money(tmp_path: Path) -> None:
+    """Whoever has ether then has tokens as well: who has none asks again."""
+    path = tmp_path / "devnet.sqlite3"
+    devnet = Devnet(path, clock=Clock())
+    devnet.fund(ADA.address)
+    devnet.chain._log.execute("DELETE FROM blocks WHERE number = (SELECT max(number) FROM blocks)")
+    devnet.close()
+    again = Devnet(path, clock=Clock())
+    assert again.chain.balance(ADA.address) == 0
+    again.fund(ADA.address)
+    assert again.chain.balance(ADA.address) == ETHER
+    again.close()
+
+
 def test_what_is_no_address() -> None:
     """Is told, and costs nothing."""
     devnet = Devnet(None, clock=Clock())

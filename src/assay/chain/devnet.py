@@ -77,7 +77,7 @@ class Devnet:
         self.contracts: Final = Contracts(*(each.address.lower() for each in made))
 
     def fund(self, address: Address) -> None:
-        """Give somebody ETHER and TOKENS.
+        """Give somebody TOKENS and ETHER, in this order: programs that have no ether ask for both, again if need be.
 
         Raises:
             EncodingError: this is no address.
@@ -85,8 +85,8 @@ class Devnet:
             StoreError: the chain cannot keep it.
         """
         to = Web3.to_checksum_address(parse_address(address.lower(), what="the address"))
-        self._send({"to": to, "value": ETHER, "gas": 21_000})
         self._send(self._token.functions.mint(to, TOKENS).build_transaction(self._terms()))
+        self._send({"to": to, "value": ETHER, "gas": 21_000})
 
     def close(self) -> None:
         """The log's file is free."""
