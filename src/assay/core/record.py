@@ -227,6 +227,21 @@ class ProviderRecord:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is remembered of a provider when its record is gone, so that no older one takes its place."""
+
+    provider: Address
+    sequence: int
+    """The highest that was seen."""
+    digest: Digest
+    """Of the record with that number; empty if there were two."""
+    until: int
+    """Unix seconds: from then on every older record has expired too, as it was issued before this one."""
+    pinned: bool
+    """We have dealt with this provider."""
+
+
 def sign_record(record: ProviderRecord, key: Key) -> ProviderRecord:
     """`record` with `key`'s signature in place of any other."""
     return replace(record, signature=key.sign(record.digest))
