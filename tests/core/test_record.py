@@ -24,6 +24,7 @@ from assay.core.record import (
     Stake,
     next_sequence,
     sign_record,
+    url_by_key,
 )
 from assay.core.request import LEVELS
 
@@ -33,7 +34,7 @@ A = "0x" + "ab" * 20
 OFFERS = tuple(
     Offer(
         KEY.address,
-        "",
+        url_by_key(KEY.address),
         "smollm2-135m",
         b"m" * 32,
         level,

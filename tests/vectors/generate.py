@@ -32,7 +32,7 @@ from assay.core.offer import Offer, Price
 from assay.core.payment import Requirements
 from assay.core.profile import Profile
 from assay.core.receipt import DOMAIN, FIELDS, TYPE_NAME, Receipt, attest
-from assay.core.record import Endpoint, ProviderRecord, Stake, sign_record
+from assay.core.record import Endpoint, ProviderRecord, Stake, sign_record, url_by_key
 from assay.core.request import LEVELS, Level, Message, Request, SamplerSettings, seeded_nonce
 from assay.engines.exact import sampling
 from assay.engines.exact.chunks import accumulators_root, encode_vector
@@ -488,7 +488,7 @@ def _record() -> dict[str, Any]:
     offers = tuple(
         Offer(
             KEY.address,
-            "",
+            url_by_key(KEY.address),
             "vectors",
             hashlib.sha256(b"model").digest(),
             level,

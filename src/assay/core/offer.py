@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from sys import intern
 from typing import Final
 
 from assay.core.encoding import Json, b64, unb64
@@ -17,6 +19,8 @@ MAX_MODEL: Final = 256
 """Characters of a model's name."""
 _MAX_WEI: Final = 2**96
 """No honest price of a token is larger; receipts carry amounts of 128 bits."""
+_LEVELS: Final = {level: level for level in LEVELS}
+_SAMPLERS: Final = {sampler: sampler for sampler in SAMPLERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +99,15 @@ class Offer:
         return cls(
             provider=provider,
             url=url,
-            model=model,
-            model_digest=unb64(text(value.get("model_digest"), "model_digest"), size=32, what="model_digest"),
-            level=level,
-            price=Price(_wei(price.get("prompt")), _wei(price.get("output"))),
+            model=intern(model),
+            model_digest=_digest(text(value.get("model_digest"), "model_digest"), "model_digest"),
+            level=_LEVELS[level],
+            price=_price(text(price.get("prompt"), "price"), text(price.get("output"), "price")),
             context=natural(value.get("context"), "context"),
             chat=chat,
             tools=tools,
-            profile=unb64(text(value.get("profile"), "profile"), size=32, what="profile"),
-            sampler=sampler,
+            profile=_digest(text(value.get("profile"), "profile"), "profile"),
+            sampler=_SAMPLERS[sampler],
             payment=payment,
         )
 
@@ -136,5 +140,14 @@ class Match:
     offers: tuple[Offer, ...]
 
 
-def _wei(value: Json) -> int:
-    return decimal(text(value, "price"), what="a price", most=_MAX_WEI)
+# Thousands of offers are of the same few models, profiles and prices: their parts are shared.
+
+
+@lru_cache(maxsize=4096)
+def _digest(spelled: str, what: str) -> Digest:
+    return unb64(spelled, size=32, what=what)
+
+
+@lru_cache(maxsize=4096)
+def _price(prompt: str, output: str) -> Price:
+    return Price(decimal(prompt, what="a price", most=_MAX_WEI), decimal(output, what="a price", most=_MAX_WEI))

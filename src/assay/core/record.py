@@ -32,6 +32,8 @@ MAX_REGION: Final = 16
 _MAX_ADDRESS: Final = 255
 
 EndpointKind: TypeAlias = Literal["http", "https", "iroh", "relay"]
+BY_KEY: Final = "assay://"
+"""Begins the URL by which a provider's key stands for the machine behind it: `assay://0x…`, see `url_by_key`."""
 ENDPOINT_KINDS: Final[tuple[EndpointKind, ...]] = get_args(EndpointKind)
 
 _REGION: Final = re.compile(r"[a-z0-9-]*")
@@ -97,7 +99,7 @@ class ProviderRecord:
     endpoints: tuple[Endpoint, ...]
     """At most MAX_ENDPOINTS, the provider's favourite first."""
     offers: tuple[Offer, ...]
-    """At most MAX_RECORD_OFFERS, without `url`; all by this provider and paid in one way."""
+    """At most MAX_RECORD_OFFERS; all by this provider, at its `url_by_key`, and paid in one way."""
     parallel: int
     """Answers at the same time: a hint, which nobody has to believe."""
     region: str = ""
@@ -126,8 +128,9 @@ class ProviderRecord:
             raise EncodingError(f"a region has at most {MAX_REGION} lower-case letters, digits and hyphens")
         if len(self.tls) != 32:
             raise EncodingError("a certificate's digest has 32 bytes")
+        url = url_by_key(self.provider)
         for offer in self.offers:
-            if (offer.provider, offer.url, offer.payment) != (self.provider, "", self.payment):
+            if (offer.provider, offer.url, offer.payment) != (self.provider, url, self.payment):
                 raise EncodingError("a record's offers are its provider's own, paid in one way")
 
     @property
@@ -136,11 +139,16 @@ class ProviderRecord:
         return self.offers[0].payment if self.offers else None
 
     @property
-    def digest(self) -> Digest:
-        """The 32 bytes that are signed; also the record's name."""
+    def content(self) -> bytes:
+        """Canonical bytes without the signature."""
         value = self.to_json()
         del value["signature"]
-        return digest("assay/record/1", canonical(value))
+        return canonical(value)
+
+    @property
+    def digest(self) -> Digest:
+        """The 32 bytes that are signed; also the record's name."""
+        return digest_of(self.content)
 
     def to_json(self) -> dict[str, Json]:
         """Canonical form."""
@@ -209,6 +217,7 @@ class ProviderRecord:
             raise EncodingError("the record's version is unknown", "read it with a newer Assay")
         provider = parse_address(text(value.get("provider"), "provider"), what="provider")
         payment = None if value.get("payment") is None else Requirements.from_json(value["payment"])
+        url = url_by_key(provider)
         return cls(
             provider=provider,
             sequence=natural(value.get("sequence"), "sequence"),
@@ -216,7 +225,7 @@ class ProviderRecord:
             expires=natural(value.get("expires"), "expires"),
             endpoints=tuple(map(_endpoint, _list(value.get("endpoints"), MAX_ENDPOINTS, "endpoints"))),
             offers=tuple(
-                Offer.from_json(item, provider=provider, url="", payment=payment)
+                Offer.from_json(item, provider=provider, url=url, payment=payment)
                 for item in _list(value.get("offers"), MAX_RECORD_OFFERS, "offers")
             ),
             parallel=natural(value.get("parallel"), "parallel"),
@@ -242,9 +251,19 @@ class Mark:
     """We have dealt with this provider."""
 
 
+def digest_of(content: bytes) -> Digest:
+    """The digest of a record with this `content`."""
+    return digest("assay/record/1", content)
+
+
 def sign_record(record: ProviderRecord, key: Key) -> ProviderRecord:
     """`record` with `key`'s signature in place of any other."""
     return replace(record, signature=key.sign(record.digest))
+
+
+def url_by_key(provider: Address) -> str:
+    """The URL of whoever has this key, wherever that is: a record that is alive says where when it is connected to."""
+    return BY_KEY + provider
 
 
 def next_sequence(before: int, now: float) -> int:

@@ -6,7 +6,7 @@ from tests.tiny import PROFILE, TinyModel, tiny_key
 
 from assay.core.keys import Key
 from assay.core.offer import Offer, Price
-from assay.core.record import Endpoint, ProviderRecord, sign_record
+from assay.core.record import Endpoint, ProviderRecord, sign_record, url_by_key
 from assay.core.request import Level
 
 NOW = 1_790_000_000
@@ -30,7 +30,7 @@ def record(
     offers = tuple(
         Offer(
             key.address,
-            "",
+            url_by_key(key.address),
             "tiny",
             TinyModel().digest,
             level,

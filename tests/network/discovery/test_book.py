@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -12,11 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.network.discovery.kit import NOW, record
 from tests.tiny import tiny_key
 
-from assay.core.encoding import canonical
 from assay.core.errors import AssayError, InvalidSignature, RecordRefused
-from assay.core.record import MAX_LIFE, MAX_SKEW, Endpoint, ProviderRecord
-from assay.network.discovery.book import PINNED_SECONDS, RecordBook
-from assay.network.discovery.reach import Reach, reach_of, usable
+from assay.core.reach import Reach, reach_of, usable
+from assay.core.record import MAX_LIFE, MAX_SKEW, Endpoint, ProviderRecord, sign_record
+from assay.network.discovery.book import MEAN_BYTES, PINNED_SECONDS, RecordBook
 
 A, B = tiny_key(1), tiny_key(2)
 
@@ -312,41 +313,59 @@ class Books(RuleBasedStateMachine):
         assert set(self.here._empty) == {n for n, e in entries.items() if e.record is None and not e.pinned}
         for source in "abc":
             own = {n for n, e in strangers.items() if e.source == source}
-            assert self.here._shares[source] == len(own)
-            assert own <= {n for _, n in self.here._heaps.get(source, [])}
+            assert self.here._shares[source] == sum(entries[n].size for n in own)
+            heap = self.here._heaps.get(source, [])
+            assert own == {n for key, n in heap if self.here._in_heap(key, n, source)}
+        assert self.here._bytes == sum(e.size for e in entries.values() if e.record is not None)
 
 
 Books.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestBooks = Books.TestCase
 
 
+TEXT = record(1, endpoints=("http://here.example:8100",)).encode().decode()
+
+
 def unsigned(number: int) -> ProviderRecord:
     """A record as it is read, whose signature is somebody's: what it takes in memory does not depend on that."""
-    key = number.to_bytes(20, "big").hex()
-    value = dict(record(1).to_json())
-    value |= {"provider": f"0x{key}", "endpoints": [{"kind": "http", "address": f"h{number}.example:8100"}]}
-    return ProviderRecord.decode(canonical(value))
+    text = TEXT.replace(A.address, f"0x{number:040x}").replace("here", f"h{number}")
+    return ProviderRecord.decode(text.encode())
 
 
-@pytest.mark.slow
-def test_two_hundred_thousand_sybils(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100,000 records take less than 2 KB each; 200,000 more push out no provider that we know, and take no more."""
+def test_large_records_take_their_room() -> None:
+    """A book is bounded in bytes too, and of strangers the large ones go first."""
+    here = book(100)
+    for number in range(1, 100):
+        item = record(number)
+        many = tuple(replace(item.offers[0], model=f"{number} {i} {'x' * 200}") for i in range(64))
+        with suppress(RecordRefused):
+            here.put(sign_record(replace(item, offers=many), tiny_key(number)), NOW, "directory")
+    assert 1 <= len(here) < 10
+    assert here._bytes <= 100 * MEAN_BYTES
+    offered(here, crowd(100, 60), "directory")
+    assert len(here) > 60
+
+
+@pytest.mark.parametrize(
+    "most", [pytest.param(10_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)]
+)
+def test_twice_as_many_sybils(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """A full book takes less than 2 KB a record; twice as many strangers push out nobody whom we know, and take no
+    more."""
     monkeypatch.setattr(ProviderRecord, "check", lambda _record, _now: None)
-    here, known = book(100_000), [unsigned(number) for number in range(1, 1001)]
+    here, known = book(most), [unsigned(number) for number in range(1, most // 100)]
     for item in known:
         here.put(item, NOW, "directory")
         here.pin(item.provider)
+    more = most - len(known)
     tracemalloc.start()
     try:
-        offered(here, (unsigned(number) for number in range(10_000, 109_000)), "directory")
-        size = tracemalloc.get_traced_memory()[0] / 99_000
-        assert size < 2048
-        tracemalloc.reset_peak()
-        offered(here, (unsigned(number) for number in range(1_000_000, 1_200_000)), "directory")
-        now, peak = tracemalloc.get_traced_memory()
-        assert now / 99_000 < 2048
-        assert peak < 1.1 * 99_000 * 2048
+        offered(here, (unsigned(1_000_000 + number) for number in range(more)), "directory")
+        assert len(here) == most
+        assert tracemalloc.get_traced_memory()[0] / more < 2048
     finally:
         tracemalloc.stop()
-    assert len(here) == 100_000
+    offered(here, (unsigned(2_000_000 + number) for number in range(2 * most)), "directory")
+    assert len(here) == len(here._entries) == most
+    assert max(len(here._log), *map(len, here._heaps.values())) <= 2 * most + 1024
     assert {item.provider for item in known} <= held(here)

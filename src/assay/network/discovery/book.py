@@ -24,11 +24,13 @@ from typing import Final
 from assay.core.errors import RecordRefused
 from assay.core.hashing import Digest
 from assay.core.keys import Address
-from assay.core.record import MAX_LIFE, MAX_SKEW, Mark, ProviderRecord
-from assay.network.discovery.reach import Reach, usable
+from assay.core.reach import Reach, usable
+from assay.core.record import MAX_LIFE, MAX_SKEW, Mark, ProviderRecord, digest_of
 
 MOST: Final = 100_000
 """Providers that are kept."""
+MEAN_BYTES: Final = 2048
+"""Of the records' canonical form: so much there is room for, on average."""
 PINNED_SECONDS: Final = 30 * 86_400
 """For so long we remember a provider that we have dealt with and that has no record."""
 CONTRADICTED: Final[Digest] = b""
@@ -44,7 +46,7 @@ class Entry:
     until: int
     """See `Mark`."""
     rank: int
-    """Keyed hash of the address: the highest ones go first."""
+    """Keyed hash of the address: the highest ones, times their size, go first."""
     source: str
     """Whose share of the book it is in."""
     reach: Reach
@@ -55,6 +57,8 @@ class Entry:
     """When it came last, in Unix seconds."""
     pinned: bool = False
     version: int = 0
+    size: int = 0
+    """Bytes of the record."""
 
 
 class RecordBook:
@@ -71,7 +75,8 @@ class RecordBook:
         self._heaps: Final[dict[str, list[tuple[int, Address]]]] = {}
         """Of each source's strangers, the highest rank first; entries that have moved are passed over."""
         self._shares: Final = Counter[str]()
-        """Strangers with a record, by source."""
+        """Bytes of the records of strangers, by source."""
+        self._bytes = 0
         self._log: list[tuple[int, Address]] = []
         self._dirty: Final[dict[Address, None]] = {}
         self.version = 0
@@ -100,7 +105,8 @@ class RecordBook:
         name, entry = record.provider, self._entries.get(record.provider)
         if entry is not None and record.sequence < entry.sequence:
             raise RecordRefused("older", f"a newer record of {name} was seen")
-        digest = record.digest
+        content = record.content
+        digest = digest_of(content)
         if entry is not None and entry.record is not None and digest == entry.digest:
             entry.heard = now
             self._nearer(name, entry, source, reach)
@@ -113,9 +119,12 @@ class RecordBook:
             raise RecordRefused("contradiction", f"{name} signed two records under one number")
         if usable(record, reach) is None:
             raise RecordRefused("unreachable", f"no endpoint of {name} can be used here")
-        self._write(record, digest, now, source, reach)
-        if len(self._entries) > self._most:
-            self._make_room(name)
+        self._write(record, digest, len(content), now, source, reach)
+        while len(self._entries) > self._most or self._bytes > self._most * MEAN_BYTES:
+            if not self._make_room():
+                break
+        if name not in self._entries:
+            raise RecordRefused("full", f"the book has no room for more of {source}")
         return True
 
     def get(self, provider: Address, now: float) -> Entry | None:
@@ -151,6 +160,8 @@ class RecordBook:
             return
         self._leave_share(provider, entry)
         entry.pinned = True
+        if entry.record is not None:
+            self._join_share(provider, entry)
         self._pinned += 1
         self._dirty[provider] = None
 
@@ -175,7 +186,7 @@ class RecordBook:
         self._dirty.clear()
         return found
 
-    def _write(self, record: ProviderRecord, digest: Digest, now: float, source: str, reach: Reach) -> None:
+    def _write(self, record: ProviderRecord, digest: Digest, size: int, now: float, source: str, reach: Reach) -> None:
         name, until = record.provider, record.issued + MAX_LIFE + MAX_SKEW
         entry = self._entries.get(name)
         if entry is None:
@@ -183,44 +194,47 @@ class RecordBook:
         elif entry.record is None:
             self._empty.pop(name, None)
             entry.source = source
-        fresh = entry.record is None
-        entry.reach = reach
+        self._leave_share(name, entry)
         entry.sequence, entry.digest, entry.record, entry.heard = record.sequence, digest, record, now
-        entry.until = max(entry.until, until)
-        if not entry.pinned and fresh:
-            self._join_share(name, entry)
-        else:
-            self._nearer(name, entry, source, reach)
-        self._touch(name, entry)
+        entry.size, entry.reach, entry.until = size, reach, max(entry.until, until)
+        self._join_share(name, entry)
+        self._nearer(name, entry, source, reach)
+        self.version += 1
+        entry.version = self.version
+        self._log.append((self.version, name))
+        if len(self._log) > 2 * len(self._entries) + 1024:
+            held = ((version, each, self._entries.get(each)) for version, each in self._log)
+            self._log = [(version, each) for version, each, e in held if e is not None and e.version == version]
         self._dirty[name] = None
 
     def _nearer(self, name: Address, entry: Entry, source: str, reach: Reach) -> None:
-        """A record that several sources tell is in the share of the one with the fewest."""
+        """A record that several sources tell is in the share of the one with the least."""
         entry.reach = max(entry.reach, reach)
         if source != entry.source and self._shares[source] < self._shares[entry.source]:
-            if entry.pinned:
-                entry.source = source
-            else:
-                self._leave_share(name, entry)
-                entry.source = source
-                self._join_share(name, entry)
+            self._leave_share(name, entry)
+            entry.source = source
+            self._join_share(name, entry)
 
-    def _make_room(self, newcomer: Address) -> None:
-        """Give up one stranger; the newcomer itself if its source has the most and its rank is the highest."""
+    def _make_room(self) -> bool:
+        """Give up one stranger; False if there is none."""
         if self._empty:
             name = next(iter(self._empty))
             self._drop(name, self._entries[name])
-            return
-        source = max(self._shares, key=lambda each: self._shares[each])
-        heap = self._heaps[source]
-        while True:
-            _, name = heapq.heappop(heap)
-            entry = self._entries.get(name)
-            if entry is not None and entry.source == source and not entry.pinned and entry.record is not None:
-                break
-        self._drop(name, entry)
-        if name == newcomer:
-            raise RecordRefused("full", f"the book has no room for more of {source}")
+            return True
+        source = max(self._shares, key=lambda each: self._shares[each], default="")
+        heap = self._heaps.get(source, [])
+        while heap:
+            key, name = heapq.heappop(heap)
+            if self._in_heap(key, name, source):
+                self._drop(name, self._entries[name])
+                return True
+        return False
+
+    def _in_heap(self, key: int, name: Address, source: str) -> bool:
+        """This item of a source's heap stands for a stranger as it is now."""
+        entry = self._entries.get(name)
+        here = entry is not None and entry.record is not None and not entry.pinned and entry.source == source
+        return here and entry is not None and key == -entry.rank * entry.size
 
     def _clear(self, name: Address, entry: Entry) -> None:
         """Without its record; the mark stays."""
@@ -241,27 +255,25 @@ class RecordBook:
         self.version += 1
 
     def _join_share(self, name: Address, entry: Entry) -> None:
-        self._shares[entry.source] += 1
+        """Count a record that has come."""
+        self._bytes += entry.size
+        if entry.pinned:
+            return
+        self._shares[entry.source] += entry.size
         heap = self._heaps.setdefault(entry.source, [])
-        heapq.heappush(heap, (-entry.rank, name))
-        if len(heap) > 2 * self._shares[entry.source] + 64:
-            here = ((n, self._entries.get(n)) for n in {name for _, name in heap})
-            heap[:] = [(-e.rank, n) for n, e in here if e and e.record and not e.pinned and e.source == entry.source]
+        heapq.heappush(heap, (-entry.rank * entry.size, name))
+        if len(heap) > 2 * len(self._entries) + 64:
+            heap[:] = {item for item in heap if self._in_heap(*item, entry.source)}
             heapq.heapify(heap)
 
     def _leave_share(self, name: Address, entry: Entry) -> None:
-        if entry.record is not None and not entry.pinned:
-            self._shares[entry.source] -= 1
-        elif entry.record is None:
+        """Count a record no more, or forget that there is none."""
+        if entry.record is None:
             self._empty.pop(name, None)
-
-    def _touch(self, name: Address, entry: Entry) -> None:
-        self.version += 1
-        entry.version = self.version
-        self._log.append((self.version, name))
-        if len(self._log) > 2 * len(self._entries) + 1024:
-            held = ((version, each, self._entries.get(each)) for version, each in self._log)
-            self._log = [(version, each) for version, each, e in held if e is not None and e.version == version]
+            return
+        self._bytes -= entry.size
+        if not entry.pinned:
+            self._shares[entry.source] -= entry.size
 
     def _rank(self, provider: Address) -> int:
         digest = hashlib.blake2b(bytes.fromhex(provider[2:]), digest_size=7, key=self._salt).digest()
