@@ -179,13 +179,6 @@ def test_a_cheat_needs_consent(cli: Cli) -> None:
     assert "--i-am-testing-dishonesty" in said.err
 
 
-def test_a_gateway_needs_providers(cli: Cli) -> None:
-    """A gateway without providers says how to name one."""
-    said = cli("gateway", "--port", "0")
-    assert said.code == ExitCode.BAD_INPUT
-    assert "--provider http://HOST:PORT" in said.err
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1:8100", "ftp://127.0.0.1", ""])
 def test_addresses_that_are_none(cli: Cli, address: str) -> None:
     """What cannot be an address is refused at the start, not at the first request."""

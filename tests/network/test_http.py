@@ -127,7 +127,7 @@ async def test_connections_are_used_again(tmp_path: Path) -> None:
             async for _step in answer.steps():
                 pass
             await answer.bundle()
-        pool = here._client._transport._pool  # type: ignore[attr-defined]
+        pool = here._client._transport._plain._pool  # type: ignore[attr-defined]
         assert len(pool.connections) == 1
 
 

@@ -21,6 +21,7 @@ from assay.apps.logs import logger
 from assay.apps.metrics import Measured, Metrics
 from assay.apps.openai_api import openai_routes
 from assay.apps.openapi_native import provider_paths
+from assay.apps.publishing import Publisher
 from assay.apps.serving import LocalAnswers
 from assay.apps.till import Till
 from assay.apps.tracing import Traces
@@ -100,16 +101,17 @@ def provider_app(
     metrics: Metrics | None = None,
     deposits: Deposits | None = None,
     least_deposit: int = 1,
+    publisher: Publisher | None = None,
 ) -> Starlette:
     """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`. `till`: the
     one of `local`, if answers are paid; with `deposits`, which are of `least_deposit` wei at least, by x402 as well.
-    `metrics`: to add to."""
+    `metrics`: to add to. `publisher`: makes the provider known; without one it is not."""
     log, metrics = logger("provider"), metrics or Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
     bundles = LocalBundles(local, store)
     toll = X402(local, answers, till, deposits, least_deposit=least_deposit) if till and deposits else None
-    native = _Native(answers, local, bundles, address, pace or Pace(), traces or Traces(None), metrics, till)
+    native = _Native(answers, local, bundles, address, pace or Pace(), traces or Traces(None), metrics, till, publisher)
 
     def health() -> Mapping[str, object]:
         return {"provider": address, "active": local.active}
@@ -121,11 +123,14 @@ def provider_app(
             if till is not None:
                 await stack.enter_async_context(till.open())
             stack.push_async_callback(local.drain, 0)
+            if publisher is not None:
+                await stack.enter_async_context(publisher.running())
             yield
 
     return Starlette(
         routes=[
             Route("/assay/v1/offers", native.offers, methods=["GET"]),
+            Route("/assay/v1/record", native.record, methods=["GET"]),
             Route("/assay/v1/answers", native.answers, methods=["POST"]),
             Route("/assay/v1/answers/{name}", native.stop, methods=["DELETE"]),
             Route("/assay/v1/vouchers", native.vouchers, methods=["POST"]),
@@ -155,6 +160,7 @@ class _Native:
         traces: Traces,
         metrics: Metrics,
         till: Till | None,
+        publisher: Publisher | None,
     ) -> None:
         self._answers: Final = answers
         self._local: Final = local
@@ -164,9 +170,15 @@ class _Native:
         self._traces: Final = traces
         self._metrics: Final = metrics
         self._till: Final = till
+        self._publisher: Final = publisher
 
     async def offers(self, _request: Request) -> Response:
         return Response(encode_offers(self._address, await self._answers.models()), media_type="application/json")
+
+    async def record(self, _request: Request) -> Response:
+        if self._publisher is None:
+            raise NotFound("this provider does not make itself known", "ask for its offers")
+        return Response((await self._publisher.record()).encode(), media_type="application/json")
 
     async def answers(self, request: Request) -> ASGIApp:
         wanted, top_logprobs, payment = decode_request(await request.body())

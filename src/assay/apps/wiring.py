@@ -33,7 +33,7 @@ from assay.store.receipts import ReceiptStore
 if TYPE_CHECKING:
     from assay.apps.serving import Attest
 
-Program: TypeAlias = Literal["provider", "gateway", "node"]
+Program: TypeAlias = Literal["provider", "gateway", "node", "directory"]
 """Who keeps receipts; each has a database of its own."""
 
 

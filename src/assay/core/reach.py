@@ -8,6 +8,8 @@ from typing import Final
 
 from assay.core.record import Endpoint, ProviderRecord
 
+EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+"""To listen on these is to listen on every address of this machine."""
 _LOCAL_NAMES: Final = (".localhost", ".local", ".internal", ".home.arpa")
 
 

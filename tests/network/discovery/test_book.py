@@ -316,6 +316,7 @@ class Books(RuleBasedStateMachine):
             assert self.here._shares[source] == sum(entries[n].size for n in own)
             heap = self.here._heaps.get(source, [])
             assert own == {n for key, n in heap if self.here._in_heap(key, n, source)}
+        assert len(self.here) == sum(e.record is not None for e in entries.values())
         assert self.here._bytes == sum(e.size for e in entries.values() if e.record is not None)
 
 

@@ -77,6 +77,7 @@ class RecordBook:
         self._shares: Final = Counter[str]()
         """Bytes of the records of strangers, by source."""
         self._bytes = 0
+        self._alive = 0
         self._log: list[tuple[int, Address]] = []
         self._dirty: Final[dict[Address, None]] = {}
         self.version = 0
@@ -91,7 +92,7 @@ class RecordBook:
 
     def __len__(self) -> int:
         """Providers with a record."""
-        return sum(entry.record is not None for entry in self._entries.values())
+        return self._alive
 
     def put(self, record: ProviderRecord, now: float, source: str, reach: Reach = Reach.MACHINE) -> bool:
         """Take a record from a source that is so near; True if it is new, False if it was here.
@@ -257,6 +258,7 @@ class RecordBook:
     def _join_share(self, name: Address, entry: Entry) -> None:
         """Count a record that has come."""
         self._bytes += entry.size
+        self._alive += 1
         if entry.pinned:
             return
         self._shares[entry.source] += entry.size
@@ -272,6 +274,7 @@ class RecordBook:
             self._empty.pop(name, None)
             return
         self._bytes -= entry.size
+        self._alive -= 1
         if not entry.pinned:
             self._shares[entry.source] -= entry.size
 

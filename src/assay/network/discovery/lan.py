@@ -125,26 +125,30 @@ class LocalNetwork:
 class Notice:
     """A provider's own notice on the local network; close it."""
 
-    def __init__(self, interfaces: Interfaces = "all") -> None:
+    def __init__(self, port: int, addresses: Sequence[str], *, tls: bool, interfaces: Interfaces = "all") -> None:
+        """The provider answers at these addresses (in numbers) and port, by HTTPS or HTTP."""
+        self._port: Final = port
+        self._addresses: Final = [
+            socket.inet_pton(socket.AF_INET6 if ":" in each else socket.AF_INET, each) for each in addresses
+        ]
+        self._tls: Final = tls
         self._interfaces: Final = interfaces
         self._zeroconf: AsyncZeroconf | None = None
         self._said: AsyncServiceInfo | None = None
 
-    async def publish(self, record: ProviderRecord, port: int, addresses: Sequence[str]) -> None:
-        """Say, or say anew, that the provider of this record answers at these addresses (in numbers) and port.
+    async def publish(self, record: ProviderRecord) -> None:
+        """Announce a record, in place of the one before.
 
         Raises:
-            MachineError: there is no network, or another machine says so of this provider.
+            MachineError: there is no network, or another machine announces this provider.
         """
         info = AsyncServiceInfo(
             SERVICE,
             f"{record.provider[2:]}.{SERVICE}",
-            port=port,
-            properties={"record": record.digest.hex(), "tls": "1" if record.endpoints[0].kind == "https" else "0"},
+            port=self._port,
+            properties={"record": record.digest.hex(), "tls": "1" if self._tls else "0"},
             server=f"assay-{record.provider[2:18]}.local.",
-            addresses=[
-                socket.inet_pton(socket.AF_INET6 if ":" in each else socket.AF_INET, each) for each in addresses
-            ],
+            addresses=self._addresses,
         )
         if self._zeroconf is None:
             self._zeroconf = _open(self._interfaces)

@@ -63,12 +63,10 @@ class Registry:
                 "check ASSAY_HOME and its disk",
             ) from error
 
-    def withdraw(self, record: ProviderRecord) -> None:
-        """Take a record away, unless another one has taken its place."""
-        path = self._path(record.provider)
+    def withdraw(self, provider: Address) -> None:
+        """Take a provider's record away."""
         with suppress(OSError):
-            if path.read_bytes() == record.encode():
-                path.unlink()
+            self._path(provider).unlink(missing_ok=True)
 
     async def run(self, finder: Finder) -> None:
         """See `Discovery`."""
