@@ -27,7 +27,7 @@ GROUPS = {
     "stake": ("show", "bond", "unbond", "withdraw"),
 }
 COMMANDS = (
-    *("demo", "up", "chat", "ask", "serve", "gateway", "validate", "verify", "trace"),
+    *("demo", "up", "chat", "ask", "serve", "gateway", "directory", "providers", "validate", "verify", "trace"),
     *("disputes", "doctor", "devnet", "economics", "bench"),
 )
 

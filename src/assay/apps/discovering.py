@@ -20,7 +20,6 @@ from assay.core.reach import EVERYWHERE, Reach, reach_of
 from assay.network.discovery.book import MOST, RecordBook
 from assay.network.discovery.directory import Directory, withheld
 from assay.network.discovery.finder import BookFinder
-from assay.network.discovery.lan import LocalNetwork
 from assay.network.discovery.peers import Peers
 from assay.network.discovery.registry import Registry
 from assay.store.marks import MarkStore
@@ -116,6 +115,8 @@ def sources_of(
     """The sources that are configured. `lan`: whether the local network is one. `dropped`: see `LocalNetwork`."""
     found: list[Discovery] = [Registry(registry)]
     if lan:
+        from assay.network.discovery.lan import LocalNetwork  # a tenth of a second
+
         found.append(LocalNetwork(dropped=dropped))
     if settings.peers:
         found.append(Peers(settings.peers))

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
@@ -15,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from assay.apps.discovering import Discoveries
 from assay.apps.failures import ERROR_HANDLERS
 from assay.apps.limits import MAX_BODY, Limits
 from assay.apps.logs import logger
@@ -31,6 +30,9 @@ from assay.core.verdict import Verdict
 from assay.journey import MarketAnswers
 from assay.network.openai.shape import ToolReader, encode
 from assay.store.receipts import ReceiptStore
+
+if TYPE_CHECKING:
+    from assay.apps.discovering import Discoveries
 
 MOST_LISTED: Final = 1000
 """Receipts that one look at the validators' desk lists."""

@@ -67,7 +67,7 @@ class Metrics:
 
     def route(self) -> Route:
         """`GET /metrics`."""
-        return _route(self.registry)
+        return metrics_route(self.registry)
 
 
 class CheckMetrics:
@@ -87,7 +87,7 @@ class CheckMetrics:
 
     def route(self) -> Route:
         """`GET /metrics`."""
-        return _route(self.registry)
+        return metrics_route(self.registry)
 
 
 class DisputeMetrics:
@@ -114,6 +114,7 @@ class DiscoveryMetrics:
     """What a program finds of providers, in its registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry: Final = registry
         self.records: Final = Counter(
             "assay_records", "Providers' records that were told, by what became of them", ["source", "outcome"],
             registry=registry,
@@ -260,7 +261,9 @@ class _Money(Collector):
         yield GaugeMetricFamily("assay_wei", "Wei on channels, cumulative, by kind", labels=["kind"])
 
 
-def _route(registry: CollectorRegistry) -> Route:
+def metrics_route(registry: CollectorRegistry) -> Route:
+    """`GET /metrics`."""
+
     def metrics(_request: HttpRequest) -> Response:  # not async: Starlette runs it in a thread
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -21,7 +21,6 @@ from assay.apps.logs import logger
 from assay.apps.metrics import Measured, Metrics
 from assay.apps.openai_api import openai_routes
 from assay.apps.openapi_native import provider_paths
-from assay.apps.publishing import Publisher
 from assay.apps.serving import LocalAnswers
 from assay.apps.till import Till
 from assay.apps.tracing import Traces
@@ -46,6 +45,9 @@ from assay.network.wire import (
     step_event,
 )
 from assay.store.receipts import ReceiptStore
+
+if TYPE_CHECKING:
+    from assay.apps.publishing import Publisher
 
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import ifaddr
-
-from assay.apps.certificate import certificate_of
 from assay.apps.config import Config, home
 from assay.apps.discovering import registry_folder, uses_lan
 from assay.apps.keyfile import key_path
@@ -37,7 +34,6 @@ from assay.core.record import (
     url_by_key,
 )
 from assay.network.discovery.directory import Directory
-from assay.network.discovery.lan import Notice
 from assay.network.discovery.registry import Registry
 
 LIFE_SECONDS: Final = 3600
@@ -163,7 +159,11 @@ def open_publisher(
         ConfigError: its address cannot stand in a record, or its certificate cannot be used.
     """
     settings, (host, port) = config.provider, listens
-    certificate = certificate_of(key.address, tls_path(home(), settings.key), now=time.time()) if settings.tls else None
+    certificate = None
+    if settings.tls:
+        from assay.apps.certificate import certificate_of
+
+        certificate = certificate_of(key.address, tls_path(home(), settings.key), now=time.time())
     station = Station(
         endpoints_of(settings.url, host, port, tls=settings.tls),
         parallel,
@@ -182,6 +182,8 @@ def open_publisher(
     tell: list[Tell] = [list_here, *(partial(hand_in, Directory(url)) for url in config.network.directories)]
     ends: list[Callable[[], Awaitable[None]]] = []
     if uses_lan(config.network, host) and (near := addresses()):
+        from assay.network.discovery.lan import Notice
+
         notice = Notice(port, near, tls=settings.tls)
         tell.append(notice.publish)
         ends.append(notice.close)
@@ -226,6 +228,8 @@ def endpoints_of(url: str, host: str, port: int, *, tls: bool) -> tuple[Endpoint
 
 def addresses() -> list[str]:
     """This machine's own, in numbers, those first that reach farthest; none that are good for this machine only."""
+    import ifaddr
+
     found: list[str] = []
     for adapter in ifaddr.get_adapters():
         for ip in adapter.ips:

@@ -254,6 +254,16 @@ def store_url(config: Config, program: Program) -> str:
     return f"sqlite:///{folder / program}.sqlite3"
 
 
+def check_url(address: str, what: str) -> None:
+    """Refuse at the start what cannot be the base URL of `what`.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not address.startswith(("http://", "https://")):
+        raise ConfigError(f"{address!r} is no address of {what}", "write http://HOST:PORT")
+
+
 def override(config: Config, section: str, settings: Mapping[str, object]) -> Config:
     """`config` with what was given on the command line (not None) in place of its own settings, checked alike.
 

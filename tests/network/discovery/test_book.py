@@ -241,13 +241,15 @@ def test_changes_are_told_in_order() -> None:
     """Page by page, each record once, as it is now."""
     here = book(5000)
     offered(here, crowd(1, 10), "x")
-    page, cursor = here.changes(0, 4, NOW)
+    page, cursor = here.changes(0, 4, 10**6, NOW)
     assert [item.provider for item in page] == [tiny_key(number).address for number in range(1, 5)]
     here.put(record(2, sequence=2), NOW, "x")
     here.gone(tiny_key(6).address)
-    rest, cursor = here.changes(cursor, 100, NOW)
+    rest, cursor = here.changes(cursor, 100, 10**6, NOW)
     assert [item.provider for item in rest] == [tiny_key(number).address for number in (5, 7, 8, 9, 10, 2)]
-    assert here.changes(cursor, 100, NOW) == ([], cursor)
+    assert here.changes(cursor, 100, 10**6, NOW) == ([], cursor)
+    assert len(here.changes(0, 100, 1, NOW)[0]) == 1
+    assert len(here.changes(0, 100, 3000, NOW)[0]) == 2
 
 
 def test_the_log_of_changes_is_bounded() -> None:
@@ -257,7 +259,7 @@ def test_the_log_of_changes_is_bounded() -> None:
     for sequence in range(2, 1500):
         here.put(record(2, sequence=sequence), NOW, "x")
     assert len(here._log) <= 2 * 3 + 1024
-    assert [item.provider for item in here.changes(0, 9, NOW)[0]] == [tiny_key(n).address for n in (1, 3, 2)]
+    assert [item.provider for item in here.changes(0, 9, 10**6, NOW)[0]] == [tiny_key(n).address for n in (1, 3, 2)]
 
 
 class Books(RuleBasedStateMachine):

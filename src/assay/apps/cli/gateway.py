@@ -10,7 +10,6 @@ import typer
 
 from assay.apps.cli.console import JsonFlag
 from assay.apps.cli.serve import ChainOption, HostOption, PortOption
-from assay.core.errors import ConfigError
 
 
 def gateway(
@@ -31,16 +30,24 @@ def gateway(
     """Answer OpenAI clients by asking providers, and check and keep every receipt."""
     from assay.apps.config import load_config
     from assay.apps.logs import configure_logs, logger
-    from assay.apps.wiring import known_models, open_key, open_speller, open_store, override, store_url, tool_reader
+    from assay.apps.wiring import (
+        check_url,
+        known_models,
+        open_key,
+        open_speller,
+        open_store,
+        override,
+        store_url,
+        tool_reader,
+    )
 
     given = {
         "providers": tuple(provider) if provider else None, "host": host, "port": port, "budget_wei": budget
     }  # fmt: skip
     config = override(override(load_config(), "chain", {"url": chain}), "gateway", given)
     settings = config.gateway
-    for address in settings.providers:
-        if not address.startswith(("http://", "https://")):
-            raise ConfigError(f"{address!r} is no address of a provider", "write http://HOST:PORT")
+    for address in (*settings.providers, *config.network.peers, *config.network.directories):
+        check_url(address, "a provider")
     configure_logs(config.log.level, config.log.format)
 
     from assay.apps.config import home

@@ -141,17 +141,20 @@ class RecordBook:
             if entry.record is not None and entry.record.expires > now
         ]
 
-    def changes(self, since: int, most: int, now: float) -> tuple[Sequence[ProviderRecord], int]:
-        """Up to `most` records that came after version `since` and are alive, in their order; and the version to go on
-        from."""
+    def changes(self, since: int, most: int, room: int, now: float) -> tuple[Sequence[ProviderRecord], int]:
+        """Up to `most` records, and as many bytes of them as there is `room` for (one record at least), that came after
+        version `since` and are alive, in their order; and the version to go on from."""
         found: list[ProviderRecord] = []
         place = bisect_right(self._log, (since, "~"))
         while place < len(self._log) and len(found) < most:
-            since, name = self._log[place]
-            place += 1
+            version, name = self._log[place]
             entry = self._entries.get(name)
-            if entry is not None and entry.version == since and entry.record and entry.record.expires > now:
+            if entry is not None and entry.version == version and entry.record and entry.record.expires > now:
+                room -= entry.size
+                if found and room < 0:
+                    break
                 found.append(entry.record)
+            since, place = version, place + 1
         return found, since
 
     def pin(self, provider: Address) -> None:
