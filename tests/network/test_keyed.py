@@ -122,7 +122,7 @@ async def test_nobody_found() -> None:
 
 
 async def test_the_certificate_of_the_record_is_shown(tmp_path: Path) -> None:
-    """HTTPS without any authority: the record vouches for the certificate. A second answer uses the connection again."""
+    """HTTPS without any authority: the record vouches for it. A second answer uses the connection again."""
     mine = certificate(tmp_path, "mine")
     async with https(tmp_path, mine, TinyEngine()) as url:
         assert url.startswith("https://")
@@ -134,7 +134,7 @@ async def test_the_certificate_of_the_record_is_shown(tmp_path: Path) -> None:
 
 
 async def test_a_man_in_the_middle_hears_nothing(tmp_path: Path) -> None:
-    """With another certificate, whoever signed it, it gets not one byte of a request; nor does one that speaks no TLS."""
+    """With another certificate, whoever signed it, it gets not one byte of a request."""
     mine, his = certificate(tmp_path, "mine"), certificate(tmp_path, "his")
     heard: list[bytes] = []
 

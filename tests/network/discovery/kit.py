@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from tests.tiny import PROFILE, TinyModel, tiny_key
 
 from assay.core.keys import Key
@@ -47,3 +50,10 @@ def record(
     places = tuple(Endpoint("https" if kind == "https" else "http", address) for kind, address in parts)
     unsigned = ProviderRecord(key.address, sequence, issued, issued + life, places, offers, 4, tls=tls)
     return sign_record(unsigned, signer or key)
+
+
+async def until(holds: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 - what is looked at knows of no event loop
+            await asyncio.sleep(0.01)

@@ -7,12 +7,12 @@ import gzip
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from tests.network.discovery.kit import record
+from tests.network.discovery.kit import record, until
 from tests.network.test_http import listening, stranger
 from tests.running import free_port
 from tests.tiny import tiny_key
@@ -51,12 +51,6 @@ class Found(BookFinder):
     def providers(self) -> set[str]:
         return {item.provider for item, _ in self.book.entries(self.clock())}
 
-    async def until(self, holds: Callable[[], bool], seconds: float = 5.0) -> None:
-        """Wait until something holds."""
-        async with asyncio.timeout(seconds):
-            while not holds():  # noqa: ASYNC110 - the book knows of no event loop
-                await asyncio.sleep(0.01)
-
 
 @asynccontextmanager
 async def finding(*sources: Discovery) -> AsyncIterator[Found]:
@@ -88,20 +82,20 @@ async def test_a_provider_is_found_in_the_folder_while_it_lives(tmp_path: Path) 
     async with finding(registry) as found, stranger(b"") as url:
         item = record(A, issued=now(), endpoints=(url,))
         registry.publish(item)
-        await found.until(lambda: found.providers == {A.address})
+        await until(lambda: found.providers == {A.address})
         [path] = (tmp_path / "run").iterdir()
         if os.name == "posix":
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         registry.publish(record(A, sequence=2, issued=now(), endpoints=(url,), price=7))
-        await found.until(lambda: found.book.get(A.address, now()).record.sequence == 2)  # type: ignore[union-attr]
+        await until(lambda: found.book.get(A.address, now()).record.sequence == 2)  # type: ignore[union-attr]
         dead = f"http://127.0.0.1:{free_port()}"
         registry.publish(record(A, sequence=3, issued=now(), endpoints=(dead,)))
-        await found.until(lambda: found.providers == set())
+        await until(lambda: found.providers == set())
         registry.publish(record(A, sequence=4, issued=now(), endpoints=(url,)))
-        await found.until(lambda: found.providers == {A.address})
+        await until(lambda: found.providers == {A.address})
         registry.withdraw(A.address)
-        await found.until(lambda: found.providers == set())
+        await until(lambda: found.providers == set())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and pipes")
@@ -116,7 +110,7 @@ async def test_other_things_in_the_folder_are_passed_over(tmp_path: Path) -> Non
     async with finding(registry) as found, stranger(b"") as url:
         (tmp_path / "f.record").write_bytes(record(A, issued=now(), signer=B, endpoints=(url,)).encode())
         registry.publish(record(B, issued=now(), endpoints=(url,)))
-        await found.until(lambda: found.providers == {B.address})
+        await until(lambda: found.providers == {B.address})
         assert {"malformed", "forged", "new"} <= {outcome for _, outcome in found.outcomes}
 
 
@@ -135,7 +129,7 @@ async def test_a_peer_is_asked_for_its_record() -> None:
     first, second = (record(A, sequence=n, issued=now(), endpoints=("http://127.0.0.1:1",)) for n in (1, 2))
     async with stranger(reply(first.encode()), reply(second.encode())) as url:
         async with finding(Peers([f"http://127.0.0.1:{free_port()}", url], ask=0.05)) as found:
-            await found.until(lambda: found.outcomes[-2:] == [("peers", "new"), ("peers", "known")])
+            await until(lambda: found.outcomes[-2:] == [("peers", "new"), ("peers", "known")])
             assert found.book.get(A.address, now()).record == second  # type: ignore[union-attr]
 
 
@@ -213,9 +207,9 @@ async def test_a_directory_is_read_page_by_page() -> None:
     async with stranger(listed(one, more=True), bad, reply(b"", 500), listed(three), listed()) as url:
         directory = Directory(url, look=0.02)
         async with finding(directory) as found:
-            await found.until(lambda: len(found.providers) == 3)
+            await until(lambda: len(found.providers) == 3)
             assert sorted(outcome for _, outcome in found.outcomes) == ["forged", "malformed", "new", "new", "new"]
-            await found.until(lambda: directory.complete)
+            await until(lambda: directory.complete)
 
 
 async def test_an_endless_directory_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,8 +224,8 @@ async def test_an_endless_directory_holds_nobody_up(monkeypatch: pytest.MonkeyPa
         writer.write(listed(*known(1), more=True))
         await writer.drain()
 
-    async with listening(serve) as url, finding(Directory(url, look=30)) as found:
-        await found.until(lambda: asked == 3)
+    async with listening(serve) as url, finding(Directory(url, look=30)):
+        await until(lambda: asked == 3)
         await asyncio.sleep(0.1)
         assert asked == 3
 
@@ -241,14 +235,14 @@ async def test_a_directory_that_withholds_shows() -> None:
     everybody, some = listed(*known(1, 2, 3)), listed(*known(1))
     async with stranger(everybody) as a, stranger(some) as b, stranger(everybody) as c:
         directories = [Directory(url, look=0.05) for url in (a, b, c)]
-        async with finding(*directories) as found:
-            await found.until(lambda: all(each.complete for each in directories))
+        async with finding(*directories):
+            await until(lambda: all(each.complete for each in directories))
             assert withheld(directories, now() + 10, grace=5) == {a: 0, b: 2, c: 0}
             assert set(withheld(directories, now(), grace=60).values()) == {0}
     async with stranger(listed(*known(1, 2))) as a, stranger(listed(*known(1, 3))) as b, stranger(some) as c:
         directories = [Directory(url, look=0.05) for url in (a, b, c)]
-        async with finding(*directories) as found:
-            await found.until(lambda: all(each.complete for each in directories))
+        async with finding(*directories):
+            await until(lambda: all(each.complete for each in directories))
             assert withheld(directories, now() + 10, grace=5) == {a: 0, b: 0, c: 0}
 
 
@@ -261,4 +255,4 @@ async def test_a_far_directory_leads_nobody_inside() -> None:
     async with stranger(listed(item)) as url:
         with suppress(TimeoutError):
             async with finding(Directory(url, look=0.05)) as near:
-                await near.until(lambda: near.providers == {item.provider})
+                await until(lambda: near.providers == {item.provider})
