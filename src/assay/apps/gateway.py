@@ -77,11 +77,11 @@ def gateway_app(
         async with AsyncExitStack() as stack:
             stack.callback(store.close)
             stack.push_async_callback(close)
+            if discoveries is not None:
+                await stack.enter_async_context(discoveries.running())
             if wallet is not None:
                 await stack.enter_async_context(wallet.running(market.recover))
             stack.push_async_callback(market.drain, 0)
-            if discoveries is not None:
-                await stack.enter_async_context(discoveries.running())
             yield
 
     return Starlette(

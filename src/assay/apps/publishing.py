@@ -169,7 +169,7 @@ def open_publisher(
         parallel,
         config.network.region,
         stake,
-        certificate.digest if certificate and not settings.url else ZERO,
+        certificate.digest if certificate else ZERO,
     )
     registry = Registry(registry_folder(home()))
 

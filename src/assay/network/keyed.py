@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 import socket
 import ssl
 from collections import OrderedDict
@@ -159,6 +160,8 @@ async def _redirect(request: httpx.Request, place: Place) -> None:
 
 async def _resolve(host: str, port: int, reach: Reach) -> str:
     """An address of a host that is no nearer than `reach`: a name can stand for any machine, as its owner likes."""
+    if reach_of(host) <= reach and _is_number(host):
+        return host
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -167,3 +170,11 @@ async def _resolve(host: str, port: int, reach: Reach) -> str:
         if isinstance(address, str) and reach_of(address) <= reach:
             return address
     raise ProviderFailed(f"{host} leads into a network that its record's source cannot know", "ask another provider")
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
