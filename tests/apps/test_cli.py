@@ -188,6 +188,14 @@ def test_addresses_that_are_none(cli: Cli, address: str) -> None:
         assert "http://HOST:PORT" in said.err
 
 
+def test_nobody_is_found(cli: Cli) -> None:
+    """A list without anybody says how to change that; for scripts it is an empty list."""
+    said = cli("providers", "--seconds", "0.1")
+    assert (said.code, said.out) == (0, "")
+    assert "assay serve" in said.err
+    assert cli("providers", "--seconds", "0.1", "--json").json == {"providers": []}
+
+
 def test_a_validator_elsewhere_needs_the_token(cli: Cli) -> None:
     """Looking into another machine's gateway needs its secret."""
     said = cli("validate", "--gateway", "http://127.0.0.1:1")

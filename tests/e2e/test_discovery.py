@@ -23,10 +23,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def providers(place: Place, model_path: Path) -> Iterator[list[Program]]:
-    """Two, of which nobody is told."""
+    """Two, of which nobody is told; the second one by HTTPS only."""
     starts = [
-        place.running(name, "serve", "--key", name, "--model", str(model_path), *SIZE, wait=False)
-        for name in ("one", "two")
+        place.running(name, "serve", "--key", name, tls, "--model", str(model_path), *SIZE, wait=False)
+        for name, tls in (("one", "--no-tls"), ("two", "--tls"))
     ]
     with all_running(starts) as found:
         yield found

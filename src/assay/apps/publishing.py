@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -85,8 +85,7 @@ class Publisher:
         self._tick: Final = tick
         self._clock: Final = clock
         self._record: ProviderRecord | None = None
-        self._due: Final[dict[Tell, float]] = dict.fromkeys(tell, 0.0)
-        """When each is told next."""
+        self._tell: Final = tell
 
     async def record(self) -> ProviderRecord:
         """The one that holds now."""
@@ -110,37 +109,35 @@ class Publisher:
             tls=station.tls,
         )
         self._record = sign_record(unsigned, self._key)
-        self._due.update(dict.fromkeys(self._due, 0.0))
         return self._record
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep the record, and tell it, until the end of the block."""
         await self.record()  # what cannot stand in one shows at the start
-        task = asyncio.create_task(self._run())
+        tasks = [asyncio.create_task(self._keep_told(tell)) for tell in self._tell]
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             for end in self._ends:
                 await end()
 
-    async def _run(self) -> None:
+    async def _keep_told(self, tell: Tell) -> None:
+        """One place, whatever becomes of the others."""
+        told, again = None, 0.0
         while True:
             record = await self.record()
-            due = [tell for tell, at in self._due.items() if at <= self._clock()]
-            await asyncio.gather(*(self._told(tell, record) for tell in due))
+            if record is not told and self._clock() >= again:
+                try:
+                    await tell(record)
+                    told = record
+                except AssayError as error:
+                    again = self._clock() + RETRY_SECONDS
+                    logger("provider").warning("record_not_told", reason=error.message, remedy=error.remedy)
             await asyncio.sleep(self._tick)
-
-    async def _told(self, tell: Tell, record: ProviderRecord) -> None:
-        try:
-            await tell(record)
-            self._due[tell] = float("inf")
-        except AssayError as error:
-            self._due[tell] = self._clock() + RETRY_SECONDS
-            logger("provider").warning("record_not_told", reason=error.message, remedy=error.remedy)
 
 
 @contextmanager

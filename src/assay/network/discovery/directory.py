@@ -42,6 +42,7 @@ class Directory:
         self._url: Final = url.rstrip("/")
         self._look: Final = look
         self._clock: Final = clock
+        self._cursor = ""
         self._listed: Final[dict[Address, _Listed]] = {}
         self.complete = False
         """All that it lists has been read once."""
@@ -53,11 +54,10 @@ class Directory:
 
     async def run(self, finder: Finder) -> None:
         """See `Discovery`."""
-        cursor = ""
         async with _client() as client:
             while True:
                 try:
-                    cursor = await self._read(client, finder, cursor)
+                    await self._read(client, finder)
                     self.complete = True
                 except AssayError:
                     self.complete = False
@@ -68,7 +68,7 @@ class Directory:
         """Hand in a record.
 
         Raises:
-            RecordRefused, ProviderFailed: it is not taken, or the directory cannot be reached.
+            Busy, ProviderFailed: it is not taken, or the directory cannot be reached.
         """
         async with _client() as client:
             asked = client.stream("PUT", f"{self._url}/assay/v1/records", content=data)
@@ -82,13 +82,12 @@ class Directory:
         """Whom it has listed since before a time, in Unix seconds."""
         return [provider for provider, listed in self._listed.items() if listed.since <= before]
 
-    async def _read(self, client: httpx.AsyncClient, finder: Finder, cursor: str) -> str:
-        """All that is new; gives the cursor to go on from."""
+    async def _read(self, client: httpx.AsyncClient, finder: Finder) -> None:
+        """All that is new."""
         for _ in range(_PAGES):
-            asked = client.stream("GET", f"{self._url}/assay/v1/records", params={"since": cursor})
+            asked = client.stream("GET", f"{self._url}/assay/v1/records", params={"since": self._cursor})
             data, reach = await within(_REPLY_SECONDS, body_and_reach(asked, LARGEST), f"{self._url} does not reply")
             page = Page.decode(data)
-            cursor = page.cursor
             for line in page.records:
                 if record := finder.heard(line, self.name, reach):
                     found = self._listed.get(record.provider)
@@ -97,9 +96,9 @@ class Directory:
                     elif len(self._listed) < MOST:
                         self._listed[record.provider] = _Listed(self._clock(), record.expires)
                 await asyncio.sleep(0)  # answers under way go on between two records
+            self._cursor = page.cursor
             if not page.more:
                 break
-        return cursor
 
     def _forget(self) -> None:
         now = self._clock()

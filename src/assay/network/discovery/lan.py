@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Final, Literal, TypeAlias
 
 import httpx
+from zeroconf import Error as ZeroconfError
 from zeroconf import InterfaceChoice, IPVersion, NonUniqueNameException, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
@@ -161,6 +162,8 @@ class Notice:
             raise MachineError(
                 f"another machine announces {record.provider}", "give each provider a key of its own"
             ) from error
+        except (ZeroconfError, OSError) as error:
+            raise MachineError(f"the local network takes no notice ({error})", "set `lan = false`") from error
         self._said = info
 
     async def close(self) -> None:
