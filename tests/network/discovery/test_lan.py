@@ -67,11 +67,20 @@ async def test_a_provider_announces_itself() -> None:
 
 async def test_a_notice_for_another_record_counts_nothing() -> None:
     """The record has to be the one that was announced, by the provider whose name the notice has."""
-    told, announced_one = local(A, sequence=1), local(A, sequence=2)
-    async with stranger(reply(told.encode())) as url, looking() as found:
-        async with announced(port_of(url), announced_one), announced(port_of(url), local(B)):
+    told, newer = local(A, sequence=1), local(A, sequence=2)
+    others_name = AsyncServiceInfo(
+        SERVICE, f"{B.address[2:]}.{SERVICE}", port=0, properties={"record": told.digest.hex()},
+        addresses=[socket.inet_aton(HERE[0])],
+    )  # fmt: skip
+    zeroconf = AsyncZeroconf(interfaces=list(HERE))
+    try:
+        async with stranger(reply(told.encode())) as url, looking() as found, announced(port_of(url), newer):
+            others_name.port = port_of(url)
+            await (await zeroconf.async_register_service(others_name))
             await asyncio.sleep(2.5)
             assert found.outcomes == []
+    finally:
+        await zeroconf.async_close()
 
 
 async def test_garbage_in_notices() -> None:

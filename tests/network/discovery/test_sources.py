@@ -7,6 +7,7 @@ import gzip
 import os
 import stat
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -138,7 +139,7 @@ GARBAGE = {
     "no record": reply(b"[1]"),
     "too large": reply(b"x" * (MAX_RECORD_BYTES + 1)),
     "without end": b"HTTP/1.1 200 x\r\ntransfer-encoding: chunked\r\n\r\n" + b"ffff\r\n" + b"x" * 0xFFFF + b"\r\n",
-    "a bomb": reply(gzip.compress(bytes(50_000_000)), content_encoding="gzip"),
+    "compressed": reply(gzip.compress(record(1).encode()), content_encoding="gzip"),
     "led elsewhere": reply(b"", 302, location="http://127.0.0.1:1/"),
     "no HTTP": b"\x00\xff" * 100,
     "nothing": b"",
@@ -152,6 +153,19 @@ async def test_garbage_from_a_peer(said: bytes) -> None:
         with pytest.raises((ProviderFailed, EncodingError)):
             data, _ = await fetch_record(client, url)
             ProviderRecord.decode(data)
+
+
+async def test_a_bomb_is_not_unpacked() -> None:
+    """50 KB that stand for 50 MB are refused by what they say they are."""
+    async with stranger(reply(gzip.compress(bytes(50_000_000)), content_encoding="gzip")) as url:
+        async with record_client() as client:
+            tracemalloc.start()
+            try:
+                with pytest.raises(ProviderFailed, match="compressed"):
+                    await fetch_record(client, url)
+                assert tracemalloc.get_traced_memory()[1] < 5_000_000
+            finally:
+                tracemalloc.stop()
 
 
 async def test_a_slow_peer(monkeypatch: pytest.MonkeyPatch) -> None:
