@@ -178,7 +178,8 @@ def open_publisher(
 
     tell: list[Tell] = [list_here, *(partial(hand_in, Directory(url)) for url in config.network.directories)]
     ends: list[Callable[[], Awaitable[None]]] = []
-    if uses_lan(config.network, host) and (near := addresses()):
+    near = [each for each in _hosts(host) if reach_of(each) < Reach.MACHINE]
+    if near and uses_lan(config.network, host):
         from assay.network.discovery.lan import Notice
 
         notice = Notice(port, near, tls=settings.tls)
@@ -207,9 +208,8 @@ def endpoints_of(url: str, host: str, port: int, *, tls: bool) -> tuple[Endpoint
         ConfigError: `url` is more than scheme, host and port, which is all that a record can say.
     """
     if not url:
-        hosts = addresses() if host in EVERYWHERE else [host]
         kind: EndpointKind = "https" if tls else "http"
-        return tuple(Endpoint(kind, f"{_bracketed(each)}:{port}") for each in (hosts or ["127.0.0.1"])[:MAX_ENDPOINTS])
+        return tuple(Endpoint(kind, f"{_bracketed(each)}:{port}") for each in _hosts(host)[:MAX_ENDPOINTS])
     try:
         parts = urlsplit(url.rstrip("/"))
         if parts.scheme not in ("http", "https") or parts.path or parts.query or parts.username:
@@ -235,6 +235,11 @@ def addresses() -> list[str]:
             elif not ip.ip[0].startswith("fe80"):  # those need the name of an interface
                 found.append(ip.ip[0])
     return sorted((each for each in dict.fromkeys(found) if reach_of(each) < Reach.MACHINE), key=reach_of)
+
+
+def _hosts(host: str) -> list[str]:
+    """Where a program is reached that listens on `host`, in numbers."""
+    return (addresses() or ["127.0.0.1"]) if host in EVERYWHERE else [host]
 
 
 def _bracketed(host: str) -> str:
