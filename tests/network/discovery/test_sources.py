@@ -246,14 +246,15 @@ async def test_an_endless_directory_holds_nobody_up(monkeypatch: pytest.MonkeyPa
 
 async def test_a_directory_that_withholds_shows() -> None:
     """One of three lacks what the two others have listed for a while; what they disagree on is nobody's fault."""
-    everybody, some = listed(*known(1, 2, 3)), listed(*known(1))
+    one, two, three = known(1, 2, 3)
+    everybody, some = listed(one, two, three), listed(one)
     async with stranger(everybody) as a, stranger(some) as b, stranger(everybody) as c:
         directories = [Directory(url, look=0.05) for url in (a, b, c)]
         async with finding(*directories):
             await until(lambda: all(each.complete for each in directories))
             assert withheld(directories, now() + 10, grace=5) == {a: 0, b: 2, c: 0}
             assert set(withheld(directories, now(), grace=60).values()) == {0}
-    async with stranger(listed(*known(1, 2))) as a, stranger(listed(*known(1, 3))) as b, stranger(some) as c:
+    async with stranger(listed(one, two)) as a, stranger(listed(one, three)) as b, stranger(some) as c:
         directories = [Directory(url, look=0.05) for url in (a, b, c)]
         async with finding(*directories):
             await until(lambda: all(each.complete for each in directories))

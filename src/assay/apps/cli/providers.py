@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from assay.apps.cli.console import JsonFlag, note, out, plain, print_json
 
@@ -52,12 +51,10 @@ def providers(
     if not found:
         note(f"No provider was found in {seconds:g} s. Start one with `assay serve`.")
         return
-    table = Table("provider", "address", "models", "wei per token", "age", "source", box=None)
     for each in found:
-        table.add_row(
-            *(plain(str(each[name])) for name in ("provider", "address", "models", "prices", "age", "source"))
-        )
-    out.print(table)
+        head = f"{each['provider']} at {each['address']} ({each['source']}, {each['age']} s old)"
+        tail = f"  {each['models']}: {each['prices']} wei per token of prompt/output"
+        out.print(plain(f"{head}\n{tail}"), markup=False, soft_wrap=True)
 
 
 async def _look(discoveries: Discoveries, seconds: float) -> None:
