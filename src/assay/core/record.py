@@ -7,11 +7,12 @@ every member is checked; a record that was read is as good from one hand as from
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias, get_args
 
-from assay.core.encoding import MAX_INTEGER, Json, b64, canonical, parse_canonical, unb64
+from assay.core.encoding import MAX_INTEGER, Json, b64, canonical, check_bounds, unb64
 from assay.core.errors import EncodingError, InvalidSignature, RecordRefused
 from assay.core.hashing import ZERO, Digest, digest
 from assay.core.keys import Address, Key, parse_address, recover
@@ -110,6 +111,8 @@ class ProviderRecord:
     vouch for."""
     signature: bytes = b""
     """65 bytes r ‖ s ‖ v over `digest`, by the provider's key."""
+    _named: tuple[Digest, int] | None = field(default=None, init=False, repr=False, compare=False)
+    """`digest` and `size` of a record that was read: to encode it takes longer than all checks."""
 
     def __post_init__(self) -> None:
         """Check everything but signature and time.
@@ -139,16 +142,14 @@ class ProviderRecord:
         return self.offers[0].payment if self.offers else None
 
     @property
-    def content(self) -> bytes:
-        """Canonical bytes without the signature."""
-        value = self.to_json()
-        del value["signature"]
-        return canonical(value)
-
-    @property
     def digest(self) -> Digest:
         """The 32 bytes that are signed; also the record's name."""
-        return digest_of(self.content)
+        return self._named[0] if self._named else _digest(self.encode(), self.signature)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its canonical form."""
+        return self._named[1] if self._named else len(self.encode())
 
     def to_json(self) -> dict[str, Json]:
         """Canonical form."""
@@ -189,9 +190,15 @@ class ProviderRecord:
         """
         if len(data) > MAX_RECORD_BYTES:
             raise EncodingError(f"a record has at most {MAX_RECORD_BYTES} bytes")
-        record = cls._from_json(parse_canonical(data, what="the record"))
+        check_bounds(data, what="the record")
+        try:
+            value: Json = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise EncodingError(f"the record is not JSON ({str(error)[:100]})") from error
+        record = cls._from_json(value)
         if record.encode() != data:
-            raise EncodingError("a record has no other members than those that are known", "read it with a newer Assay")
+            raise EncodingError("the record has other members than those that are known, or is not in canonical form")
+        object.__setattr__(record, "_named", (_digest(data, record.signature), len(data)))
         return record
 
     def check(self, now: float) -> None:
@@ -251,11 +258,6 @@ class Mark:
     """We have dealt with this provider."""
 
 
-def digest_of(content: bytes) -> Digest:
-    """The digest of a record with this `content`."""
-    return digest("assay/record/1", content)
-
-
 def sign_record(record: ProviderRecord, key: Key) -> ProviderRecord:
     """`record` with `key`'s signature in place of any other."""
     return replace(record, signature=key.sign(record.digest))
@@ -270,6 +272,12 @@ def next_sequence(before: int, now: float) -> int:
     """A sequence number over `before`, and over those of a life that has been forgotten while the clock was right:
     milliseconds. `now` in Unix seconds."""
     return min(max(before + 1, int(now * 1000)), MAX_INTEGER)
+
+
+def _digest(data: bytes, signature: bytes) -> Digest:
+    """Of a record with this canonical form, without its signature: a member of its own, and nothing else is spelled so,
+    because quotes within strings are escaped."""
+    return digest("assay/record/1", data.replace(b'"signature":"' + b64(signature).encode() + b'",', b"", 1))
 
 
 def _list(value: Json, most: int, what: str) -> list[Json]:

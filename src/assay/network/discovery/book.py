@@ -25,7 +25,7 @@ from assay.core.errors import RecordRefused
 from assay.core.hashing import Digest
 from assay.core.keys import Address
 from assay.core.reach import Reach, usable
-from assay.core.record import MAX_LIFE, MAX_SKEW, Mark, ProviderRecord, digest_of
+from assay.core.record import MAX_LIFE, MAX_SKEW, Mark, ProviderRecord
 
 MOST: Final = 100_000
 """Providers that are kept."""
@@ -106,8 +106,7 @@ class RecordBook:
         name, entry = record.provider, self._entries.get(record.provider)
         if entry is not None and record.sequence < entry.sequence:
             raise RecordRefused("older", f"a newer record of {name} was seen")
-        content = record.content
-        digest = digest_of(content)
+        digest = record.digest
         if entry is not None and entry.record is not None and digest == entry.digest:
             entry.heard = now
             self._nearer(name, entry, source, reach)
@@ -120,7 +119,7 @@ class RecordBook:
             raise RecordRefused("contradiction", f"{name} signed two records under one number")
         if usable(record, reach) is None:
             raise RecordRefused("unreachable", f"no endpoint of {name} can be used here")
-        self._write(record, digest, len(content), now, source, reach)
+        self._write(record, digest, now, source, reach)
         while len(self._entries) > self._most or self._bytes > self._most * MEAN_BYTES:
             if not self._make_room():
                 break
@@ -190,7 +189,7 @@ class RecordBook:
         self._dirty.clear()
         return found
 
-    def _write(self, record: ProviderRecord, digest: Digest, size: int, now: float, source: str, reach: Reach) -> None:
+    def _write(self, record: ProviderRecord, digest: Digest, now: float, source: str, reach: Reach) -> None:
         name, until = record.provider, record.issued + MAX_LIFE + MAX_SKEW
         entry = self._entries.get(name)
         if entry is None:
@@ -200,7 +199,7 @@ class RecordBook:
             entry.source = source
         self._leave_share(name, entry)
         entry.sequence, entry.digest, entry.record, entry.heard = record.sequence, digest, record, now
-        entry.size, entry.reach, entry.until = size, reach, max(entry.until, until)
+        entry.size, entry.reach, entry.until = record.size, reach, max(entry.until, until)
         self._join_share(name, entry)
         self._nearer(name, entry, source, reach)
         self.version += 1
