@@ -28,12 +28,14 @@ ROOT = Path(__file__).parents[1]
 
 
 @asynccontextmanager
-async def running(app: ASGIApp, *, drain: Drain | None = None, grace: float = 2.0) -> AsyncIterator[str]:
+async def running(
+    app: ASGIApp, *, drain: Drain | None = None, grace: float = 2.0, certificate: Path | None = None
+) -> AsyncIterator[str]:
     """Serve an application; gives its address."""
     sock = bind("127.0.0.1", 0)
-    url = url_of(sock)
+    url = url_of(sock, tls=certificate is not None)
     listening = asyncio.Event()
-    server = Server(app, drain=drain, grace=grace, started=listening.set)
+    server = Server(app, drain=drain, grace=grace, started=listening.set, certificate=certificate)
     task = asyncio.create_task(server._serve([sock]))  # without uvicorn's signal handlers: pytest has its own
     await listening.wait()
     try:

@@ -27,7 +27,7 @@ GROUPS = {
     "stake": ("show", "bond", "unbond", "withdraw"),
 }
 COMMANDS = (
-    *("demo", "up", "chat", "ask", "serve", "gateway", "validate", "verify", "trace"),
+    *("demo", "up", "chat", "ask", "serve", "gateway", "directory", "providers", "validate", "verify", "trace"),
     *("disputes", "doctor", "devnet", "economics", "bench"),
 )
 
@@ -179,13 +179,6 @@ def test_a_cheat_needs_consent(cli: Cli) -> None:
     assert "--i-am-testing-dishonesty" in said.err
 
 
-def test_a_gateway_needs_providers(cli: Cli) -> None:
-    """A gateway without providers says how to name one."""
-    said = cli("gateway", "--port", "0")
-    assert said.code == ExitCode.BAD_INPUT
-    assert "--provider http://HOST:PORT" in said.err
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1:8100", "ftp://127.0.0.1", ""])
 def test_addresses_that_are_none(cli: Cli, address: str) -> None:
     """What cannot be an address is refused at the start, not at the first request."""
@@ -193,6 +186,14 @@ def test_addresses_that_are_none(cli: Cli, address: str) -> None:
         said = cli(*words, "--port", "0")
         assert said.code == ExitCode.BAD_INPUT
         assert "http://HOST:PORT" in said.err
+
+
+def test_nobody_is_found(cli: Cli) -> None:
+    """A list without anybody says how to change that; for scripts it is an empty list."""
+    said = cli("providers", "--seconds", "0.1")
+    assert (said.code, said.out) == (0, "")
+    assert "assay serve" in said.err
+    assert cli("providers", "--seconds", "0.1", "--json").json == {"providers": []}
 
 
 def test_a_validator_elsewhere_needs_the_token(cli: Cli) -> None:

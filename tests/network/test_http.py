@@ -118,6 +118,14 @@ async def test_an_answer_streams_and_ends_with_its_receipt(tmp_path: Path) -> No
             assert all(step.top and len(step.top.ids) == 2 and step.top.chosen <= 0 for step in steps)
 
 
+async def test_a_compressed_stream_is_refused() -> None:
+    """Nobody asked for that, and its bounds would be those of what it unpacks to."""
+    head = HEAD.replace(b"connection", b"content-encoding: gzip\r\nconnection")
+    async with stranger(head) as url, transport(url) as here:
+        with pytest.raises(ProviderFailed, match="compressed"):
+            await here.send(offer(url), REQUEST)
+
+
 async def test_connections_are_used_again(tmp_path: Path) -> None:
     """Answers that were read to the end leave their connection open for the next one."""
     async with provider(tmp_path, TinyEngine(), KEY) as there, transport(there.url) as here:
@@ -127,7 +135,7 @@ async def test_connections_are_used_again(tmp_path: Path) -> None:
             async for _step in answer.steps():
                 pass
             await answer.bundle()
-        pool = here._client._transport._pool  # type: ignore[attr-defined]
+        pool = here._client._transport._plain._pool  # type: ignore[attr-defined]
         assert len(pool.connections) == 1
 
 

@@ -28,8 +28,11 @@ from assay.core.completion import (
 from assay.core.evidence import TOP_K, evidence_root, evidence_salt, logits_leaf, top_leaf
 from assay.core.hashing import Tag, digest
 from assay.core.keys import Key, keccak256
+from assay.core.offer import Offer, Price
+from assay.core.payment import Requirements
 from assay.core.profile import Profile
 from assay.core.receipt import DOMAIN, FIELDS, TYPE_NAME, Receipt, attest
+from assay.core.record import Endpoint, ProviderRecord, Stake, sign_record, url_by_key
 from assay.core.request import LEVELS, Level, Message, Request, SamplerSettings, seeded_nonce
 from assay.engines.exact import sampling
 from assay.engines.exact.chunks import accumulators_root, encode_vector
@@ -74,6 +77,7 @@ def build() -> dict[str, str]:
         _evidence,
         _receipt,
         _voucher,
+        _record,
         _sampler,
         _tree16,
         _trace,
@@ -475,6 +479,45 @@ def _refused_bundles() -> list[dict[str, str]]:
         {"file": f"{level}.json", "why": why, "replace": old, "with": new, "by": by}
         for level, why, old, new, by in edits
     ]
+
+
+def _record() -> dict[str, Any]:
+    """Records of providers: one with something in every member, and the least one."""
+    other = "0x" + "c4" * 20
+    paid = Requirements(31_337, other, other, other, KEY.address, 86_400, 10**20)
+    offers = tuple(
+        Offer(
+            KEY.address,
+            url_by_key(KEY.address),
+            "vectors",
+            hashlib.sha256(b"model").digest(),
+            level,
+            Price(5, 2**96),
+            4096,
+            True,
+            False,
+            PROFILE.digest,
+            "gumbel/1",
+            paid,
+        )
+        for level in LEVELS[:2]
+    )
+    least = ProviderRecord(KEY.address, 0, 0, 1, (), (), 0)
+    full = ProviderRecord(
+        provider=KEY.address,
+        sequence=1_790_000_000_000,
+        issued=1_790_000_000,
+        expires=1_790_086_400,
+        endpoints=(Endpoint("https", "node.example:443"), Endpoint("http", "[2001:db8::1]:8100")),
+        offers=offers,
+        parallel=4,
+        region="eu-west",
+        stake=Stake(31_337, other),
+        tls=hashlib.sha256(b"certificate").digest(),
+    )
+    signed = [sign_record(record, KEY) for record in (least, full)]
+    items = [{"digest": each.digest.hex(), "canonical": each.encode().decode()} for each in signed]
+    return {"records": {"secret": KEY.secret.hex(), "items": items}}
 
 
 def _sampler() -> dict[str, Any]:

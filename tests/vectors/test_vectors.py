@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from assay.core.evidence import logits_leaf, top_leaf
 from assay.core.keys import recover
 from assay.core.profile import Profile
 from assay.core.receipt import Receipt, verify_signature
+from assay.core.record import ProviderRecord
 from assay.core.request import LEVELS, Request, SamplerSettings
 from assay.core.voucher import VOUCHER, Terms, Voucher, channels_domain, voucher_digest
 from assay.engines.exact.chunks import decode_vector, encode_vector
@@ -105,6 +107,19 @@ def test_vouchers() -> None:
         message = {"channelId": channel, "maxClaimableAmount": read.amount}
         assert bytes(payer.sign_typed_data(theirs, types, message).signature) == read.signature
         read.check(domain, payer.address.lower())
+
+
+def test_records() -> None:
+    """Digests from the canonical text without its signature; eth_account signs the same."""
+    found = load("record/records.json")
+    provider = Account.from_key(found["secret"])
+    for item in found["items"]:
+        read = ProviderRecord.decode(item["canonical"].encode())
+        unsigned = re.sub(r'"signature":"[^"]*",', "", item["canonical"]).encode()
+        tag = hashlib.sha256(b"assay/record/1").digest()
+        assert hashlib.sha256(tag + tag + unsigned).hexdigest() == item["digest"] == read.digest.hex()
+        assert provider.unsafe_sign_hash(read.digest).signature == read.signature
+        read.check(read.issued)
 
 
 def test_keys() -> None:

@@ -17,6 +17,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assay.core.errors import ConfigError
+from assay.core.record import MAX_REGION
 from assay.core.request import LEVELS, Level
 from assay.core.voucher import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
 
@@ -85,6 +86,8 @@ class Provider(_Section):
     least_deposit_wei: Wei | None = None
     """That a client of x402 deposits at least; None: `[chain] claim_factor` times the gas, which the provider pays."""
     max_body_bytes: Bytes = 4 << 20
+    tls: bool = False
+    """Serve HTTPS, with a certificate of its own that the provider's record names."""
 
 
 class Gateway(_Section):
@@ -94,6 +97,8 @@ class Gateway(_Section):
     port: Port = 8200
     providers: tuple[str, ...] = ()
     """Base URLs."""
+    discover: bool | None = None
+    """Also ask providers that are found (see `[network]`); None: if no `providers` are named."""
     max_prompt_price_wei: Wei | None = None
     max_output_price_wei: Wei | None = None
     key: str = "gateway"
@@ -175,6 +180,32 @@ class Chain(_Section):
     """Between two looks at what can be claimed."""
 
 
+class Network(_Section):
+    """`[network]`: how providers are found, and make themselves known."""
+
+    lan: bool | None = None
+    """Over the local network; None: if the program listens beyond this machine."""
+    peers: tuple[str, ...] = ()
+    """Base URLs of providers that are asked for their records."""
+    directories: tuple[str, ...] = ()
+    """Base URLs of directories: providers hand in their records, and others read them, there."""
+    region: Annotated[str, Field(max_length=MAX_REGION, pattern="^[a-z0-9-]*$")] = ""
+    """What a provider says of where it is."""
+
+
+class Directory(_Section):
+    """`[directory]`: a service that keeps providers' records for anybody (`assay directory`)."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8400
+    replicate: tuple[str, ...] = ()
+    """Base URLs of other directories, whose records are taken over."""
+    max_records: Positive = 100_000
+    puts_per_minute: Positive = 30
+    """From one address."""
+    gets_per_minute: Positive = 600
+
+
 class Log(_Section):
     """`[log]`: to standard error."""
 
@@ -194,6 +225,8 @@ class Config(_Section):
     validator: Validator = Validator()
     node: Node = Node()
     chain: Chain = Chain()
+    network: Network = Network()
+    directory: Directory = Directory()
     log: Log = Log()
 
     @property

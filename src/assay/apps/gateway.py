@@ -6,7 +6,7 @@ import asyncio
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
@@ -23,12 +23,16 @@ from assay.apps.openai_api import call_name, openai_routes
 from assay.apps.openapi_native import desk_paths, metrics_path, traces_path
 from assay.apps.provider import StoredBundles
 from assay.apps.wallet import Wallet
+from assay.core.bundle import Bundle
 from assay.core.encoding import b64, canonical, unb64
 from assay.core.errors import EncodingError, InvalidRequest, NotFound
 from assay.core.verdict import Verdict
 from assay.journey import MarketAnswers
 from assay.network.openai.shape import ToolReader, encode
 from assay.store.receipts import ReceiptStore
+
+if TYPE_CHECKING:
+    from assay.apps.discovering import Discoveries
 
 MOST_LISTED: Final = 1000
 """Receipts that one look at the validators' desk lists."""
@@ -48,13 +52,15 @@ def gateway_app(
     max_body: int = MAX_BODY,
     wallet: Wallet | None = None,
     close: Callable[[], Awaitable[None]] = _nothing,
+    metrics: Metrics | None = None,
+    discoveries: Discoveries | None = None,
 ) -> Starlette:
     """The application.
 
     `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `wallet`: the payer of
-    `market`. `close` is awaited at the end, after the last answer.
+    `market`. `close` is awaited at the end, after the last answer. `metrics`: to add to. `discoveries`: find providers.
     """
-    log, metrics = logger("gateway"), Metrics()
+    log, metrics = logger("gateway"), metrics or Metrics()
     metrics.watch_verdicts(store)
     if wallet is not None:
         metrics.watch_money(wallet.sums)
@@ -62,11 +68,17 @@ def gateway_app(
     def health() -> Mapping[str, object]:
         return {"active": market.active}
 
+    def good(bundle: Bundle) -> None:
+        if discoveries is not None:
+            discoveries.dealt(bundle.receipt.provider)
+
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(store.close)
             stack.push_async_callback(close)
+            if discoveries is not None:
+                await stack.enter_async_context(discoveries.running())
             if wallet is not None:
                 await stack.enter_async_context(wallet.running(market.recover))
             stack.push_async_callback(market.drain, 0)
@@ -78,7 +90,7 @@ def gateway_app(
             _traces_route(store),
             *(_Desk(store, market, audit_token).routes() if audit_token else ()),
             *openai_routes(
-                Measured(market, metrics, log),
+                Measured(market, metrics, log, good=good),
                 StoredBundles(store),
                 read_tools=read_tools,
                 health=health,

@@ -25,7 +25,7 @@ class BodyTooSlow(InvalidRequest):
 
 
 class Limits:
-    """Refuses bodies that are too large (413) or too slow (408), and posts beyond `max_posts` at once (429).
+    """Refuses bodies that are too large (413) or too slow (408), and posts and puts beyond `max_posts` (429).
 
     Errors of Assay that escape from the application are answered in OpenAI's shape.
     """
@@ -52,7 +52,7 @@ class Limits:
             started = True
             await send(message)
 
-        post = scope["method"] == "POST"
+        post = scope["method"] in ("POST", "PUT")
         self._posts += post
         try:
             if post and self._posts > self._max_posts:

@@ -67,7 +67,7 @@ class Metrics:
 
     def route(self) -> Route:
         """`GET /metrics`."""
-        return _route(self.registry)
+        return metrics_route(self.registry)
 
 
 class CheckMetrics:
@@ -87,7 +87,7 @@ class CheckMetrics:
 
     def route(self) -> Route:
         """`GET /metrics`."""
-        return _route(self.registry)
+        return metrics_route(self.registry)
 
 
 class DisputeMetrics:
@@ -110,13 +110,41 @@ class DisputeMetrics:
         self._slashed.labels(_SIDES[side]).inc(wei)
 
 
+class DiscoveryMetrics:
+    """What a program finds of providers, in its registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry: Final = registry
+        self.records: Final = Counter(
+            "assay_records", "Providers' records that were told, by what became of them", ["source", "outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self.known: Final = Gauge("assay_providers_known", "Providers with a record", registry=registry)
+        self.withheld: Final = Gauge(
+            "assay_directory_withheld", "Providers that a directory lacks and most others list", ["directory"],
+            registry=registry,
+        )  # fmt: skip
+        self.notices_dropped: Final = Counter(
+            "assay_notices_dropped", "Notices on the local network over what is followed", registry=registry
+        )
+
+
 class Measured:
     """Implements `Answers` by passing everything through, measuring and logging it."""
 
-    def __init__(self, inner: Answers, metrics: Metrics, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        inner: Answers,
+        metrics: Metrics,
+        log: FilteringBoundLogger,
+        *,
+        good: Callable[[Bundle], None] = lambda _bundle: None,
+    ) -> None:
+        """`good`: told of each receipt that came of an answer."""
         self._inner: Final = inner
         self._metrics: Final = metrics
         self._log: Final = log
+        self._good: Final = good
 
     async def models(self) -> Sequence[Offer]:
         """As the inner one."""
@@ -135,18 +163,25 @@ class Measured:
             self._metrics.refusals.labels("busy" if isinstance(error, Busy) else error.kind).inc()
             self._log.info("refused", assurance=request.level, kind=error.kind, reason=error.message)
             raise
-        return _MeasuredAnswer(answer, request, started, self._metrics, self._log)
+        return _MeasuredAnswer(answer, request, started, self._metrics, self._log, self._good)
 
 
 class _MeasuredAnswer:
     def __init__(
-        self, inner: Answer, request: Request, started: float, metrics: Metrics, log: FilteringBoundLogger
+        self,
+        inner: Answer,
+        request: Request,
+        started: float,
+        metrics: Metrics,
+        log: FilteringBoundLogger,
+        good: Callable[[Bundle], None],
     ) -> None:
         self._inner = inner
         self._request = request
         self._started = started
         self._metrics = metrics
         self._log = log
+        self._good = good
         self._count = 0
         self._first = 0.0
         self._stop: StopReason | None = None
@@ -190,7 +225,8 @@ class _MeasuredAnswer:
         self._metrics.active.dec()
         self._metrics.answers.labels(request.model, request.level, stop).inc()
         self._metrics.tokens.labels(request.model, "output").inc(self._count)
-        if receipt is not None:
+        if bundle is not None and receipt is not None:
+            self._good(bundle)
             self._metrics.tokens.labels(request.model, "prompt").inc(receipt.prompt_count)
             self._metrics.receipts.labels(receipt.level).inc()
         self._log.info(
@@ -225,7 +261,9 @@ class _Money(Collector):
         yield GaugeMetricFamily("assay_wei", "Wei on channels, cumulative, by kind", labels=["kind"])
 
 
-def _route(registry: CollectorRegistry) -> Route:
+def metrics_route(registry: CollectorRegistry) -> Route:
+    """`GET /metrics`."""
+
     def metrics(_request: HttpRequest) -> Response:  # not async: Starlette runs it in a thread
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -7,6 +7,7 @@ from typing import Final
 from assay.apps.openapi import ADDRESS, COUNT, DIGEST, STRING, Schema, array_of, errors, object_of, ref
 from assay.core.encoding import MICRO
 from assay.core.profile import SAMPLERS
+from assay.core.record import ENDPOINT_KINDS, MAX_ENDPOINTS, MAX_RECORD_OFFERS, VERSION
 from assay.core.request import LEVELS
 from assay.core.trace import STAGES
 from assay.core.voucher import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
@@ -70,7 +71,21 @@ def provider_paths() -> dict[str, Schema]:
         "content": {"text/event-stream": dict[str, object]()},
     }
     name = "The request's name in base64url."
+    endpoint = object_of(kind={"enum": list(ENDPOINT_KINDS)}, address=STRING)
+    record = object_of(
+        v={"const": VERSION},
+        provider=ADDRESS,
+        **dict.fromkeys(("sequence", "issued", "expires", "parallel"), COUNT),
+        endpoints=array_of(endpoint) | {"maxItems": MAX_ENDPOINTS},
+        offers=array_of(offer) | {"maxItems": MAX_RECORD_OFFERS},
+        payment={"anyOf": [required, {"type": "null"}]},
+        region=STRING,
+        stake={"anyOf": [object_of(chain_id=COUNT, court=ADDRESS), {"type": "null"}]},
+        tls=DIGEST,
+        signature=_SIGNATURE,
+    )
     return {
+        "/assay/v1/record": {"get": _operation("record", "What the provider says of itself.", _json(record), 404)},
         "/assay/v1/offers": {"get": _operation("offers", "What can be bought here.", _json(offers), 500)},
         "/assay/v1/answers": {
             "post": {

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -45,6 +45,9 @@ from assay.network.wire import (
     step_event,
 )
 from assay.store.receipts import ReceiptStore
+
+if TYPE_CHECKING:
+    from assay.apps.publishing import Publisher
 
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -100,16 +103,17 @@ def provider_app(
     metrics: Metrics | None = None,
     deposits: Deposits | None = None,
     least_deposit: int = 1,
+    publisher: Publisher | None = None,
 ) -> Starlette:
     """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`. `till`: the
     one of `local`, if answers are paid; with `deposits`, which are of `least_deposit` wei at least, by x402 as well.
-    `metrics`: to add to."""
+    `metrics`: to add to. `publisher`: makes the provider known; without one it is not."""
     log, metrics = logger("provider"), metrics or Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
     bundles = LocalBundles(local, store)
     toll = X402(local, answers, till, deposits, least_deposit=least_deposit) if till and deposits else None
-    native = _Native(answers, local, bundles, address, pace or Pace(), traces or Traces(None), metrics, till)
+    native = _Native(answers, local, bundles, address, pace or Pace(), traces or Traces(None), metrics, till, publisher)
 
     def health() -> Mapping[str, object]:
         return {"provider": address, "active": local.active}
@@ -121,11 +125,14 @@ def provider_app(
             if till is not None:
                 await stack.enter_async_context(till.open())
             stack.push_async_callback(local.drain, 0)
+            if publisher is not None:
+                await stack.enter_async_context(publisher.running())
             yield
 
     return Starlette(
         routes=[
             Route("/assay/v1/offers", native.offers, methods=["GET"]),
+            Route("/assay/v1/record", native.record, methods=["GET"]),
             Route("/assay/v1/answers", native.answers, methods=["POST"]),
             Route("/assay/v1/answers/{name}", native.stop, methods=["DELETE"]),
             Route("/assay/v1/vouchers", native.vouchers, methods=["POST"]),
@@ -155,6 +162,7 @@ class _Native:
         traces: Traces,
         metrics: Metrics,
         till: Till | None,
+        publisher: Publisher | None,
     ) -> None:
         self._answers: Final = answers
         self._local: Final = local
@@ -164,9 +172,15 @@ class _Native:
         self._traces: Final = traces
         self._metrics: Final = metrics
         self._till: Final = till
+        self._publisher: Final = publisher
 
     async def offers(self, _request: Request) -> Response:
         return Response(encode_offers(self._address, await self._answers.models()), media_type="application/json")
+
+    async def record(self, _request: Request) -> Response:
+        if self._publisher is None:
+            raise NotFound("this provider does not make itself known", "ask for its offers")
+        return Response((await self._publisher.record()).encode(), media_type="application/json")
 
     async def answers(self, request: Request) -> ASGIApp:
         wanted, top_logprobs, payment = decode_request(await request.body())

@@ -8,6 +8,7 @@ import json
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -61,12 +62,13 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def url_of(sock: socket.socket) -> str:
+def url_of(sock: socket.socket, *, tls: bool = False) -> str:
     """The address at which a listening socket is reached from this machine."""
+    scheme = "https" if tls else "http"
     host, port = sock.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def announce(program: str, url: str, *, as_json: bool, **facts: str) -> None:
@@ -86,8 +88,10 @@ class Server(uvicorn.Server):
         drain: Drain | None = None,
         grace: float = GRACE_SECONDS,
         started: Callable[[], None] = lambda: None,
+        certificate: Path | None = None,
     ) -> None:
-        """`drain` is called when the server is told to stop; `started` once it listens."""
+        """`drain` is called when the server is told to stop; `started` once it listens. `certificate`: PEM of one and
+        its key, to serve HTTPS."""
         config = uvicorn.Config(
             app,
             http="h11",
@@ -98,6 +102,7 @@ class Server(uvicorn.Server):
             h11_max_incomplete_event_size=_HEADER_BYTES,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=int(grace) + _FAREWELL_SECONDS,
+            ssl_certfile=certificate,
         )
         super().__init__(config)
         self._drain: Final = drain
@@ -143,9 +148,10 @@ def serve(
     drain: Drain | None = None,
     grace: float = GRACE_SECONDS,
     started: Callable[[], None] = lambda: None,
+    certificate: Path | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then return. A second SIGINT does not wait for answers."""
     # An engine's thread comes back from each decode and wants the interpreter: with Python's 5 ms it would wait for
     # the event loop for as long as a tenth of a token takes.
     sys.setswitchinterval(0.0005)
-    Server(app, drain=drain, grace=grace, started=started).run(sockets=[sock])
+    Server(app, drain=drain, grace=grace, started=started, certificate=certificate).run(sockets=[sock])

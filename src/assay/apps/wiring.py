@@ -33,7 +33,7 @@ from assay.store.receipts import ReceiptStore
 if TYPE_CHECKING:
     from assay.apps.serving import Attest
 
-Program: TypeAlias = Literal["provider", "gateway", "node"]
+Program: TypeAlias = Literal["provider", "gateway", "node", "directory"]
 """Who keeps receipts; each has a database of its own."""
 
 
@@ -252,6 +252,16 @@ def store_url(config: Config, program: Program) -> str:
             f"the folder {folder} cannot be made ({error.strerror})", "set ASSAY_HOME elsewhere"
         ) from error
     return f"sqlite:///{folder / program}.sqlite3"
+
+
+def check_url(address: str, what: str) -> None:
+    """Refuse at the start what cannot be the base URL of `what`.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not address.startswith(("http://", "https://")):
+        raise ConfigError(f"{address!r} is no address of {what}", "write http://HOST:PORT")
 
 
 def override(config: Config, section: str, settings: Mapping[str, object]) -> Config:

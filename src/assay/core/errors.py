@@ -10,6 +10,7 @@ AssayError
 ├── Busy                      try again later, or elsewhere (HTTP 429)
 ├── ProviderFailed            a provider broke its side of the protocol, or cannot be reached (HTTP 424)
 │   └── NoProvider            no provider fits the wish
+├── RecordRefused             a provider's record that is not taken, with one word why
 ├── EncodingError             bytes that are not the canonical encoding of a value
 ├── ModelFileError            a model file that is damaged, truncated or hostile
 ├── EngineError               the engine or its library cannot work here
@@ -126,6 +127,17 @@ class ProviderFailed(AssayError):
 
 class NoProvider(ProviderFailed):
     """No known provider fits the request's wishes."""
+
+
+class RecordRefused(AssayError):
+    """A provider's record is not taken; `reason` is one word for metrics."""
+
+    status = 409
+    kind = "record_error"
+
+    def __init__(self, reason: str, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.reason = reason
 
 
 class EncodingError(AssayError):

@@ -36,6 +36,7 @@ Tag: TypeAlias = Literal[
     "assay/exact-parameter/1",
     "assay/exact-challenge/1",
     "assay/exact-cell/1",
+    "assay/record/1",
 ]
 """Every domain in use; the number rises when what is hashed under it changes."""
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from sys import intern
+from typing import Final
 
+from assay.core.encoding import Json, b64, unb64
+from assay.core.errors import EncodingError
 from assay.core.hashing import Digest
 from assay.core.keys import Address
 from assay.core.payment import Requirements
-from assay.core.profile import SamplerKind
-from assay.core.request import Level
+from assay.core.profile import SAMPLERS, SamplerKind
+from assay.core.request import LEVELS, Level, decimal, natural, text
+
+MAX_MODEL: Final = 256
+"""Characters of a model's name."""
+_MAX_WEI: Final = 2**96
+"""No honest price of a token is larger; receipts carry amounts of 128 bits."""
+_LEVELS: Final = {level: level for level in LEVELS}
+_SAMPLERS: Final = {sampler: sampler for sampler in SAMPLERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,54 @@ class Offer:
         """Answers have to be paid for through a channel."""
         return self.payment is not None and self.price != Price(0, 0)
 
+    def to_json(self) -> dict[str, Json]:
+        """As lists of offers and records carry it: they name provider, address and payment once for all."""
+        return {
+            "model": self.model,
+            "model_digest": b64(self.model_digest),
+            "level": self.level,
+            "price": {"prompt": str(self.price.prompt), "output": str(self.price.output)},
+            "context": self.context,
+            "chat": self.chat,
+            "tools": self.tools,
+            "profile": b64(self.profile),
+            "sampler": self.sampler,
+        }
+
+    @classmethod
+    def from_json(cls, value: Json, *, provider: Address, url: str, payment: Requirements | None) -> Offer:
+        """Inverse of `to_json`; members that are not known are passed over.
+
+        Raises:
+            EncodingError: a member is missing, of another type or out of range.
+        """
+        if not isinstance(value, dict):
+            raise EncodingError("an offer is not an object")
+        level, price, model = value.get("level"), value.get("price"), text(value.get("model"), "model")
+        chat, tools, sampler = value.get("chat"), value.get("tools"), value.get("sampler")
+        if level not in LEVELS or not isinstance(price, dict):
+            raise EncodingError("an offer's level or price is malformed")
+        if not isinstance(chat, bool) or not isinstance(tools, bool):
+            raise EncodingError("an offer's chat or tools is neither true nor false")
+        if sampler not in SAMPLERS:
+            raise EncodingError("an offer's sampler is unknown")
+        if not 0 < len(model) <= MAX_MODEL:
+            raise EncodingError(f"an offer's model has 1 to {MAX_MODEL} characters")
+        return cls(
+            provider=provider,
+            url=url,
+            model=intern(model),
+            model_digest=_digest(text(value.get("model_digest"), "model_digest"), "model_digest"),
+            level=_LEVELS[level],
+            price=_price(text(price.get("prompt"), "price"), text(price.get("output"), "price")),
+            context=natural(value.get("context"), "context"),
+            chat=chat,
+            tools=tools,
+            profile=_digest(text(value.get("profile"), "profile"), "profile"),
+            sampler=_SAMPLERS[sampler],
+            payment=payment,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -78,3 +138,16 @@ class Match:
 
     ask: Ask
     offers: tuple[Offer, ...]
+
+
+# Thousands of offers are of the same few models, profiles and prices: their parts are shared.
+
+
+@lru_cache(maxsize=4096)
+def _digest(spelled: str, what: str) -> Digest:
+    return unb64(spelled, size=32, what=what)
+
+
+@lru_cache(maxsize=4096)
+def _price(prompt: str, output: str) -> Price:
+    return Price(decimal(prompt, what="a price", most=_MAX_WEI), decimal(output, what="a price", most=_MAX_WEI))

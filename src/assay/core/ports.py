@@ -14,6 +14,8 @@ from assay.core.keys import Address
 from assay.core.offer import Ask, Offer
 from assay.core.payment import Due, Payment
 from assay.core.profile import Profile
+from assay.core.reach import Reach
+from assay.core.record import ProviderRecord
 from assay.core.request import Level, Request
 
 
@@ -301,6 +303,31 @@ class Payer(Protocol):
 
     def leave(self, provider: Address, reason: str) -> None:
         """Deal with this provider no more, and take back in the background what it has not earned."""
+        ...
+
+
+class Finder(Protocol):
+    """Whom sources tell what they find."""
+
+    def heard(self, data: bytes, source: str, reach: Reach) -> ProviderRecord | None:
+        """Bytes that are said to be a record, by a source that is so near; the record if it holds and is now known."""
+        ...
+
+    def gone(self, provider: Address, source: str | None = None) -> None:
+        """Nobody answers for this provider's record any more: by any source, or only if that one told it."""
+        ...
+
+
+class Discovery(Protocol):
+    """A source of providers' records."""
+
+    @property
+    def name(self) -> str:
+        """For people, metrics, and the shares of the record book."""
+        ...
+
+    async def run(self, finder: Finder) -> None:
+        """Tell what is there and what comes, until cancelled. What strangers do wrong ends nothing."""
         ...
 
 

@@ -26,19 +26,21 @@ from assay.core.ports import Purse
 from assay.core.request import Request
 from assay.core.sse import EventReader
 from assay.core.voucher import Terms, Voucher
-from assay.network.replies import body, get, read, within
+from assay.network.discovery.book import RecordBook
+from assay.network.keyed import KeyedTransport
+from assay.network.listing import Listing
+from assay.network.replies import body, check_plain, get, read, within
 from assay.network.wire import (
     BUNDLE,
     MAX_EVENT,
     decode_error,
     decode_event,
-    decode_offers,
     encode_request,
     encode_voucher,
 )
 
 _MAX_REPLY: Final = 2**20
-"""Bytes of a list of offers or of an error."""
+"""Bytes of an error, or of the reply to a voucher."""
 _MAX_STREAM: Final = MAX_BUNDLE_BYTES + 32 * 2**20
 """Bytes of a whole answer, its receipt included."""
 IN_FLIGHT: Final = 64
@@ -72,42 +74,29 @@ class Patience:
 
 
 class HttpTransport:
-    """Reaches the providers at `urls`. Close it with `aclose`."""
+    """Reaches the providers at `urls`, and those in a `book` by their keys. Close it with `aclose`."""
 
-    def __init__(self, urls: Sequence[str], *, patience: Patience | None = None) -> None:
-        self._urls: Final = tuple(url.rstrip("/") for url in urls)
+    def __init__(
+        self, urls: Sequence[str], *, patience: Patience | None = None, book: RecordBook | None = None
+    ) -> None:
         self._patience: Final = patience or Patience()
         wait = httpx.Timeout(self._patience.reply, connect=self._patience.connect)
+        limits = httpx.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS)
         self._client: Final = httpx.AsyncClient(
             timeout=wait,
-            limits=httpx.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS),
+            transport=KeyedTransport(lambda provider: self._listing.place(provider), limits=limits),
+            headers={"accept-encoding": "identity"},
             trust_env=False,
         )
-        self._offers: dict[str, list[Offer]] = {}
-        self._silent: dict[str, str] = {}
-        self._asked = float("-inf")
-        self._heard: Final = asyncio.Event()
-        self._asking: asyncio.Task[None] | None = None
+        self._listing: Final = Listing(urls, book, self._client, self._patience)
 
     async def offers(self) -> Sequence[Offer]:
-        """What providers offer, at most `refresh` seconds and one round old; who does not reply offers nothing.
+        """See `Listing.offers`.
 
         Raises:
-            ProviderFailed: not one of them replies.
+            ProviderFailed: not one provider replies, and none was found.
         """
-        if time.monotonic() - self._asked > self._patience.refresh and self._asking is None:
-            self._asking = asyncio.create_task(self._refresh())
-        if self._asking is not None and not any(self._offers.values()):
-            # Until all have replied, or one has and the others had a moment: who is half-dead holds nobody up.
-            heard = asyncio.create_task(self._heard.wait())
-            await asyncio.wait({self._asking, heard}, return_when=asyncio.FIRST_COMPLETED)
-            heard.cancel()
-            if self._asking is not None:
-                await asyncio.wait({self._asking}, timeout=self._patience.others)
-        if len(self._silent) == len(self._urls):
-            reasons = "; ".join(self._silent.values()) or "none is known"
-            raise ProviderFailed(f"no provider can be reached ({reasons})", "start one with `assay serve`")
-        return [offer for url in self._urls for offer in self._offers.get(url, ())]
+        return await self._listing.offers()
 
     async def send(
         self, offer: Offer, request: Request, *, top_logprobs: int | None = None, purse: Purse | None = None
@@ -128,12 +117,14 @@ class HttpTransport:
         response = await within(
             self._patience.reply, self._client.send(outgoing, stream=True), f"{offer.url} does not reply"
         )
-        if response.status_code != 200:
-            try:
+        try:
+            if response.status_code != 200:
                 said = await within(self._patience.reply, read(response, _MAX_REPLY), f"{offer.url} does not reply")
-            finally:
-                await response.aclose()
-            raise decode_error(response.status_code, said, response.headers.get("retry-after", ""))
+                raise decode_error(response.status_code, said, response.headers.get("retry-after", ""))
+            check_plain(response)
+        except BaseException:
+            await response.aclose()
+            raise
         return HttpAnswer(self._client, self._patience, offer, request, response, purse)
 
     async def pay(self, url: str, terms: Terms, voucher: Voucher) -> None:
@@ -157,29 +148,8 @@ class HttpTransport:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        if self._asking is not None:
-            self._asking.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._asking
+        await self._listing.aclose()
         await self._client.aclose()
-
-    async def _refresh(self) -> None:
-        self._heard.clear()
-        try:
-            await asyncio.gather(*(self._ask(url) for url in self._urls))
-            self._asked = time.monotonic()
-        finally:
-            self._asking = None
-
-    async def _ask(self, url: str) -> None:
-        try:
-            listed = await within(self._patience.reply, get(self._client, f"{url}/assay/v1/offers", _MAX_REPLY), url)
-            self._offers[url] = decode_offers(listed, url)
-            self._silent.pop(url, None)
-            self._heard.set()
-        except AssayError as error:
-            self._offers[url] = []
-            self._silent[url] = error.message if url in error.message else f"{url}: {error.message}"
 
 
 class HttpAnswer:

@@ -26,10 +26,9 @@ from assay.core.errors import (
     ProviderFailed,
 )
 from assay.core.keys import Address, parse_address
-from assay.core.offer import Offer, Price
+from assay.core.offer import Offer
 from assay.core.payment import Due, Payment, Requirements
-from assay.core.profile import SAMPLERS
-from assay.core.request import LEVELS, Request, decimal, natural, text
+from assay.core.request import Request, decimal, natural, text
 from assay.core.voucher import Terms, Voucher
 from assay.network.openai.shape import error_object
 
@@ -43,8 +42,6 @@ BUNDLE: Final = b'{"bundle":'
 """How the event with the receipt begins."""
 MAX_TOP: Final = 20
 """Alternatives of one step."""
-_MAX_WEI: Final = 2**96
-"""No honest price of a token is larger; receipts carry amounts of 128 bits."""
 _ADVICE: Final = "ask another provider"
 _OVERFLOW: Final = re.compile(r"has ([0-9]{1,9}) tokens and the context holds ([0-9]{1,9})")
 """How ContextOverflow says it."""
@@ -93,20 +90,7 @@ def decode_voucher(body: bytes) -> tuple[Terms, Voucher]:
 
 def encode_offers(provider: Address, offers: Sequence[Offer]) -> bytes:
     """The reply to GET /assay/v1/offers."""
-    listed: list[Json] = [
-        {
-            "model": offer.model,
-            "model_digest": b64(offer.model_digest),
-            "level": offer.level,
-            "price": {"prompt": str(offer.price.prompt), "output": str(offer.price.output)},
-            "context": offer.context,
-            "chat": offer.chat,
-            "tools": offer.tools,
-            "profile": b64(offer.profile),
-            "sampler": offer.sampler,
-        }
-        for offer in offers
-    ]
+    listed: list[Json] = [offer.to_json() for offer in offers]
     required = offers[0].payment if offers else None
     payment: dict[str, Json] = {} if required is None else {"payment": required.to_json()}
     return canonical({"provider": provider, "offers": listed, **payment})
@@ -125,7 +109,7 @@ def decode_offers(body: bytes, url: str) -> list[Offer]:
         if not isinstance(listed, list) or len(listed) > MAX_OFFERS:
             raise EncodingError(f"offers is no list of at most {MAX_OFFERS}")
         payment = Requirements.from_json(value["payment"]) if "payment" in value else None
-        return [_offer(item, provider, url, payment) for item in listed]
+        return [Offer.from_json(item, provider=provider, url=url, payment=payment) for item in listed]
     except EncodingError as error:
         raise ProviderFailed(
             f"{url} does not offer as the protocol says ({error.message})", "is it an Assay provider?"
@@ -297,34 +281,3 @@ def _logprob(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value <= 1e30:
         raise EncodingError("a log-probability is not a number")
     return float(max(value, -1e30))
-
-
-def _offer(value: Json, provider: Address, url: str, payment: Requirements | None) -> Offer:
-    if not isinstance(value, dict):
-        raise EncodingError("an offer is not an object")
-    level, price, model = value.get("level"), value.get("price"), text(value.get("model"), "model")
-    chat, tools, sampler = value.get("chat"), value.get("tools"), value.get("sampler")
-    if level not in LEVELS or not isinstance(price, dict) or not isinstance(chat, bool) or not isinstance(tools, bool):
-        raise EncodingError("an offer's level, price, chat or tools is malformed")
-    if sampler not in SAMPLERS:
-        raise EncodingError("an offer's sampler is unknown")
-    if not 0 < len(model) <= 256:
-        raise EncodingError("an offer's model has 1 to 256 characters")
-    return Offer(
-        provider=provider,
-        url=url,
-        model=model,
-        model_digest=unb64(text(value.get("model_digest"), "model_digest"), size=32, what="model_digest"),
-        level=level,
-        price=Price(_wei(price.get("prompt")), _wei(price.get("output"))),
-        context=natural(value.get("context"), "context"),
-        chat=chat,
-        tools=tools,
-        profile=unb64(text(value.get("profile"), "profile"), size=32, what="profile"),
-        sampler=sampler,
-        payment=payment,
-    )
-
-
-def _wei(value: Json) -> int:
-    return decimal(text(value, "price"), what="a price", most=_MAX_WEI)

@@ -164,6 +164,17 @@ outstanding: Final = Table(
 )
 """Requests that a gateway has sent and has no checked receipt for yet: asked for again after a crash."""
 
+marks: Final = Table(
+    "marks",
+    _metadata,
+    Column("provider", String(42), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("until", BigInteger, nullable=False, index=True),
+    Column("pinned", Integer, nullable=False),
+)
+"""The highest record of each provider that was seen; see `store/marks.py`."""
+
 
 def open_database(url: str) -> Engine:
     """Open (and create where missing) the database at an SQLAlchemy URL: `sqlite:////path`, `postgresql+psycopg://…`.

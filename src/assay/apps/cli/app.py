@@ -17,12 +17,14 @@ from assay.apps.cli import (
     chat,
     demo,
     devnet,
+    directory,
     disputes,
     doctor,
     economics,
     gateway,
     keys,
     models,
+    providers,
     serve,
     stake,
     trace,
@@ -59,6 +61,8 @@ _command(_TRY, "chat", chat.chat, "assay chat --url http://127.0.0.1:8200/v1")
 _command(_TRY, "ask", ask.ask, 'assay ask "Why is the sky blue?" --receipt receipt.json')
 _command(_SHARE, "serve", serve.serve, "assay serve --model smollm2-135m")
 _command(_SHARE, "gateway", gateway.gateway, "assay gateway --provider http://127.0.0.1:8100")
+_command(_SHARE, "directory", directory.directory, "assay directory --host 0.0.0.0")
+_command(_SHARE, "providers", providers.providers, "assay providers --json")
 _command(_SHARE, "validate", validate.validate, "assay validate --share 0.1")
 _command(_CHECK, "verify", verify.verify, "assay verify receipt.json --json")
 _command(_CHECK, "trace", trace.trace, "assay trace receipt.json --provider http://127.0.0.1:8100 -o answer.trace")

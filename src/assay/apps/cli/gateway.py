@@ -10,12 +10,12 @@ import typer
 
 from assay.apps.cli.console import JsonFlag
 from assay.apps.cli.serve import ChainOption, HostOption, PortOption
-from assay.core.errors import ConfigError
 
 
 def gateway(
     provider: Annotated[
-        list[str] | None, typer.Option(help="Address of a provider, http://HOST:PORT (repeat it for several).")
+        list[str] | None,
+        typer.Option(help="Address of a provider, http://HOST:PORT (repeat it for several); left out: those found."),
     ] = None,
     host: HostOption = None,
     port: PortOption = None,
@@ -30,27 +30,38 @@ def gateway(
     """Answer OpenAI clients by asking providers, and check and keep every receipt."""
     from assay.apps.config import load_config
     from assay.apps.logs import configure_logs, logger
-    from assay.apps.wiring import known_models, open_key, open_speller, open_store, override, tool_reader
+    from assay.apps.wiring import (
+        check_url,
+        known_models,
+        open_key,
+        open_speller,
+        open_store,
+        override,
+        store_url,
+        tool_reader,
+    )
 
     given = {
         "providers": tuple(provider) if provider else None, "host": host, "port": port, "budget_wei": budget
     }  # fmt: skip
     config = override(override(load_config(), "chain", {"url": chain}), "gateway", given)
     settings = config.gateway
-    if not settings.providers:
-        raise ConfigError("no provider is named", "add --provider http://HOST:PORT, or set it in config.toml")
-    for address in settings.providers:
-        if not address.startswith(("http://", "https://")):
-            raise ConfigError(f"{address!r} is no address of a provider", "write http://HOST:PORT")
+    for address in (*settings.providers, *config.network.peers, *config.network.directories):
+        check_url(address, "a provider")
     configure_logs(config.log.level, config.log.format)
 
+    from assay.apps.config import home
+    from assay.apps.discovering import Discoveries, registry_folder, sources_of, uses_lan
     from assay.apps.gateway import gateway_app
+    from assay.apps.metrics import DiscoveryMetrics, Metrics
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
     from assay.core.offer import Price
     from assay.journey import MarketAnswers
+    from assay.network.discovery.book import MOST
     from assay.network.http import HttpTransport, Patience
     from assay.network.openai.accept import NO_CEILING
+    from assay.store.marks import MarkStore
 
     log = logger("gateway")
 
@@ -62,7 +73,22 @@ def gateway(
         sock = stack.enter_context(bind(settings.host, settings.port))
         here = url_of(sock)
         store = open_store(config, "gateway")
-        transport = HttpTransport(settings.providers, patience=Patience(silence=settings.timeout_seconds))
+        metrics, discoveries = Metrics(), None
+        if settings.discover or (settings.discover is None and not settings.providers):
+            counts = DiscoveryMetrics(metrics.registry)
+            sources = sources_of(
+                config.network,
+                registry_folder(home()),
+                lan=uses_lan(config.network, settings.host),
+                dropped=counts.notices_dropped.inc,
+            )
+            marks = MarkStore(config.database_url or store_url(config, "gateway"), most=MOST)
+            discoveries = Discoveries(sources, counts, marks)
+        transport = HttpTransport(
+            settings.providers,
+            patience=Patience(silence=settings.timeout_seconds),
+            book=None if discoveries is None else discoveries.book,
+        )
         wallet = None
         if config.chain.url:
             from assay.apps.onchain import open_wallet
@@ -86,5 +112,7 @@ def gateway(
             max_body=settings.max_body_bytes,
             wallet=wallet,
             close=transport.aclose,
+            metrics=metrics,
+            discoveries=discoveries,
         )
         run(app, sock, drain=market.drain, started=lambda: announce("gateway", here, as_json=as_json))

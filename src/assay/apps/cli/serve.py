@@ -52,6 +52,10 @@ def serve(
         str | None, typer.Option(help="OpenAI server that computes the model (llama-server, vLLM, …); see docs.")
     ] = None,
     upstream_model: Annotated[str | None, typer.Option(help="That server's name for the model.")] = None,
+    tls: Annotated[
+        bool | None,
+        typer.Option("--tls/--no-tls", help="Serve HTTPS with a certificate of its own, which the record names."),
+    ] = None,
     chain: ChainOption = None,
     as_json: JsonFlag = False,
     cheat: Annotated[
@@ -89,7 +93,7 @@ def serve(
     given = {
         "model": model, "host": host, "port": port, "threads": threads, "parallel": parallel, "context": context,
         "engine": engine, "levels": tuple(level) if level else None, "url": url, "key": key,
-        "upstream": upstream, "upstream_model": upstream_model,
+        "upstream": upstream, "upstream_model": upstream_model, "tls": tls,
     }  # fmt: skip
     config = override(override(load_config(), "chain", {"url": chain}), "provider", given)
     settings = config.provider
@@ -105,6 +109,7 @@ def serve(
     from assay.apps.metrics import Metrics
     from assay.apps.onchain import level_prices, open_counter
     from assay.apps.provider import provider_app
+    from assay.apps.publishing import open_publisher, stake_of
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
     from assay.apps.serving import LocalAnswers
@@ -112,7 +117,7 @@ def serve(
 
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
-        here = url_of(sock)
+        here = url_of(sock, tls=settings.tls)
         store = open_store(config, "provider", forgetful=bool(cheat))
         capacity = Capacity(threads=settings.threads, parallel=settings.parallel, context=settings.context)
         places, pen = settings.parallel, attest
@@ -130,13 +135,14 @@ def serve(
                 f"{found.name} can be offered at {', '.join(offering.levels)} here", "choose --level there"
             )
         traces, metrics, prices, till = Traces(tracer_of(offering)), Metrics(), level_prices(config), None
-        deposits, least_deposit = None, 1
+        deposits, least_deposit, stake = None, 1, None
         if config.chain.url:
             counter = stack.enter_context(
                 open_counter(config, signer, prices, lambda reason: metrics.payments_refused.labels(reason).inc())
             )
             till, deposits, least_deposit = counter.till, counter.deposits, counter.least_deposit
             metrics.watch_money(counter.sums)
+            stake = stake_of(counter.client.addresses)
             if counter.client.addresses.court and "exact" in offered.levels:
                 stack.enter_context(_defended(counter.client, offering, found, store, metrics.registry, config.chain))
         local = LocalAnswers(
@@ -148,6 +154,9 @@ def serve(
             url=settings.url or here,
             till=till,
             attest=pen,
+        )
+        publisher, certificate = stack.enter_context(
+            open_publisher(config, signer, local.models, sock.getsockname()[:2], parallel=places, stake=stake)
         )
         run(
             provider_app(
@@ -161,10 +170,12 @@ def serve(
                 metrics=metrics,
                 deposits=deposits,
                 least_deposit=least_deposit,
+                publisher=publisher,
             ),
             sock,
             drain=ending(local.drain, traces),
             started=lambda: announce("provider", here, as_json=as_json, address=signer.address, model=found.name),
+            certificate=certificate,
         )
 
 

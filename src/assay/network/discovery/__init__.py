@@ -1,0 +1,1 @@
+"""How providers are found: sources of signed records, and the book that keeps them."""

@@ -1,0 +1,140 @@
+"""What providers offer now: those whose addresses we were given are asked, those that were found have told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+from assay.core.errors import AssayError, ProviderFailed
+from assay.core.offer import Offer
+from assay.core.reach import usable
+from assay.network.discovery.book import RecordBook
+from assay.network.keyed import Place
+from assay.network.replies import get, within
+from assay.network.wire import decode_offers
+
+if TYPE_CHECKING:
+    from assay.network.http import Patience
+
+_MAX_REPLY: Final = 2**20
+"""Bytes of a list of offers."""
+_FOUND_SECONDS: Final = 1.0
+"""Age at which the offers of those that were found are put together again, if any have changed."""
+_FIRST_SECONDS: Final = 3.0
+"""How long somebody waits for the first provider to be found, once after the start."""
+
+
+class Listing:
+    """Offers of the providers at some addresses, and of those in a record book. Close it with `aclose`."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        book: RecordBook | None,
+        client: httpx.AsyncClient,
+        patience: Patience,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock`: Unix seconds, for the records."""
+        self._urls: Final = tuple(url.rstrip("/") for url in urls)
+        self._book: Final = book
+        self._client: Final = client
+        self._patience: Final = patience
+        self._clock: Final = clock
+        self._offers: dict[str, list[Offer]] = {}
+        self._silent: dict[str, str] = {}
+        self._asked = float("-inf")
+        self._heard: Final = asyncio.Event()
+        self._asking: asyncio.Task[None] | None = None
+        self._found: list[Offer] = []
+        self._found_at = float("-inf")
+        self._found_version = -1
+        self._begun = time.monotonic()
+
+    async def offers(self) -> Sequence[Offer]:
+        """What providers offer, at most `refresh` seconds and one round old; who does not reply offers nothing. A
+        provider whose address we were given is asked there. The same object is given again while nothing has changed.
+
+        Raises:
+            ProviderFailed: there is nobody.
+        """
+        given = await self._given()
+        if not given:
+            await self._first_found()
+        found = self._of_the_book()
+        if not given:
+            if not found and len(self._silent) == len(self._urls):
+                reasons = "; ".join(self._silent.values()) or "none is known"
+                raise ProviderFailed(f"no provider can be reached ({reasons})", "start one with `assay serve`")
+            return found
+        known = {offer.provider for offer in given}
+        return [*given, *(offer for offer in found if offer.provider not in known)]
+
+    def place(self, provider: str) -> Place | None:
+        """Where a provider that was found answers."""
+        entry = None if self._book is None else self._book.get(provider, self._clock())
+        endpoint = None if entry is None or entry.record is None else usable(entry.record, entry.reach)
+        if entry is None or entry.record is None or endpoint is None:
+            return None
+        return Place(endpoint, entry.record.tls, entry.reach)
+
+    async def aclose(self) -> None:
+        """Ask no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._asking
+
+    async def _first_found(self) -> None:
+        until = self._begun + _FIRST_SECONDS
+        # The book knows of no event loop.
+        while self._book is not None and not len(self._book) and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    def _of_the_book(self) -> list[Offer]:
+        if self._book is None:
+            return []
+        now = time.monotonic()
+        if (self._book.version != self._found_version and now - self._found_at > _FOUND_SECONDS) or not self._found:
+            self._found_at, self._found_version = now, self._book.version
+            alive = self._book.entries(self._clock())
+            self._found = [offer for record, _ in alive for offer in record.offers]
+        return self._found
+
+    async def _given(self) -> list[Offer]:
+        if not self._urls:
+            return []
+        if time.monotonic() - self._asked > self._patience.refresh and self._asking is None:
+            self._asking = asyncio.create_task(self._refresh())
+        if self._asking is not None and not any(self._offers.values()):
+            # Until all have replied, or one has and the others had a moment: who is half-dead holds nobody up.
+            heard = asyncio.create_task(self._heard.wait())
+            await asyncio.wait({self._asking, heard}, return_when=asyncio.FIRST_COMPLETED)
+            heard.cancel()
+            if self._asking is not None:
+                await asyncio.wait({self._asking}, timeout=self._patience.others)
+        return [offer for url in self._urls for offer in self._offers.get(url, ())]
+
+    async def _refresh(self) -> None:
+        self._heard.clear()
+        try:
+            await asyncio.gather(*(self._ask(url) for url in self._urls))
+            self._asked = time.monotonic()
+        finally:
+            self._asking = None
+
+    async def _ask(self, url: str) -> None:
+        try:
+            listed = await within(self._patience.reply, get(self._client, f"{url}/assay/v1/offers", _MAX_REPLY), url)
+            self._offers[url] = decode_offers(listed, url)
+            self._silent.pop(url, None)
+            self._heard.set()
+        except AssayError as error:
+            self._offers[url] = []
+            self._silent[url] = error.message if url in error.message else f"{url}: {error.message}"

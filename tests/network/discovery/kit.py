@@ -1,0 +1,59 @@
+"""Records of made-up providers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tests.tiny import PROFILE, TinyModel, tiny_key
+
+from assay.core.keys import Key
+from assay.core.offer import Offer, Price
+from assay.core.record import Endpoint, ProviderRecord, sign_record, url_by_key
+from assay.core.request import Level
+
+NOW = 1_790_000_000
+LEVELS: tuple[Level, ...] = ("signed", "statistical", "pinned")
+
+
+def record(
+    number: int | Key = 1,
+    *,
+    sequence: int = 1,
+    issued: int = NOW,
+    life: int = 3600,
+    endpoints: tuple[str, ...] = ("http://93.184.216.34:8100",),
+    price: int = 1,
+    tls: bytes = bytes(32),
+    signer: Key | None = None,
+    levels: tuple[Level, ...] = LEVELS,
+) -> ProviderRecord:
+    """A signed record of the provider with this number or key."""
+    key = tiny_key(number) if isinstance(number, int) else number
+    offers = tuple(
+        Offer(
+            key.address,
+            url_by_key(key.address),
+            "tiny",
+            TinyModel().digest,
+            level,
+            Price(price, 2 * price),
+            2048,
+            True,
+            True,
+            PROFILE.digest,
+            "gumbel/1",
+        )
+        for level in levels
+    )
+    parts = [url.split("://") for url in endpoints]
+    places = tuple(Endpoint("https" if kind == "https" else "http", address) for kind, address in parts)
+    unsigned = ProviderRecord(key.address, sequence, issued, issued + life, places, offers, 4, tls=tls)
+    return sign_record(unsigned, signer or key)
+
+
+async def until(holds: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 - what is looked at knows of no event loop
+            await asyncio.sleep(0.01)
