@@ -166,10 +166,8 @@ class Side:
             pass
         target = plan.target
         kept, inputs = (trees.root_of(levels) for levels in own.levels(target.position))
-        parameters = trees.root_of(own.parameters.levels)
-        roots = Commitments(
-            parameters, own.evidence, own.token_roots, target.position, kept, inputs, trees.root_of(self.levels)
-        )
+        parameters, cells = own.parameters.parameters.root, trees.root_of(self.levels)
+        roots = Commitments(parameters, own.evidence, own.token_roots, target.position, kept, inputs, cells)
         claimed = int(own.records[target]) if isinstance(target, NumberTarget) else None
         return Case(plan, roots, index, self.levels[0][index], claimed, reader.opening())
 

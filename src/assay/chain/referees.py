@@ -27,8 +27,8 @@ USES: Final = (
     "key_norm", "attention_after", "feed_after", "norm",
 )  # fmt: skip
 """Likewise: the product or the normalisation that a section is part of."""
-PADDING: Final = 1600
-"""Zeros behind an opening: contracts read pieces of constant size, of which they drop what is too much."""
+PADDING: Final = 32
+"""Zeros behind an opening: contracts read whole words, of which they drop what is too much."""
 _TABLES: Final = {
     "Stream": "Powers", "Norms": "Powers", "Heads": "Sine", "Softmax": "Powers", "Feed": "Sigmoid", "Draws": "Powers",
 }  # fmt: skip
