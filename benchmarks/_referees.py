@@ -13,7 +13,7 @@ from tests.chain.tribunal import Case, side_of, tribunal
 from assay.apps.figures import Say
 from assay.apps.wiring import find_model
 from assay.chain.contracts import REFEREES, TABLES
-from assay.chain.game import OPENING_PADDING
+from assay.chain.game import behind
 from assay.chain.referees import table_of
 from assay.engines.exact.convert import convert
 from assay.engines.exact.dispute.plan import NumberTarget
@@ -51,6 +51,8 @@ def gas_of(town: Town, cases: Mapping[str, Case]) -> dict[str, int]:
     for name in REFEREES:
         table = table_of(name)
         at[name] = town.deploy(name, *([tables[table]] if table else [])).address
-    zeros = bytes(OPENING_PADDING)
-    sent = {name: town.send_data(PEOPLE[1], at[case.step.referee], case.data + zeros) for name, case in cases.items()}
+    sent = {
+        name: town.send_data(PEOPLE[1], at[case.step.referee], case.data + behind(case.data))
+        for name, case in cases.items()
+    }
     return {f"judge.{name}": receipt["gasUsed"] for name, receipt in sent.items()}

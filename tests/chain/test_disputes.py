@@ -201,7 +201,7 @@ def calls_of(own: Response) -> Calls:
 
     def calls(terms: referees.Terms, leaf: Digest, target: Target | None) -> list[tuple[str, bytes]]:
         step = referees.Step("Stream", referees.KINDS.index("number"), ENDS, 0)
-        found = [referees.encode_judge(terms, leaf, step, own.open_model() + bytes(2))]
+        found = [referees.encode_judge(terms, leaf, step, own.parameters.numbers() + bytes(2))]
         draw = TokenTarget(terms.position) if terms.position >= own.prompt - 1 else None
         for each in filter(None, (target, draw)):
             plan, cells, _ = prover.expanded(each)

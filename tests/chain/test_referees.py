@@ -87,7 +87,7 @@ def agree(kind: str, dice: Random, count: int) -> tuple[int, int]:
 @kinds
 def test_verdicts_are_those_of_the_referee_in_python(kind: str) -> None:
     """Of honest openings, of broken ones, and of such as are bound to what is committed to and absurd."""
-    held, failed = agree(kind, Random(kind), 12)
+    held, failed = agree(kind, Random(kind), 20)
     assert held
     assert failed
 

@@ -16,7 +16,7 @@ from tests.engines.exact.dispute.test_steps import vectors
 
 from assay.chain import referees
 from assay.chain.contracts import REFEREES, TABLES, artefact
-from assay.chain.game import OPENING_PADDING
+from assay.chain.game import behind
 from assay.core import tree16
 from assay.core.errors import AssayError
 from assay.core.hashing import Digest
@@ -70,7 +70,7 @@ class Tribunal(Bench):
 
     def gas(self, referee: str, data: bytes) -> int | None:
         """Of a whole transaction that calls `judge`, with zeros behind; None if it reverts."""
-        found = self.call(referee, data + bytes(OPENING_PADDING))
+        found = self.call(referee, data + behind(data))
         return found and found[1]
 
     def accepts(self, case: Case) -> bool:
@@ -186,10 +186,8 @@ class Side:
             pass
         target = plan.target
         kept, inputs = (trees.root_of(levels) for levels in own.levels(target.position))
-        parameters = trees.root_of(own.parameters.levels)
-        roots = Commitments(
-            parameters, own.evidence, own.token_roots, target.position, kept, inputs, trees.root_of(self.levels)
-        )
+        parameters, cells = own.parameters.parameters.root, trees.root_of(self.levels)
+        roots = Commitments(parameters, own.evidence, own.token_roots, target.position, kept, inputs, cells)
         claimed = int(own.records[target]) if isinstance(target, NumberTarget) else None
         return Case(plan, roots, index, self.levels[0][index], claimed, reader.opening())
 

@@ -16,8 +16,9 @@ PADDING: Final = bytes(512)
 """Zeros behind a prover's move, which the contract reads in pieces of constant size; behind the first one, twice."""
 FILLING: Final = bytes(32)
 """Zeros behind a challenger's, of which the contract reads words."""
-OPENING_PADDING: Final = 1600
-"""Bytes behind an opening, whatever they are: referees read pieces of constant size, and drop what is too much."""
+_WORD: Final = 32
+_LONGEST: Final = 4128
+"""Bytes of the longest piece that a referee reads at once; it drops what is too much."""
 STAGES: Final = (
     "tops", "branch", "nodes", "names", "chunks", "entry", "cells", "cell nodes", "cell names", "step",
 )  # fmt: skip
@@ -97,8 +98,13 @@ def exhibit(position: int, *, token: bool, parameters: Digest, opening: Opening,
 
 def step_move(referee: str, call: bytes, siblings: bytes) -> bytes:
     """The last move: what one of REFEREES is called with, what is beside the disputed cell, and which of them it is."""
-    zeros = max(len(PADDING), OPENING_PADDING - len(siblings))
-    return b"".join([call, siblings, bytes(zeros), word(REFEREES.index(referee) | len(call) << 8)])
+    beside = siblings + PADDING
+    return b"".join([call, beside, behind(call + beside), word(REFEREES.index(referee) | len(call) << 8)])
+
+
+def behind(call: bytes) -> bytes:
+    """Zeros that have to stand behind a call of a referee, which reads whole words, and pieces of up to _LONGEST."""
+    return bytes(max(_WORD, _LONGEST - len(call)))
 
 
 def word(number: int) -> bytes:

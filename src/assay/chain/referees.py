@@ -127,7 +127,7 @@ def encode(values: Iterable[Digest | int]) -> bytes:
 
 
 def encode_judge(terms: Terms, leaf: Digest, step: Step, opening: bytes) -> bytes:
-    """The data of a call of `judge`, with the opening behind the arguments; behind that stand OPENING_PADDING bytes.
+    """The data of a call of `judge`, with the opening behind the arguments; behind that stands what `game.behind` says.
 
     `leaf`: digest of the disputed cell.
 

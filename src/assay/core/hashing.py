@@ -34,6 +34,8 @@ Tag: TypeAlias = Literal[
     "assay/exact-root/1",
     "assay/exact-token/1",
     "assay/exact-parameter/1",
+    "assay/exact-layer/1",
+    "assay/exact-model/1",
     "assay/exact-challenge/1",
     "assay/exact-cell/1",
     "assay/record/1",

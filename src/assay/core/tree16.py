@@ -28,9 +28,9 @@ def top(level: Sequence[Digest]) -> Digest:
     return level[0] if level else ZERO
 
 
-def parents(level: Sequence[Digest]) -> list[Digest]:
+def parents(level: Sequence[Digest], fan: int = FAN) -> list[Digest]:
     """The next level."""
-    return [digest("assay/exact-node/1", b"".join(level[i : i + FAN])) for i in range(0, len(level), FAN)]
+    return [digest("assay/exact-node/1", b"".join(level[i : i + fan])) for i in range(0, len(level), fan)]
 
 
 def seal(count: int, highest: Digest) -> Digest:

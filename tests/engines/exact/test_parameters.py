@@ -15,13 +15,15 @@ from gguf import GGUFWriter
 from tests.engines.exact.models import write_model
 from tests.engines.exact.test_reference import VARIANTS
 
-from assay.core import tree16
 from assay.core.errors import ModelFileError
 from assay.core.hashing import Digest, digest
 from assay.engines.exact import tables
 from assay.engines.exact.affine import Matrix
 from assay.engines.exact.convert import convert
-from assay.engines.exact.parameters import MATRICES, VECTORS, Parameters, model_root
+from assay.engines.exact.dispute import trees
+from assay.engines.exact.dispute.catalogue import Opened
+from assay.engines.exact.dispute.shape import Shape
+from assay.engines.exact.parameters import FAN, MATRICES, VECTORS, Parameters, model_root
 from assay.engines.exact.reference import Gain, Layer, Model
 
 
@@ -87,12 +89,10 @@ def layer_leaf(layer: Layer) -> bytes:
 
 
 def contents(model: Model) -> Iterator[bytes]:
-    """All leaves, as docs/exact.md says."""
-    yield model_leaf(model)
+    """All parameters, as docs/exact.md says."""
     for name in ("exp2", "sigmoid", "sine", "log2", "tail"):
         yield from vector_leaves(getattr(tables, f"{name}_table")())
     for layer in model.layers:
-        yield layer_leaf(layer)
         for name in VECTORS:
             vector = getattr(layer, name)
             if vector is not None:
@@ -111,13 +111,23 @@ def test_the_specification(model: Model) -> None:
     parameters = Parameters(model)
     leaves = [*map(leaf_of, contents(model))]
     assert [row.tobytes() for row in parameters.digests] == leaves
-    assert parameters.root == tree16.root(leaves) == model_root(model)
+    layers = [digest("assay/exact-layer/1", layer_leaf(layer)) for layer in model.layers]
+    expected = digest("assay/exact-model/1", model_leaf(model), root_of_four(layers), root_of_four(leaves))
+    assert parameters.root == expected == model_root(model)
+
+
+def root_of_four(level: list[Digest]) -> Digest:
+    """As docs/exact.md says."""
+    count = len(level)
+    while len(level) > 1:
+        level = [digest("assay/exact-node/1", *level[i : i + 4]) for i in range(0, len(level), 4)]
+    return digest("assay/exact-root/1", count.to_bytes(8), level[0])
 
 
 def test_layers_are_alike(model: Model) -> None:
     """The leaves of layer l stand l times a layer's leaves behind those of the first."""
     sections = Parameters(model).sections
-    starts = [sections[f"{number}.numbers"].start for number in range(len(model.layers))]
+    starts = [sections[f"{number}.attention_norm"].start for number in range(len(model.layers))]
     step = sections["norm"].start - starts[-1]
     assert starts == [starts[0] + number * step for number in range(len(starts))]
     for name in (*VECTORS, *MATRICES, "turns"):
@@ -155,14 +165,17 @@ def test_unlike_layers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_leaves_open(model: Model) -> None:
     """A row of a matrix or a vector is proved to be the model's."""
     parameters = Parameters(model)
+    opened = Opened(parameters, Shape.of(model))
     for name, row, segment in [
-        ("numbers", 0, 0), ("0.numbers", 0, 0), ("sine", 0, 16), ("0.attention_norm", 0, 0), ("0.turns", 0, 0),
+        ("sine", 0, 16), ("0.attention_norm", 0, 0), ("0.turns", 0, 0),
         ("0.down", model.width - 1, 0),
         ("head", 5, 0), ("norm", 0, 0), ("0.gate", 3, (model.width - 1) // 256),
     ]:  # fmt: skip
-        index, path = parameters.prove(name, row, segment)
+        section = parameters.sections[name]
+        index = section.start + row * section.per_row + segment
         item = leaf_of(parameters.leaf(name, row, segment))
-        tree16.verify(parameters.root, len(parameters.digests), index, item, path)
+        path = opened.path(index, index + 1)
+        assert trees.climb(len(parameters.digests), index, [item], path, FAN) == parameters.roots[1]
 
 
 def changed(model: Model) -> Iterator[tuple[str, Model]]:

@@ -282,4 +282,6 @@ class Table:
         if state.stage != "step" or not isinstance(player, Prover):
             raise EncodingError("there is nothing left to say in this dispute")
         step = referees.Step("Stream", referees.KINDS.index("number"), ENDS, 0)
-        return step_move("Stream", referees.encode_judge(self._judged_by(0), leaf, step, player.own.open_model()), b"")
+        return step_move(
+            "Stream", referees.encode_judge(self._judged_by(0), leaf, step, player.own.parameters.numbers()), b""
+        )

@@ -17,7 +17,9 @@ AT: constant(uint256) = 836  # where the opening stands in the call's data: behi
 LANES: constant(uint256) = 1766820105243087041267848467410591083712559083657179364930612997358944255
 ONES: constant(uint256) = 26959946673427741531515197488526605382048662297355296634326893985793
 BYTES_16: constant(uint256) = 450552876409790643671482431940419874915447411150352389258589821042463539455
-SIGNS: constant(uint256) = 226159875217463538784116671719112721526185367165667081667056851346805227648
+SIGNS: constant(uint256) = 57896928055670665928733867960092856710703453994410772906766553944782138277888
+BIASES: constant(uint256) = 883423532594880234504689991304039805158970566159738360113623662126465024
+HALF: constant(uint256) = 2**223
 MASK_64: constant(uint256) = 2**64 - 1
 M32: constant(uint256) = 1461501636990620551282746369252908412228459298815
 M16: constant(uint256) = 411369862228566123880278864766078120783549026323861987005628415
@@ -89,83 +91,74 @@ def _dot(matrix: plan.Matrix, q: uint256, x: uint256, count: uint256) -> int256:
     """
     @return The sum of the products with `count` numbers.
     """
-    numbers: Bytes[2048] = slice(msg.data, x, 2048)
+    at: uint256 = min(x, len(msg.data) - 2048)
+    numbers: Bytes[2048] = slice(msg.data, at, 2048)
+    at = x - at
+    begin: uint256 = q
     leaves: Bytes[2624] = b""
     if matrix.size > 320:
-        leaves = slice(msg.data, q, 2624)
+        begin = min(begin, len(msg.data) - 2624)
+        leaves = slice(msg.data, begin, 2624)
     else:
-        leaves = slice(msg.data, q, 1312)
+        begin = min(begin, len(msg.data) - 1312)
+        leaves = slice(msg.data, begin, 1312)
+    begin = q - begin
     total: int256 = 0
     each: uint256 = 1
     if matrix.wide:
         each = 2
     span: uint256 = matrix.span
-    steps: uint256 = span >> 4
-    at: uint256 = 0
+    blocks: uint256 = 256 // span
+    scales: uint256 = 0
+    offsets: uint256 = 0
     for n: uint256 in range(count // span, bound=64):
-        inside: uint256 = unsafe_mul(n, span)
-        leaf: uint256 = unsafe_mul(inside >> 8, matrix.size)
-        inside = inside & 255
-        place: uint256 = unsafe_add(leaf, unsafe_mul(each, inside))
-        products: uint256 = 0
-        weights: uint256 = 0
+        inside: uint256 = n % blocks
+        leaf: uint256 = unsafe_add(begin, unsafe_mul(n // blocks, matrix.size))
+        if inside & 7 == 0:
+            number: uint256 = leaf + 256 * each + 4 * inside
+            scales = opening._swapped(extract32(leaves, number, output_type=uint256), 4)
+            offsets = opening._swapped(extract32(leaves, number + 4 * blocks, output_type=uint256), 4)
+        place: uint256 = unsafe_add(leaf, unsafe_mul(each, unsafe_mul(inside, span)))
+        lows: uint256 = 0  # sums in lanes
+        highs: uint256 = 0
         inputs: uint256 = 0
-        for _: uint256 in range(steps, bound=16):
-            a: uint256 = extract32(numbers, at, output_type=uint256) ^ SIGNS  # so that numbers are not negative
+        for _: uint256 in range(span >> 4, bound=16):
+            a: uint256 = extract32(numbers, at, output_type=uint256)
             at = unsafe_add(at, 32)
-            a = ((a & BYTES_16) << 8) | ((a >> 8) & BYTES_16)
-            odd: uint256 = a & LANES
-            even: uint256 = (a >> 16) & LANES
-            inputs = unsafe_add(inputs, unsafe_mul(unsafe_add(odd, even), ONES) >> 224)
+            a = (((a & BYTES_16) << 8) | ((a >> 8) & BYTES_16)) ^ SIGNS
+            odd: uint256 = unsafe_sub(a & LANES, BIASES)
+            a = unsafe_sub((a >> 16) & LANES, BIASES)
+            inputs = unsafe_add(inputs, unsafe_add(odd, a))
             b: uint256 = extract32(leaves, place, output_type=uint256)
             place = unsafe_add(place, unsafe_mul(16, each))
             if matrix.wide:
                 b = self._reversed(b)
                 high: uint256 = b & BYTES_16
-                products = unsafe_add(products, unsafe_mul(256, self._times(high, odd, even)))
-                weights = unsafe_add(weights, unsafe_mul(256, self._sum(high)))
+                highs = unsafe_add(highs, unsafe_add(unsafe_mul(high & LANES, a), unsafe_mul(high >> 16 & LANES, odd)))
                 b = (b >> 8) & BYTES_16
             else:  # sixteen bytes as lanes of 16 bits, in reverse order
                 b = (b >> 192) | ((b >> 128 & MASK_64) << 128)
                 b = ((b >> 32) & M32) | ((b & M32) << 64)
                 b = ((b >> 16) & M16) | ((b & M16) << 32)
                 b = ((b >> 8) & M8) | ((b & M8) << 16)
-            low: uint256 = b & LANES
-            b = (b >> 16) & LANES
-            products = unsafe_add(products, unsafe_add(unsafe_mul(low, even), unsafe_mul(b, odd)) >> 224)
-            weights = unsafe_add(weights, unsafe_mul(unsafe_add(low, b), ONES) >> 224)
-        number: uint256 = unsafe_add(unsafe_add(leaf, unsafe_mul(256, each)), unsafe_mul(inside // span, 4))
-        scale: int256 = self._little(extract32(leaves, number, output_type=uint256))
-        offset: int256 = self._little(
-            extract32(leaves, unsafe_add(number, unsafe_mul(256 // span, 4)), output_type=uint256)
-        )
-        products = unsafe_sub(products, weights << 15)
-        inputs = unsafe_sub(inputs, span << 15)
-        total = unsafe_add(total, unsafe_mul(scale, convert(convert(products, bytes32), int256)))
-        total = unsafe_add(total, unsafe_mul(offset, convert(convert(inputs, bytes32), int256)))
+            lows = unsafe_add(lows, unsafe_add(unsafe_mul(b & LANES, a), unsafe_mul((b >> 16) & LANES, odd)))
+        products: int256 = unsafe_add(self._highest(lows), unsafe_mul(256, self._highest(highs)))
+        scale: int256 = convert(convert(scales, bytes32), int256) >> 224
+        offset: int256 = convert(convert(offsets, bytes32), int256) >> 224
+        total = unsafe_add(total, unsafe_mul(scale, products))
+        total = unsafe_add(total, unsafe_mul(offset, self._highest(unsafe_mul(inputs, ONES))))
+        scales = scales << 32
+        offsets = offsets << 32
     return total
 
 
 @internal
 @pure
-def _little(word: uint256) -> int256:
+def _highest(lanes: uint256) -> int256:
     """
-    @return The little-endian number of the word's first four bytes.
+    @return The number in the highest lane: those under it may have taken one from it.
     """
-    x: uint256 = ((word & BYTES_16) << 8) | ((word >> 8) & BYTES_16)
-    return convert(convert(((x & LANES) << 16) | ((x >> 16) & LANES), bytes32), int256) >> 224
-
-
-@internal
-@pure
-def _times(b: uint256, odd: uint256, even: uint256) -> uint256:
-    return unsafe_add(unsafe_mul(b & LANES, even), unsafe_mul((b >> 16) & LANES, odd)) >> 224
-
-
-@internal
-@pure
-def _sum(b: uint256) -> uint256:
-    return unsafe_mul(unsafe_add(b & LANES, (b >> 16) & LANES), ONES) >> 224
+    return convert(convert(unsafe_add(lanes, HALF), bytes32), int256) >> 224
 
 
 @internal

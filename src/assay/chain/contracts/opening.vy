@@ -4,12 +4,12 @@
 @license Apache-2.0
 @notice An opening is one string, the last argument of the call. Each read takes its content from the front of what is left,
         then the path that binds it (docs/dispute.md). It mirrors `dispute/reading.py`, `trees.py` and `evidence.py`.
-@dev Bytes are read out of the call's data, by pieces of constant size: whoever calls puts zeros behind the opening.
+@dev Bytes are read out of the call's data, by pieces of constant size: a large one begins earlier where it would not fit.
      Numbers of the call stand in transient storage, which is emptied by the next call's.
 """
 
 struct Terms:
-    parameters: bytes32  # root of the model
+    parameters: bytes32  # the model root
     evidence: bytes32  # of the receipt, as are the next four
     promptTokens: bytes32
     output: bytes32
@@ -65,13 +65,16 @@ struct Section:
     width: uint256  # bytes of a number
 
 MOST: constant(uint256) = 1056  # numbers that one read gives at most
-BY_16: constant(uint256) = max_value(uint256) - 15
+BITS: constant(uint256) = 4  # of an index, a level of a tree: nodes have sixteen children
+MODEL_BITS: constant(uint256) = 2  # those of the two trees over a model have four
 ENDS: constant(int256) = -1
 CHUNK_TAG: constant(bytes32) = sha256("assay/exact-chunk/1")
 NODE_TAG: constant(bytes32) = sha256("assay/exact-node/1")
 ROOT_TAG: constant(bytes32) = sha256("assay/exact-root/1")
 PASS_TAG: constant(bytes32) = sha256("assay/exact-token/1")
 PARAMETER_TAG: constant(bytes32) = sha256("assay/exact-parameter/1")
+LAYER_TAG: constant(bytes32) = sha256("assay/exact-layer/1")
+MODEL_TAG: constant(bytes32) = sha256("assay/exact-model/1")
 CELL_TAG: constant(bytes32) = sha256("assay/exact-cell/1")
 TOKEN_TAG: constant(bytes32) = sha256("assay/token/1")
 EVIDENCE_TAG: constant(bytes32) = sha256("assay/evidence/2")
@@ -85,7 +88,8 @@ BYTES_64: constant(uint256) = 26959946660873538060741835960174461801791452538186
 at: transient(uint256)
 terms: transient(Terms)
 model: transient(Model)
-leaves: transient(uint256)  # of the model's parameters
+parameters: transient(bytes32)  # the root over the model's parameters; how many leaves it has
+leaves: transient(uint256)
 layer: transient(int256)  # of the disputed cell, or ENDS
 
 
@@ -127,15 +131,19 @@ def _hashed(tag: bytes32, at: uint256, length: uint256) -> bytes32:
     @return The digest of bytes that stand in the call's data.
     """
     piece: Bytes[4128] = b""
+    begin: uint256 = at
     if length <= 32:
         piece = slice(msg.data, at, 32)
     elif length <= 1056:
-        piece = slice(msg.data, at, 1056)
+        begin = min(at, len(msg.data) - 1056)
+        piece = slice(msg.data, begin, 1056)
     elif length <= 2624:
-        piece = slice(msg.data, at, 2624)
+        begin = min(at, len(msg.data) - 2624)
+        piece = slice(msg.data, begin, 2624)
     else:
-        piece = slice(msg.data, at, 4128)
-    return sha256(concat(tag, tag, slice(piece, 0, length)))
+        begin = min(at, len(msg.data) - 4128)
+        piece = slice(msg.data, begin, 4128)
+    return sha256(concat(tag, tag, slice(piece, at - begin, length)))
 
 
 @internal
@@ -187,43 +195,52 @@ def _number(at: uint256) -> int256:
 
 
 @internal
-def _climb(count: uint256, start: uint256, items: DynArray[bytes32, 8], level: uint256 = 0) -> bytes32:
+def _climb(
+    count: uint256, start: uint256, items: DynArray[bytes32, 8], bits: uint256 = BITS, level: uint256 = 0
+) -> bytes32:
     """
     @return The root of the tree of `count` leaves in which `items` stand at a level from `start` on: `trees.climb`.
+    @param bits The logarithm of a node's children.
+    @dev Sums do not overflow: counts of 2^64 and more are not sealed.
     """
     at: uint256 = self.at
     first: uint256 = start
     size: uint256 = count
+    fan: uint256 = 1 << bits
+    last: uint256 = unsafe_sub(fan, 1)
     for _: uint256 in range(level, bound=64):
-        size = (size + 15) // 16
+        size = unsafe_add(size, last) >> bits
     many: uint256 = len(items)
     assert many > 0 and start + many <= size, "no such leaves"
     run: Bytes[320] = slice(abi_encode(items), 64, 32 * many)
-    for _: uint256 in range(64):
-        if many == 1:
-            break
-        left: uint256 = first & 15
-        right: uint256 = min((first + many + 15) & BY_16, size) - first - many
-        beside: Bytes[960] = slice(msg.data, at, 960)
-        at = unsafe_add(at, 32 * (left + right))
-        nodes: Bytes[2240] = concat(slice(beside, 0, 32 * left), run, slice(beside, 32 * left, 32 * right))
-        run = concat(self._digest(NODE_TAG, slice(nodes, 0, min(512, len(nodes)))), b"")
-        many = (left + many + right + 15) >> 4
-        if many > 1:
-            run = concat(extract32(run, 0), self._digest(NODE_TAG, slice(nodes, 512, len(nodes) - 512)))
-        first = first >> 4
-        size = (size + 15) >> 4
     node: bytes32 = extract32(run, 0)
     for _: uint256 in range(64):
         if size == 1:
             break
-        left: uint256 = (first & 15) << 5  # bytes
-        right: uint256 = (min(first | 15, unsafe_sub(size, 1)) - first) << 5
-        beside: Bytes[480] = slice(msg.data, at, 480)
+        stop: uint256 = unsafe_add(first, many)
+        left: uint256 = (first & last) << 5  # bytes
+        right: uint256 = unsafe_sub(min(unsafe_add(stop, last) >> bits << bits, size), stop) << 5
+        if many == 1:
+            begin: uint256 = min(at, len(msg.data) - 480)
+            beside: Bytes[480] = slice(msg.data, begin, 480)
+            begin = at - begin
+            node = sha256(
+                concat(NODE_TAG, NODE_TAG, slice(beside, begin, left), node, slice(beside, begin + left, right))
+            )
+        else:
+            begin: uint256 = min(at, len(msg.data) - 960)
+            beside: Bytes[960] = slice(msg.data, begin, 960)
+            begin = at - begin
+            nodes: Bytes[2240] = concat(slice(beside, begin, left), run, slice(beside, begin + left, right))
+            whole: uint256 = min(fan << 5, len(nodes))
+            node = self._digest(NODE_TAG, slice(nodes, 0, whole))
+            many = 1
+            if whole < len(nodes):
+                many = 2
+                run = concat(node, self._digest(NODE_TAG, slice(nodes, whole, len(nodes) - whole)))
         at = unsafe_add(at, unsafe_add(left, right))
-        node = sha256(concat(NODE_TAG, NODE_TAG, slice(beside, 0, left), node, slice(beside, left, right)))
-        first = first >> 4
-        size = unsafe_add(size, 15) >> 4
+        first = first >> bits
+        size = unsafe_add(size, last) >> bits
     self.at = at
     return self._seal(ROOT_TAG, count, node)
 
@@ -259,13 +276,33 @@ def _climb_run(count: uint256, start: uint256, items: DynArray[bytes32, 1024]) -
     few: DynArray[bytes32, 8] = []
     for i: uint256 in range(stop - first, bound=8):
         few.append(run[i])
-    return self._climb(count, first, few, level)
+    return self._climb(count, first, few, BITS, level)
 
 
 @internal
 @pure
 def _seal(tag: bytes32, count: uint256, top: bytes32) -> bytes32:
     return self._digest(tag, concat(convert(convert(count, uint64), bytes8), top))
+
+
+@internal
+def _numbers_of(layer: int256) -> uint256:
+    """
+    @notice The model's numbers, with the two roots behind them; then those of a layer, if it is one.
+    @return Where the layer's stand.
+    """
+    at: uint256 = self.at
+    self._same(sha256(concat(MODEL_TAG, MODEL_TAG, slice(msg.data, at, 768))), self.terms.parameters)
+    self.model = abi_decode(slice(msg.data, at, 704), Model)
+    self.at = at + 704
+    layers: bytes32 = self._take()
+    self.parameters = self._take()
+    at = self.at
+    if layer != ENDS:
+        leaf: bytes32 = sha256(concat(LAYER_TAG, LAYER_TAG, slice(msg.data, at, 896)))
+        self.at = at + 896
+        self._same(self._climb(self.model.layers, convert(layer, uint256), [leaf], MODEL_BITS), layers)
+    return at
 
 
 @internal
@@ -279,7 +316,7 @@ def _leaves(start: uint256, count: uint256, size: uint256) -> uint256:
     for i: uint256 in range(count, bound=8):
         items.append(self._hashed(PARAMETER_TAG, at + i * size, size))
     self.at = at + count * size
-    self._same(self._climb(self.leaves, start, items), self.terms.parameters)
+    self._same(self._climb(self.leaves, start, items, MODEL_BITS), self.parameters)
     return at
 
 

@@ -78,7 +78,7 @@ HEAD_INPUT: constant(uint256) = 7
 NOTHING: constant(uint256) = 8  # zeros that fill up a record
 
 ENDS: constant(int256) = -1
-TABLES: constant(uint256) = 48  # leaves before the first layer's: the model's numbers, and tables of 1,025, 4,097, 4,097, 1,025 and 513
+TABLES: constant(uint256) = 47  # leaves before the first layer's: tables of 1,025, 4,097, 4,097, 1,025 and 513
 MICRO: constant(uint256) = 1_000_000
 MASK: constant(uint256) = 2**64 - 1
 EXTRA: constant(uint256) = 1 << 24  # one number more in each cell, before the others
@@ -102,7 +102,6 @@ layer: transient(int256)  # of the target, or ENDS
 name: transient(uint256)  # the vector that it is in
 place: transient(uint256)  # and where in it
 numbers: transient(uint256)  # where those of the disputed cell's layer stand in the call's data
-step: transient(uint256)  # leaves of a layer
 
 
 @internal
@@ -185,15 +184,6 @@ def _cells(row: uint256) -> uint256:
 
 
 @internal
-@pure
-def _size(rows: DynArray[uint256, 18]) -> uint256:
-    total: uint256 = 0
-    for row: uint256 in rows:
-        total += self._cells(row)
-    return total
-
-
-@internal
 @view
 def _part(width: uint256, product: uint256, columns: uint256, after: uint256, normed: bool) -> DynArray[uint256, 18]:
     """
@@ -213,6 +203,18 @@ def _part(width: uint256, product: uint256, columns: uint256, after: uint256, no
 
 
 @internal
+@pure
+def _cells_of_part(width: uint256, columns: uint256, normed: bool) -> uint256:
+    """
+    @return How many cells `_part` has.
+    """
+    cells: uint256 = self._parts(columns, 1024) * width + self._parts(width, 128)
+    if normed:
+        cells += 2 * self._parts(width, 1024) + 1
+    return cells
+
+
+@internal
 @view
 def _stream(kind: uint256, layer: int256, use: uint256) -> opening.Section:
     """
@@ -222,10 +224,11 @@ def _stream(kind: uint256, layer: int256, use: uint256) -> opening.Section:
     if kind == EMBEDDED:
         self._ensure(layer == ENDS and use == 0)
         return opening.Section(start=0, rows=1, length=width, piece=128, extra=0, width=8)
-    attention: DynArray[uint256, 18] = self._part(width, OUTPUT, opening.model.heads * opening.model.headWidth, ATTENTION_AFTER, opening.model.has & 4 != 0)
-    feed: DynArray[uint256, 18] = self._part(width, DOWN, opening.model.feed, FEED_AFTER, opening.model.has & 8 != 0)
-    half: uint256 = self._size(attention)
-    whole: uint256 = half + self._size(feed)
+    inner: uint256 = opening.model.heads * opening.model.headWidth
+    feed: uint256 = opening.model.feed
+    has: uint256 = opening.model.has
+    half: uint256 = self._cells_of_part(width, inner, has & 4 != 0)
+    whole: uint256 = half + self._cells_of_part(width, feed, has & 8 != 0)
     start: uint256 = self._parts(width, 128)
     last: uint256 = opening.model.layers
     norm: uint256 = NORM
@@ -238,9 +241,9 @@ def _stream(kind: uint256, layer: int256, use: uint256) -> opening.Section:
         at: uint256 = convert(layer, uint256)
         if use == OUTPUT or use == ATTENTION_AFTER:
             self._ensure(at < last or (at == last and self.name == FEED))
-            return self._find(attention, start + at * whole, kind, use)
+            return self._find(self._part(width, OUTPUT, inner, ATTENTION_AFTER, has & 4 != 0), start + at * whole, kind, use)
         self._ensure(at < last)
-        return self._find(feed, start + at * whole + half, kind, use)
+        return self._find(self._part(width, DOWN, feed, FEED_AFTER, has & 8 != 0), start + at * whole + half, kind, use)
     self._ensure(layer == self.layer)
     start += last * whole
     if self.name == FEED:
@@ -313,22 +316,24 @@ def _attention(kind: uint256, use: uint256) -> opening.Section:
     keys: uint256 = 0
     first, seen, keys = self._seen()
     blocks: uint256 = self._parts(seen, keys)
-    inner: uint256 = opening.model.heads * wide
+    heads: uint256 = opening.model.heads
+    kvHeads: uint256 = opening.model.kvHeads
+    inner: uint256 = heads * wide
     return self._find(
         [
             self._row(PRODUCT | (Q << 8) | ONE, self._parts(opening.model.width, 1024), inner),
-            self._row(BIASED | (Q << 8) | (8 << 16) | (wide << 32), opening.model.heads * (opening.model.has >> 4 & 1), wide),
-            self._row(QUERY | EXTRA | (2 << 16) | (wide << 32), opening.model.heads, wide),
-            self._row(KEY | EXTRA | (2 << 16) | (wide << 32), opening.model.kvHeads * seen, wide),
-            self._row(VALUE | EXTRA | (2 << 16) | (wide << 32), opening.model.kvHeads * seen, wide),
-            self._row(SCORE | (8 << 16) | (keys << 32), opening.model.heads, seen),
-            self._row(BEST | ONE, opening.model.heads, self._parts(blocks, 8)),
-            self._row(WEIGHT | (2 << 16) | (keys << 32), opening.model.heads, seen),
-            self._row(LOW | ONE, blocks * opening.model.kvHeads, 1),
-            self._row(MIX | EXTRA | (8 << 16) | (wide << 32), opening.model.heads * blocks, wide),
-            self._row(QUOTIENT | (4 << 16) | (wide << 32), opening.model.heads, wide),
+            self._row(BIASED | (Q << 8) | (8 << 16) | (wide << 32), heads * (opening.model.has >> 4 & 1), wide),
+            self._row(QUERY | EXTRA | (2 << 16) | (wide << 32), heads, wide),
+            self._row(KEY | EXTRA | (2 << 16) | (wide << 32), kvHeads * seen, wide),
+            self._row(VALUE | EXTRA | (2 << 16) | (wide << 32), kvHeads * seen, wide),
+            self._row(SCORE | (8 << 16) | (keys << 32), heads, seen),
+            self._row(BEST | ONE, heads, self._parts(blocks, 8)),
+            self._row(WEIGHT | (2 << 16) | (keys << 32), heads, seen),
+            self._row(LOW | ONE, blocks * kvHeads, 1),
+            self._row(MIX | EXTRA | (8 << 16) | (wide << 32), heads * blocks, wide),
+            self._row(QUOTIENT | (4 << 16) | (wide << 32), heads, wide),
             self._row(JOIN_LOW | ONE, 1, 1),
-            self._row(JOIN_PEAK | ONE, 1, opening.model.heads),
+            self._row(JOIN_PEAK | ONE, 1, heads),
             self._row(JOIN_SCALE | TWO, 1, 2),
             self._row(JOINED | SHORT_SPAN, 1, inner),
             self._row(NUMBER | SHORT, 1, 1),
@@ -443,7 +448,6 @@ def _counts() -> bool:
 
 
 @internal
-@view
 def _matrix(use: uint256) -> Matrix:
     """
     @return A matrix of the disputed cell's layer, the head, or the embedding.
@@ -515,31 +519,38 @@ def _sizes() -> uint256[17]:
 
 
 @internal
-@view
 def _table(use: uint256) -> uint256:
     """
-    @return The first leaf of a table of the disputed cell's layer, or of one behind all layers.
+    @return The first leaf of a table of the cell's layer, or of one behind all layers; all leaves are counted as well.
     """
-    ends: uint256 = TABLES + opening.model.layers * self.step
-    gain: uint256 = self._parts(opening.model.width, 256)
-    if use == NORM:
-        return ends
-    if use == HEAD or (use == EMBEDDING and opening.model.tied != 0):
-        return ends + gain
-    if use == EMBEDDING:
-        return ends + gain + opening.model.vocabulary * gain
     stop: uint256 = 9  # of turns
     if use <= DOWN:
         stop = 9 + use
-    elif use <= FEED_AFTER:
+    elif use > HEAD and use <= FEED_AFTER:
         stop = use - ATTENTION_NORM
     elif use > TURNS:
         stop = use - QUERY_BIAS + 6
-    at: uint256 = TABLES + convert(opening.layer, uint256) * self.step + 1
     sizes: uint256[17] = self._sizes()
-    for i: uint256 in range(stop, bound=17):
-        at += sizes[i]
-    return at
+    step: uint256 = 0  # leaves of a layer
+    before: uint256 = 0
+    for i: uint256 in range(17):
+        if i == stop:
+            before = step
+        step += sizes[i]
+    ends: uint256 = TABLES + opening.model.layers * step
+    head: uint256 = ends + sizes[0]
+    embedding: uint256 = head
+    size: uint256 = opening.model.vocabulary * sizes[0]
+    if opening.model.tied == 0:
+        embedding += size
+    opening.leaves = embedding + size
+    if use == NORM:
+        return ends
+    if use == HEAD:
+        return head
+    if use == EMBEDDING:
+        return embedding
+    return TABLES + convert(opening.layer, uint256) * step + before
 
 
 @internal
@@ -596,21 +607,7 @@ def _begin(terms: opening.Terms, layer: int256, at: uint256):
     opening.at = at
     opening.terms = terms
     opening.layer = layer
-    opening.model = abi_decode(slice(msg.data, at, 704), opening.Model)
-    step: uint256 = 1
-    sizes: uint256[17] = self._sizes()
-    for size: uint256 in sizes:
-        step += size
-    self.step = step
-    gain: uint256 = self._parts(opening.model.width, 256)
-    opening.leaves = TABLES + opening.model.layers * step + gain + opening.model.vocabulary * gain
-    if opening.model.tied == 0:
-        opening.leaves += opening.model.vocabulary * gain
-    opening._leaves(0, 1, 704)
-    if layer != ENDS:
-        self._ensure(layer >= 0 and convert(layer, uint256) < opening.model.layers)
-        self.numbers = opening.at
-        opening._leaves(TABLES + convert(layer, uint256) * step, 1, 896)
+    self.numbers = opening._numbers_of(layer)
     self._aim()
 
 
@@ -631,19 +628,23 @@ def _aim():
     """
     @notice Find what the target is, and check the sizes of a record's trees.
     """
-    inner: uint256 = opening.model.heads * opening.model.headWidth
-    keys: uint256 = opening.model.kvHeads * (opening.model.headWidth + 1)
-    inputs: uint256 = 2 * opening.model.width + inner + opening.model.feed + 4
-    kept: uint256 = self._parts(opening.model.layers * 2 * keys, 256)
+    wide: uint256 = opening.model.headWidth
+    width: uint256 = opening.model.width
+    feed: uint256 = opening.model.feed
+    layers: uint256 = opening.model.layers
+    inner: uint256 = opening.model.heads * wide
+    keys: uint256 = opening.model.kvHeads * (wide + 1)
+    inputs: uint256 = 2 * width + inner + feed + 4
+    kept: uint256 = self._parts(layers * 2 * keys, 256)
     self._ensure(opening.terms.keptCount == kept)
-    self._ensure(opening.terms.inputsCount == self._parts(opening.model.layers * inputs + opening.model.width + 1, 256))
+    self._ensure(opening.terms.inputsCount == self._parts(layers * inputs + width + 1, 256))
     self.layer = ENDS
     self.name = 0
     if opening.terms.token:
         return
     at: uint256 = opening.terms.target
     if at < 256 * kept:
-        if at >= opening.model.layers * 2 * keys:
+        if at >= layers * 2 * keys:
             self.name = NOTHING
             return
         self.layer = convert(at // (2 * keys), int256)
@@ -652,18 +653,19 @@ def _aim():
         self.place = at % keys
         return
     at -= 256 * kept
-    if at >= opening.model.layers * inputs:
+    if at >= layers * inputs:
         self.name = HEAD_INPUT
-        self.place = at - opening.model.layers * inputs
-        if self.place > opening.model.width:
+        self.place = at - layers * inputs
+        if self.place > width:
             self.name = NOTHING
         return
     self.layer = convert(at // inputs, int256)
     at = at % inputs
-    self.name = INPUT
-    for size: uint256 in [opening.model.width + 1, inner + 1, opening.model.width + 1, opening.model.feed + 1]:
+    name: uint256 = INPUT
+    for size: uint256 in [width + 1, inner + 1, width + 1, feed + 1]:
         if at < size:
             break
         at -= size
-        self.name += 1
+        name += 1
+    self.name = name
     self.place = at

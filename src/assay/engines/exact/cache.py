@@ -30,7 +30,7 @@ from assay.engines.exact.kernels.state import PRODUCTS, Shape
 from assay.engines.exact.packed import Packed
 from assay.engines.exact.program import PLAN_ARRAYS, Program, program_of
 
-MAGIC: Final = b"assay/exact-program/3\n"
+MAGIC: Final = b"assay/exact-program/4\n"
 """The number rises when conversion, packing or the model root change."""
 _LINE: Final = 64
 _MOST_HEADER: Final = 1 << 24

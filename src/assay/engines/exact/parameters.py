@@ -1,8 +1,10 @@
-"""The model root: a 16-ary Merkle root over everything that decides what an integer model computes.
+"""The model root: one digest of everything that decides what an integer model computes.
 
-The leaves are, in this order: the model's numbers; the tables; of each layer its numbers, its vectors and its matrices;
-the last normalisation, the head and, unless it is the head itself, the embedding. Each has at most SEGMENT entries, so
-that one step of a dispute opens a few hundred bytes of weights. Numbers are words of 32 bytes (`dispute/shape.py`).
+It is over the model's numbers, the root over the layers' numbers, and the root over the parameters. These are leaves of
+at most SEGMENT entries, so that one step of a dispute opens a few hundred bytes of weights: the tables; of each layer
+its vectors and its matrices; the last normalisation, the head and, unless it is the head itself, the embedding. Numbers
+are words of 32 bytes (`dispute/shape.py`); every step needs them, so they stand where the way to the root is short.
+Trees have FAN children a node: on a chain, a digest that is shown is dearer than one that is computed.
 """
 
 from __future__ import annotations
@@ -13,8 +15,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from assay.core import tree16
-from assay.core.hashing import Digest
+from assay.core.hashing import Digest, digest
 from assay.engines.exact.affine import Matrix
 from assay.engines.exact.chunks import root_of
 from assay.engines.exact.dispute.shape import Shape
@@ -24,6 +25,8 @@ from assay.engines.exact.tables import exp2_table, log2_table, sigmoid_table, si
 
 SEGMENT: Final = 256
 """Columns of a row, or entries of a vector, in one leaf."""
+FAN: Final = 4
+"""Children of a node of both trees, which are otherwise those of `core/tree16.py`."""
 _LINE: Final = 64
 _ROWS: Final = 4096
 VECTORS: Final = (
@@ -39,8 +42,8 @@ VECTORS: Final = (
 )
 """Vectors of a layer, in the order of their leaves; what a variant does not have has none."""
 MATRICES: Final = ("query", "key", "value", "output", "gate", "up", "down")
-_Tensor: TypeAlias = Matrix | np.ndarray | bytes
-"""A matrix, a vector or table, or numbers, which are one leaf."""
+_Tensor: TypeAlias = Matrix | np.ndarray
+"""A matrix, or a vector or table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Section:
     """Where the leaves of one tensor or table are."""
 
     name: str
-    """Such as `3.query`, `head`, `exp2`, `3.numbers`."""
+    """Such as `3.query`, `head`, `exp2`."""
     start: int
     """Index of its first leaf."""
     per_row: int
@@ -56,10 +59,15 @@ class Section:
 
 
 class Parameters:
-    """The leaves of a model."""
+    """What a model's root is over."""
 
     def __init__(self, model: Model) -> None:
         """Hash everything: some seconds for a large model."""
+        shape = Shape.of(model)
+        self.numbers: Final = shape.leaf
+        """Of the model."""
+        self.layers: Final = tuple(layer_digest(layer.leaf) for layer in shape.layers)
+        """Digests of the layers' numbers."""
         self.sections: Final[dict[str, Section]] = {}
         self._tensors: Final[dict[str, _Tensor]] = {}
         parts: list[np.ndarray] = []
@@ -72,24 +80,18 @@ class Parameters:
                 parts.append(tagged_digests("assay/exact-parameter/1", encoded.reshape(-1), blocks))
                 count += len(encoded)
         self.digests: Final = np.concatenate(parts)
-        """uint8 [leaves, 32]."""
-        self.root: Final = root_of(self.digests)
+        """Of the parameters, uint8 [leaves, 32]."""
+        layers = np.frombuffer(b"".join(self.layers), np.uint8).reshape(-1, 32)
+        self.roots: Final = root_of(layers, FAN), root_of(self.digests, FAN)
+        """Over the layers' numbers, and over the parameters."""
+        self.root: Final = root_over(self.numbers, *self.roots)
 
     def leaf(self, name: str, row: int, segment: int) -> bytes:
         """The content of one leaf: entries `segment` * 256 and on, of a row of a matrix or (row 0) of a vector."""
         tensor = self._tensors[name]
         if isinstance(tensor, Matrix):
             return _matrix_leaves(tensor, slice(row, row + 1))[segment].tobytes()
-        if isinstance(tensor, bytes):
-            return tensor
         return _vector_leaves(tensor)[segment].tobytes()
-
-    def prove(self, name: str, row: int, segment: int) -> tuple[int, tuple[Digest, ...]]:
-        """The index of a leaf, and the siblings up to the root: see `tree16.prove`."""
-        section = self.sections[name]
-        index = section.start + row * section.per_row + segment
-        data = self.digests.tobytes()
-        return index, tree16.prove([data[i : i + 32] for i in range(0, len(data), 32)], index)
 
 
 def model_root(model: Model) -> Digest:
@@ -97,9 +99,17 @@ def model_root(model: Model) -> Digest:
     return Parameters(model).root
 
 
+def root_over(numbers: bytes, layers: Digest, parameters: Digest) -> Digest:
+    """The model root, given the model's numbers and the roots over those of the layers and over the parameters."""
+    return digest("assay/exact-model/1", numbers, layers, parameters)
+
+
+def layer_digest(numbers: bytes) -> Digest:
+    """The leaf of one layer's numbers."""
+    return digest("assay/exact-layer/1", numbers)
+
+
 def _tensors(model: Model) -> Iterator[tuple[str, _Tensor]]:
-    shape = Shape.of(model)
-    yield "numbers", shape.leaf
     tables = {
         "exp2": exp2_table(), "sigmoid": sigmoid_table(), "sine": sine_table(), "log2": log2_table(),
         "tail": tail_table(),
@@ -107,7 +117,6 @@ def _tensors(model: Model) -> Iterator[tuple[str, _Tensor]]:
     for name, table in tables.items():
         yield name, table.astype(np.int64)
     for number, layer in enumerate(model.layers):
-        yield f"{number}.numbers", shape.layers[number].leaf
         for name in VECTORS:
             vector = getattr(layer, name)
             if vector is not None:
@@ -122,8 +131,6 @@ def _tensors(model: Model) -> Iterator[tuple[str, _Tensor]]:
 
 
 def _per_row(tensor: _Tensor) -> int:
-    if isinstance(tensor, bytes):
-        return 1
     return -(-(tensor.shape[1] if isinstance(tensor, Matrix) else len(tensor)) // SEGMENT)
 
 
@@ -132,8 +139,6 @@ def _encoded(tensor: _Tensor) -> Iterator[np.ndarray]:
     if isinstance(tensor, Matrix):
         for start in range(0, tensor.shape[0], _ROWS):
             yield _matrix_leaves(tensor, slice(start, start + _ROWS))
-    elif isinstance(tensor, bytes):
-        yield np.frombuffer(tensor, np.uint8)[None]
     else:
         yield _vector_leaves(tensor)
 

@@ -128,18 +128,18 @@ def both_parts(kept: Digest, inputs: Digest) -> Digest:
     return digest("assay/exact-token/1", kept, inputs)
 
 
-def root_of(digests: np.ndarray) -> Digest:
-    """The root over uint8 [n, 32]: `tree16.root`."""
-    return roots_of(digests[None])[0]
+def root_of(digests: np.ndarray, fan: int = tree16.FAN) -> Digest:
+    """The root over uint8 [n, 32]: `tree16.root`; or of a tree with fewer children a node."""
+    return roots_of(digests[None], fan)[0]
 
 
-def roots_of(digests: np.ndarray) -> list[Digest]:
+def roots_of(digests: np.ndarray, fan: int = tree16.FAN) -> list[Digest]:
     """The roots of trees of the same size, uint8 [trees, n, 32], of which nodes are computed side by side."""
     trees, count, _ = digests.shape
     level = digests if count else np.zeros((trees, 1, 32), np.uint8)
     while level.shape[1] > 1:
-        whole, rest = divmod(level.shape[1], tree16.FAN)
-        end = whole * tree16.FAN
+        whole, rest = divmod(level.shape[1], fan)
+        end = whole * fan
         parts = [_nodes(level[:, :end].reshape(trees * whole, -1)).reshape(trees, whole, 32)] if whole else []
         if rest:
             parts.append(_nodes(level[:, end:].reshape(trees, -1))[:, None])

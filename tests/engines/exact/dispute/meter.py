@@ -12,16 +12,26 @@ from unittest.mock import patch
 from typing_extensions import override
 
 from assay.core.request import SamplerSettings
+from assay.core.tree16 import FAN as SIXTEEN
 from assay.engines.exact.dispute import sampling, trees
-from assay.engines.exact.dispute.catalogue import NUMBERS, Catalogue, Table, Weights
+from assay.engines.exact.dispute.catalogue import Catalogue, Table, Weights
 from assay.engines.exact.dispute.draws import hash32
 from assay.engines.exact.dispute.evidence import Evidence
 from assay.engines.exact.dispute.game import most_exchanges
 from assay.engines.exact.dispute.plan import GROUP, Kind, NumberTarget, Plan, Rules, Section, Target, TokenTarget
 from assay.engines.exact.dispute.reading import Reader
-from assay.engines.exact.dispute.shape import ENDS, VECTORS, LayerShape, MatrixShape, Shape, Vector
+from assay.engines.exact.dispute.shape import (
+    ENDS,
+    LAYER_BYTES,
+    MODEL_BYTES,
+    VECTORS,
+    LayerShape,
+    MatrixShape,
+    Shape,
+    Vector,
+)
 from assay.engines.exact.dispute.steps import step
-from assay.engines.exact.parameters import SEGMENT
+from assay.engines.exact.parameters import FAN, SEGMENT
 from assay.engines.exact.record import CHUNK, CHUNK_BYTES
 
 
@@ -68,11 +78,12 @@ class Cost(NamedTuple):
         return Cost(*map(max, self, other))
 
 
-def longest_path(leaves: int, count: int) -> int:
+def longest_path(leaves: int, count: int, fan: int) -> int:
     """So many digests open a run of `count` leaves at most, wherever it stands: it can lie in two nodes of a level."""
-    first, *sizes = [*trees.sizes_of(leaves)[:-1], 0]
-    beside = min(first, 16 * ((count + 14) // 16 + 1)) - count
-    return max(0, beside) + sum(max(0, min(size - 1, 15 if count == 1 or size <= 16 else 30)) for size in sizes)
+    first, *sizes = [*trees.sizes_of(leaves, fan)[:-1], 0]
+    beside = min(first, fan * ((count + fan - 2) // fan + 1)) - count
+    most = (fan - 1) * (1 if count == 1 else 2)
+    return max(0, beside) + sum(max(0, min(size - 1, most if size > fan else fan - 1)) for size in sizes)
 
 
 class Meter(Reader):
@@ -86,8 +97,9 @@ class Meter(Reader):
 
     @override
     def check_shape(self, layer: int) -> None:
-        for at in {layer, ENDS}:
-            self._parameters((at, NUMBERS), 0, 1)
+        self.size += MODEL_BYTES + 2 * 32
+        if layer != ENDS:
+            self._count(len(self.plan.shape.layers), 0, 1, LAYER_BYTES, FAN)
 
     @override
     def token(self, position: int) -> int:
@@ -126,14 +138,14 @@ class Meter(Reader):
     def _parameters(self, table: Table, part: int, count: int) -> int:
         placed = self.catalogue.tables[table]
         count = min(count, placed.parts - part)
-        self._count(self.catalogue.count, placed.start + part, count, count * placed.size)
+        self._count(self.catalogue.count, placed.start + part, count, count * placed.size, FAN)
         return count
 
-    def _count(self, leaves: int, start: int, count: int, content: int) -> None:
+    def _count(self, leaves: int, start: int, count: int, content: int, fan: int = SIXTEEN) -> None:
         assert 0 <= start < start + count <= leaves
-        self.size += content + 32 * longest_path(leaves, count)
+        self.size += content + 32 * longest_path(leaves, count, fan)
 
-    raw_cells = raw_chunks = raw_parameters = None  # type: ignore[assignment]
+    raw_cells = raw_chunks = raw_model = raw_layer = raw_parameters = None  # type: ignore[assignment]
 
 
 Meter.__abstractmethods__ = frozenset()

@@ -39,12 +39,12 @@ def rows(first: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-@given(st.integers(1, 5000), st.integers(1, 40), st.data())
-def test_longest_path(leaves: int, count: int, data: st.DataObject) -> None:
+@given(st.integers(1, 5000), st.integers(1, 40), st.sampled_from([4, 16]), st.data())
+def test_longest_path(leaves: int, count: int, fan: int, data: st.DataObject) -> None:
     """No run of so many leaves has a longer one."""
     if count <= leaves:
         start = data.draw(st.integers(0, leaves - count))
-        assert trees.path_length(leaves, start, start + count) <= longest_path(leaves, count)
+        assert trees.path_length(leaves, start, start + count, fan) <= longest_path(leaves, count, fan)
 
 
 @pytest.mark.slow

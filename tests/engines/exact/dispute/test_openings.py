@@ -14,7 +14,6 @@ from assay.core.errors import BindingMismatch, EncodingError
 from assay.core.hashing import ZERO
 from assay.core.receipt import attest
 from assay.core.request import Opening, Request, SamplerSettings
-from assay.engines.exact.dispute import trees
 from assay.engines.exact.dispute.evidence import Tokens
 from assay.engines.exact.dispute.game import Terms
 from assay.engines.exact.dispute.moves import Outcome, Turn, WantStep
@@ -131,8 +130,8 @@ class Exchanging(Prover):
 
 
 def proved(one: Answer, index: int, leaf: bytes) -> bytes:
-    """A leaf of parameters, and its path."""
-    return leaf + b"".join(trees.prove(one.own.parameters.levels, index, index + 1))
+    """A layer's numbers, and the path of some layer's."""
+    return leaf + b"".join(one.own.parameters.layer(index))
 
 
 def judged(one: Answer, start: int, leaf: bytes, terms: Terms | None = None) -> Outcome:
@@ -144,9 +143,8 @@ def judged(one: Answer, start: int, leaf: bytes, terms: Terms | None = None) -> 
 def test_numbers_of_model_and_layer_are_bound() -> None:
     """Those of another layer, changed ones, or others' path lose; so does whoever agreed to another shape."""
     one = answer("gemma3")
-    tables = one.own.parameters.catalogue.tables
-    layers = [(tables[n, "numbers"].start, one.shape.layers[n].leaf) for n in range(2)]
-    model = proved(one, 0, one.shape.leaf)
+    layers = [(n, one.shape.layers[n].leaf) for n in range(2)]
+    model = one.own.parameters.numbers()
     assert len(one.shape.leaf) == MODEL_BYTES
     assert {len(leaf) for _, leaf in layers} == {LAYER_BYTES}
     mine = proved(one, *layers[1])

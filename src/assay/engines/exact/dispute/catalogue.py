@@ -9,15 +9,13 @@ from typing import Final, TypeAlias
 
 from assay.core.hashing import Digest
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.shape import ENDS, LAYER_BYTES, MODEL_BYTES, NORMS, PRODUCTS, MatrixShape, Shape
-from assay.engines.exact.parameters import SEGMENT, Parameters
+from assay.engines.exact.dispute.shape import ENDS, NORMS, PRODUCTS, MatrixShape, Shape
+from assay.engines.exact.parameters import FAN, SEGMENT, Parameters
 from assay.engines.exact.record import digest_list
 from assay.engines.exact.tables import exp2_table, log2_table, sigmoid_table, sine_table, tail_table
 
 Table: TypeAlias = tuple[int, str]
-"""A layer, or ENDS, and the name of what it is in `reference.Layer` or `reference.Model`; or NUMBERS."""
-NUMBERS: Final = "numbers"
-"""The name of the leaf with a layer's numbers, or with the model's."""
+"""A layer, or ENDS, and the name of what it is in `reference.Layer` or `reference.Model`."""
 _LINE: Final = 64
 _NUMBER: Final = 8
 
@@ -38,9 +36,9 @@ class Catalogue:
     """Where each tensor stands: a function of the shape."""
 
     def __init__(self, shape: Shape) -> None:
-        self.tables: Final[dict[Table, Placed]] = {(ENDS, NUMBERS): Placed(0, 1, 1, MODEL_BYTES)}
+        self.tables: Final = dict[Table, Placed]()
         """In order."""
-        at = 1 + sum(
+        at = sum(
             -(-len(table()) // SEGMENT) for table in (exp2_table, sigmoid_table, sine_table, log2_table, tail_table)
         )
         for table, rows, columns, size in _tensors(shape):
@@ -93,19 +91,26 @@ def decode_numbers(leaves: Sequence[bytes]) -> list[int]:
 
 
 class Opened:
-    """A model's parameters, to open runs of leaves from."""
+    """A model's numbers and parameters, to open runs of leaves from."""
 
     def __init__(self, parameters: Parameters, shape: Shape) -> None:
         self.parameters: Final = parameters
         self.catalogue: Final = Catalogue(shape)
         self._levels: list[list[Digest]] = []
 
-    @property
-    def levels(self) -> Sequence[Sequence[Digest]]:
-        """Of the tree over all leaves."""
+    def numbers(self) -> bytes:
+        """The model's, and the two roots that stand beside them under the model's."""
+        return b"".join([self.parameters.numbers, *self.parameters.roots])
+
+    def layer(self, number: int) -> list[Digest]:
+        """The way from a layer's numbers up to the root over those of all layers."""
+        return trees.prove(trees.levels_of(self.parameters.layers, FAN), number, number + 1, FAN)
+
+    def path(self, start: int, stop: int) -> list[Digest]:
+        """That from a run of leaves up to the root over all parameters."""
         if not self._levels:
-            self._levels = trees.levels_of(digest_list(self.parameters.digests))
-        return self._levels
+            self._levels = trees.levels_of(digest_list(self.parameters.digests), FAN)
+        return trees.prove(self._levels, start, stop, FAN)
 
     def leaf(self, table: Table, row: int, part: int) -> bytes:
         """One leaf's content."""
@@ -124,7 +129,6 @@ def _tensors(shape: Shape) -> Iterator[tuple[Table, int, int, int]]:
     """Rows, columns and bytes of a leaf of each."""
     vector = SEGMENT * _NUMBER
     for number, layer in enumerate(shape.layers):
-        yield (number, NUMBERS), 1, 1, LAYER_BYTES
         for name, fraction in zip(NORMS, layer.norms, strict=True):
             if fraction is not None:
                 n = shape.head_width if name in ("query_norm", "key_norm") else shape.width

@@ -3,7 +3,8 @@
 An opening is one string of bytes. Each read takes its content and then the tree's path from the front of what is left,
 so there is nothing to name or to order, and a contract reads calldata in the same way. It has, in this order:
 
-    numbers of the model; those of the cell's layer, if it has one
+    numbers of the model, and the roots over those of the layers and over the parameters
+    numbers of the cell's layer, if it has one
     the cell, without a path
     what its step reads
     if it is the last one and a token: the token that the receipt has
@@ -19,15 +20,16 @@ from typing import Final
 
 from typing_extensions import override
 
+from assay.core import tree16
 from assay.core.completion import token_leaves
 from assay.core.errors import BindingMismatch, EncodingError
-from assay.core.hashing import Digest, digest
+from assay.core.hashing import ZERO, Digest, digest
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.catalogue import NUMBERS, Catalogue, Table, Weights, decode_numbers
+from assay.engines.exact.dispute.catalogue import Catalogue, Table, Weights, decode_numbers
 from assay.engines.exact.dispute.evidence import Evidence, Tokens
 from assay.engines.exact.dispute.plan import LEAVES, Plan, Section, TokenTarget
-from assay.engines.exact.dispute.shape import ENDS, MatrixShape, Vector
-from assay.engines.exact.parameters import SEGMENT
+from assay.engines.exact.dispute.shape import ENDS, LAYER_BYTES, MODEL_BYTES, MatrixShape, Vector
+from assay.engines.exact.parameters import FAN, SEGMENT, layer_digest, root_over
 from assay.engines.exact.record import CHUNK, CHUNK_BYTES, both_parts
 
 
@@ -45,10 +47,11 @@ class Reader(ABC):
             BindingMismatch: they are others.
         """
         shape = self.plan.shape
-        numbers = {ENDS: shape.leaf} if layer == ENDS else {ENDS: shape.leaf, layer: shape.layers[layer].leaf}
-        for at, expected in numbers.items():
-            if self.raw_parameters((at, NUMBERS), 0, 0, 1) != [expected]:
-                raise BindingMismatch("leaf", "the model has other numbers than was agreed")
+        same = self.raw_model() == shape.leaf
+        if layer != ENDS:
+            same &= self.raw_layer(layer) == shape.layers[layer].leaf
+        if not same:
+            raise BindingMismatch("leaf", "the model has other numbers than was agreed")
 
     def claimed(self, index: int) -> int | None:
         """The token of the receipt, if cell `index` says which one was to be drawn."""
@@ -101,6 +104,14 @@ class Reader(ABC):
         """Chunks of a record, all of one of its parts."""
 
     @abstractmethod
+    def raw_model(self) -> bytes:
+        """The model's numbers, which are read before anything else."""
+
+    @abstractmethod
+    def raw_layer(self, layer: int) -> bytes:
+        """A layer's numbers."""
+
+    @abstractmethod
     def raw_parameters(self, table: Table, row: int, part: int, count: int) -> Sequence[bytes]:
         """Leaves of the model's parameters."""
 
@@ -114,7 +125,7 @@ class Commitments:
     """What an opening is checked against."""
 
     parameters: Digest
-    """Root of the model's parameters."""
+    """The model root."""
     evidence: Evidence
     """Of the receipt."""
     tokens: Tokens
@@ -149,6 +160,8 @@ class OpenedReader(Reader):
         self._index = index
         """The disputed cell."""
         self._rest = memoryview(opening)
+        self._layers = self._parameters = ZERO
+        """Roots that are read with the model's numbers."""
 
     def take(self, length: int) -> bytes:
         """The next bytes."""
@@ -192,13 +205,28 @@ class OpenedReader(Reader):
         return chunks
 
     @override
+    def raw_model(self) -> bytes:
+        """The next bytes; then the two roots that are under the model's with them."""
+        numbers, self._layers, self._parameters = self.take(MODEL_BYTES), self.take(32), self.take(32)
+        if root_over(numbers, self._layers, self._parameters) != self._roots.parameters:
+            raise BindingMismatch("leaf", "these are not the model's numbers")
+        return numbers
+
+    @override
+    def raw_layer(self, layer: int) -> bytes:
+        """The next bytes, under the root over the layers' numbers."""
+        numbers = self.take(LAYER_BYTES)
+        self._bind(self._layers, len(self.plan.shape.layers), layer, [layer_digest(numbers)], FAN)
+        return numbers
+
+    @override
     def raw_parameters(self, table: Table, row: int, part: int, count: int) -> Sequence[bytes]:
-        """The next bytes, under the root of the model."""
+        """The next bytes, under the root over the parameters."""
         placed = self.catalogue.tables[table]
         leaves = [self.take(placed.size) for _ in range(count)]
         start = placed.start + row * placed.parts + part
         items = [digest("assay/exact-parameter/1", leaf) for leaf in leaves]
-        self._bind(self._roots.parameters, self.catalogue.count, start, items)
+        self._bind(self._parameters, self.catalogue.count, start, items, FAN)
         return leaves
 
     @override
@@ -214,9 +242,9 @@ class OpenedReader(Reader):
             raise BindingMismatch("token", f"token {token} is not in the vocabulary")
         return token
 
-    def _bind(self, root: Digest, count: int, start: int, items: Sequence[Digest]) -> None:
-        path = self._path(trees.path_length(count, start, start + len(items)))
-        if trees.climb(count, start, items, path) != root:
+    def _bind(self, root: Digest, count: int, start: int, items: Sequence[Digest], fan: int = tree16.FAN) -> None:
+        path = self._path(trees.path_length(count, start, start + len(items), fan))
+        if trees.climb(count, start, items, path, fan) != root:
             raise BindingMismatch("path", f"leaf {start} is not under its root")
 
     def _path(self, length: int) -> list[Digest]:

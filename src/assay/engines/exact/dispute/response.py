@@ -12,7 +12,7 @@ from typing_extensions import override
 from assay.core.completion import token_leaves, token_salts
 from assay.core.hashing import Digest
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.catalogue import NUMBERS, Opened, Table
+from assay.engines.exact.dispute.catalogue import Opened, Table
 from assay.engines.exact.dispute.evidence import Evidence, Tokens, evidence_of
 from assay.engines.exact.dispute.plan import GREEDY, GROUP, Plan, Rules, Section, input_of
 from assay.engines.exact.dispute.reading import Reader
@@ -110,10 +110,6 @@ class Response:
         prompt, output = self.opened_tokens
         return prompt.open(position) if position < self.prompt else output.open(position - self.prompt)
 
-    def open_model(self) -> bytes:
-        """The leaf with the model's numbers, and its path."""
-        return self.parameters.leaf((ENDS, NUMBERS), 0, 0) + b"".join(trees.prove(self.parameters.levels, 0, 1))
-
 
 class OwnReader(Reader):
     """Reads a side's own numbers."""
@@ -132,6 +128,16 @@ class OwnReader(Reader):
     def raw_chunks(self, position: int, first: int, count: int) -> Sequence[bytes]:
         """Of a record."""
         return [self._own.chunk(position, index) for index in range(first, first + count)]
+
+    @override
+    def raw_model(self) -> bytes:
+        """Of the model."""
+        return self._own.shape.leaf
+
+    @override
+    def raw_layer(self, layer: int) -> bytes:
+        """Of the model."""
+        return self._own.shape.layers[layer].leaf
 
     @override
     def raw_parameters(self, table: Table, row: int, part: int, count: int) -> Sequence[bytes]:
@@ -181,12 +187,25 @@ class OpeningReader(OwnReader):
         return chunks
 
     @override
+    def raw_model(self) -> bytes:
+        """With what stands beside them."""
+        self._out += self._own.parameters.numbers()
+        return super().raw_model()
+
+    @override
+    def raw_layer(self, layer: int) -> bytes:
+        """With their path."""
+        numbers = super().raw_layer(layer)
+        self._out += b"".join([numbers, *self._own.parameters.layer(layer)])
+        return numbers
+
+    @override
     def raw_parameters(self, table: Table, row: int, part: int, count: int) -> Sequence[bytes]:
         """With their path."""
         leaves = super().raw_parameters(table, row, part, count)
         placed = self.catalogue.tables[table]
         start = placed.start + row * placed.parts + part
-        self._out += b"".join([*leaves, *trees.prove(self._own.parameters.levels, start, start + count)])
+        self._out += b"".join([*leaves, *self._own.parameters.path(start, start + count)])
         return leaves
 
     @override

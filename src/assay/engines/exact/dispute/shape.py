@@ -13,11 +13,11 @@ from assay.engines.exact.reference import Gain, Gate, Layer, Model
 VERSION: Final = 1
 """Of the semantics, as `EXACT_REGIME` names it."""
 WORD: Final = 32
-"""Bytes of each number of a model's or a layer's first leaf."""
+"""Bytes of each of a model's or a layer's numbers."""
 MODEL_BYTES: Final = 22 * WORD
-"""Of the leaf with a model's numbers."""
+"""Of a model's numbers."""
 LAYER_BYTES: Final = 28 * WORD
-"""Of the leaf with a layer's numbers."""
+"""Of a layer's numbers."""
 
 Product: TypeAlias = Literal["query", "key", "value", "output", "gate", "up", "down"]
 """The matrix products of a layer."""
@@ -106,7 +106,7 @@ class LayerShape:
 
     @property
     def leaf(self) -> bytes:
-        """The first of its leaves, of LAYER_BYTES: see `parameters.py`."""
+        """Its numbers, LAYER_BYTES: see `parameters.py`."""
         gains = [fraction or 0 for fraction in self.norms]
         return _words(self.window, *gains, *(number for matrix in self.products for number in matrix.format))
 
@@ -202,7 +202,7 @@ class Shape:
 
     @cached_property
     def leaf(self) -> bytes:
-        """The first leaf of the model's parameters, of MODEL_BYTES: see `parameters.py`."""
+        """The model's numbers, MODEL_BYTES: see `parameters.py`."""
         return _words(
             VERSION,
             len(self.layers),

@@ -1,4 +1,7 @@
-"""Trees as of `core/tree16.py`: openings of runs of leaves, and descents of two levels a move."""
+"""Trees as of `core/tree16.py`: openings of runs of leaves, and descents of two levels a move.
+
+Those over a model are the same with fewer children a node (`fan`).
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,19 @@ MOST_NODES: Final = FAN**STRIDE
 """Digests that one move shows of a tree at most: 8 KB."""
 
 
-def levels_of(leaves: Sequence[Digest]) -> list[list[Digest]]:
+def levels_of(leaves: Sequence[Digest], fan: int = FAN) -> list[list[Digest]]:
     """All levels, the leaves first and the top last; one empty level for no leaves."""
     levels = [list(leaves)]
     while len(levels[-1]) > 1:
-        levels.append(parents(levels[-1]))
+        levels.append(parents(levels[-1], fan))
     return levels
 
 
-def sizes_of(count: int) -> list[int]:
+def sizes_of(count: int, fan: int = FAN) -> list[int]:
     """How many digests each level of a tree of `count` leaves has."""
     sizes = [count]
     while sizes[-1] > 1:
-        sizes.append(-(-sizes[-1] // FAN))
+        sizes.append(-(-sizes[-1] // fan))
     return sizes
 
 
@@ -36,39 +39,39 @@ def root_of(levels: Sequence[Sequence[Digest]]) -> Digest:
     return seal(len(levels[0]), levels[-1][0] if levels[-1] else ZERO)
 
 
-def prove(levels: Sequence[Sequence[Digest]], start: int, stop: int) -> list[Digest]:
+def prove(levels: Sequence[Sequence[Digest]], start: int, stop: int, fan: int = FAN) -> list[Digest]:
     """What is beside the leaves from `start` to `stop` in their nodes, and so on up; within a level, in order."""
     path: list[Digest] = []
     for level in levels[:-1]:
-        path += [*level[start - start % FAN : start], *level[stop : -(-stop // FAN) * FAN]]
-        start, stop = start // FAN, -(-stop // FAN)
+        path += [*level[start - start % fan : start], *level[stop : -(-stop // fan) * fan]]
+        start, stop = start // fan, -(-stop // fan)
     return path
 
 
-def path_length(count: int, start: int, stop: int) -> int:
+def path_length(count: int, start: int, stop: int, fan: int = FAN) -> int:
     """How many digests `prove` gives in a tree of `count` leaves."""
     length = 0
-    for size in sizes_of(count)[:-1]:
-        length += start % FAN + min(-(-stop // FAN) * FAN, size) - stop
-        start, stop = start // FAN, -(-stop // FAN)
+    for size in sizes_of(count, fan)[:-1]:
+        length += start % fan + min(-(-stop // fan) * fan, size) - stop
+        start, stop = start // fan, -(-stop // fan)
     return length
 
 
-def climb(count: int, start: int, items: Sequence[Digest], path: Sequence[Digest]) -> Digest:
+def climb(count: int, start: int, items: Sequence[Digest], path: Sequence[Digest], fan: int = FAN) -> Digest:
     """The root of the tree of `count` leaves in which `path` says that `items` stand from `start` on.
 
     Raises:
         BindingMismatch: there are no such leaves, or the path has another length.
     """
     stop = start + len(items)
-    if not 0 <= start < stop <= count or len(path) != path_length(count, start, stop):
+    if not 0 <= start < stop <= count or len(path) != path_length(count, start, stop, fan):
         raise BindingMismatch("path", f"no leaves {start} to {stop} among {count} are opened like this")
     run, used = list(items), 0
-    for size in sizes_of(count)[:-1]:
-        before, after = start % FAN, min(-(-stop // FAN) * FAN, size) - stop
-        run = parents([*path[used : used + before], *run, *path[used + before : used + before + after]])
+    for size in sizes_of(count, fan)[:-1]:
+        before, after = start % fan, min(-(-stop // fan) * fan, size) - stop
+        run = parents([*path[used : used + before], *run, *path[used + before : used + before + after]], fan)
         used += before + after
-        start, stop = start // FAN, -(-stop // FAN)
+        start, stop = start // fan, -(-stop // fan)
     return seal(count, run[0])
 
 
