@@ -49,7 +49,7 @@ def measure(say: Say) -> Iterator[Figure]:
         yield Figure(name, own[name], "gas", None, None, 1)
     for name, gas in own.items():
         if name.startswith("dispute."):
-            bar = DISPUTE if name in ("dispute.operations", "dispute.cells") else None
+            bar = DISPUTE if name == "dispute.operations" else None
             yield Figure(name, gas, "gas", bar, None if bar is None else gas <= bar, 1)
         if name.startswith("judge."):
             bar = DOT if name.startswith("judge.product.") and name != "judge.product.down" else STEP
