@@ -210,6 +210,7 @@ def _offer(offer: Offer) -> dict[str, object]:
         "tools": offer.tools,
         "profile": offer.profile.hex(),
         "sampler": offer.sampler,
+        "continues": offer.continues,
     }
 
 

@@ -45,6 +45,8 @@ class Offer:
     """`foreign`: tokens are not drawn from the consumer's nonce, so nothing shows that an answer is a fresh one."""
     payment: Requirements | None = None
     """How the provider is paid; None: it only counts what is owed."""
+    continues: bool = False
+    """It goes on with answers that others began (`Request.continues`)."""
 
     @property
     def paid(self) -> bool:

@@ -104,6 +104,7 @@ def encode_offers(provider: Address, offers: Sequence[Offer]) -> bytes:
             "tools": offer.tools,
             "profile": b64(offer.profile),
             "sampler": offer.sampler,
+            **({"continues": True} if offer.continues else {}),
         }
         for offer in offers
     ]
@@ -308,6 +309,9 @@ def _offer(value: Json, provider: Address, url: str, payment: Requirements | Non
         raise EncodingError("an offer's level, price, chat or tools is malformed")
     if sampler not in SAMPLERS:
         raise EncodingError("an offer's sampler is unknown")
+    continues = value.get("continues", False)
+    if not isinstance(continues, bool):
+        raise EncodingError("an offer's continues is malformed")
     if not 0 < len(model) <= 256:
         raise EncodingError("an offer's model has 1 to 256 characters")
     return Offer(
@@ -323,6 +327,7 @@ def _offer(value: Json, provider: Address, url: str, payment: Requirements | Non
         profile=unb64(text(value.get("profile"), "profile"), size=32, what="profile"),
         sampler=sampler,
         payment=payment,
+        continues=continues,
     )
 
 
