@@ -13,8 +13,9 @@ import pytest
 from tests.tiny import PROFILE, TinyEngine, TinyModel, TinyReplayer, profile_at, tiny_key, tiny_request
 
 from assay.apps.auditing import StoreDesk
+from assay.apps.local import LocalAnswer
 from assay.apps.meter import Meter
-from assay.apps.serving import LocalAnswer, LocalAnswers
+from assay.apps.serving import LocalAnswers
 from assay.apps.validator import Validator
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion, Prompt, Step
@@ -402,7 +403,7 @@ async def test_an_answer_that_ends_early_as_cancelled_is_the_providers_failure(
     world.provider(2, TinyEngine(), price=7)
     market = world.market()
     request = tiny_request(nonce=bytes([1]) * 32)
-    answer = await market.answer(request, wish(request))
+    answer = await market.answer(request, wish(request, allow_fallbacks=False))
     got: list[int] = []
     with pytest.raises(ProviderFailed, match="in the middle"):
         await read(answer, got)

@@ -10,7 +10,8 @@ from typing import NoReturn
 import pytest
 from tests.tiny import TinyEngine, tiny_key, tiny_request
 
-from assay.apps.serving import LocalAnswer, LocalAnswers
+from assay.apps.local import LocalAnswer
+from assay.apps.serving import LocalAnswers
 from assay.core.completion import Prompt, Step
 from assay.core.errors import Busy, InvalidRequest, NoProvider, NotFound, ProviderFailed, StoreError
 from assay.core.offer import Ask, Price

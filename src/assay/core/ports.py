@@ -213,6 +213,12 @@ class Tracer(Protocol):
 class Answer(Protocol):
     """An answer under way at a provider."""
 
+    @property
+    def earlier(self) -> Sequence[Bundle]:
+        """When `bundle` has ended: receipts of parts that other providers delivered before, first to last, as far as
+        they are to be had."""
+        ...
+
     def steps(self) -> AsyncIterator[Step]:
         """The tokens as they come; a provider that breaks off raises `ProviderFailed`."""
         ...
