@@ -14,7 +14,6 @@ from tests.tiny import PROFILE, TinyEngine, TinyModel, TinyReplayer, profile_at,
 
 from assay.apps.auditing import StoreDesk
 from assay.apps.local import LocalAnswer
-from assay.apps.meter import Meter
 from assay.apps.serving import LocalAnswers
 from assay.apps.validator import Validator
 from assay.core.bundle import Bundle
@@ -274,21 +273,17 @@ class _Swapped(TinyEngine):
 class _Tampering(LocalAnswers):
     """Signs something else than it delivered."""
 
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
         if completion.tokens:
             completion = replace(completion, tokens=(*completion.tokens[:-1], completion.tokens[-1] ^ 1))
-        return super().issue(engine, request, completion, price, meter)
+        return super().issue(engine, request, completion, price, *more)  # type: ignore[arg-type]
 
 
 class _Padding(LocalAnswers):
     """Charges for more than the price that it offered."""
 
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
-        return super().issue(engine, request, completion, Price(price.prompt + 1, price.output), meter)
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
+        return super().issue(engine, request, completion, Price(price.prompt + 1, price.output), *more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("kind", "said"), [(_Tampering, "other tokens"), (_Padding, "amount")])

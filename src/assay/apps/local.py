@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
+from assay.apps.logs import logger
 from assay.apps.meter import Meter
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion, Prompt, Step, StopReason
@@ -14,6 +15,7 @@ from assay.core.errors import AssayError, Busy, InvalidRequest, PaymentRequired,
 from assay.core.offer import Price
 from assay.core.ports import Engine
 from assay.core.request import Request
+from assay.store.parts import OpenPart
 
 if TYPE_CHECKING:
     from assay.apps.serving import LocalAnswers
@@ -33,7 +35,9 @@ class LocalAnswer:
         price: Price,
         top_logprobs: int | None,
         meter: Meter | None = None,
+        begin: Callable[[], OpenPart] | None = None,
     ) -> None:
+        """`begin`: makes the file in which tokens are noted."""
         self.request: Final = request
         self._owner: Final = owner
         self._engine: Final = engine
@@ -41,6 +45,8 @@ class LocalAnswer:
         self._price: Final = price
         self._meter: Final = meter
         self._delivered: list[Step] = []
+        self._begin = begin
+        self._part: OpenPart | None = None
         self._stop: StopReason | None = None
         self._closed = False
         self._holds_place = True
@@ -66,6 +72,7 @@ class LocalAnswer:
                     await self._until_paid(self._meter)
                 if self._closed:
                     return
+                self._note(item)
                 self._delivered.append(item)
                 if item.stop:
                     self._stop = item.stop
@@ -75,6 +82,19 @@ class LocalAnswer:
             self._stop = "failed"
             self._sign()
             raise item or ProviderFailed("the engine ended without a reason")
+
+    def _note(self, step: Step) -> None:
+        """On the disk before it is handed over. Where that cannot be, the answer goes on: what is delivered from here
+        on is lost if the process dies."""
+        if self._begin is None:
+            return
+        try:
+            if self._part is None:
+                self._part = self._begin()
+            self._part.add(step)
+        except OSError as error:
+            self._begin = None
+            logger("provider").warning("tokens_not_noted", reason=str(error))
 
     async def _until_paid(self, meter: Meter) -> None:
         try:
@@ -120,10 +140,16 @@ class LocalAnswer:
             if self._meter is not None:
                 self._meter.ended(len(completion.tokens))
             self._signing = asyncio.create_task(
-                asyncio.to_thread(self._owner.issue, self._engine, self.request, completion, self._price, self._meter)
+                asyncio.to_thread(
+                    self._owner.issue, self._engine, self.request, completion, self._price, self._meter, self._over
+                )
             )
             self._signing.add_done_callback(self._signed)
         return self._signing
+
+    def _over(self) -> None:
+        if self._part is not None:
+            self._part.end()
 
     def _signed(self, task: asyncio.Task[Bundle]) -> None:
         self._owner.forget(self)

@@ -118,6 +118,7 @@ def provider_app(
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(store.close)
+            await asyncio.to_thread(local.recover)
             if till is not None:
                 await stack.enter_async_context(till.open())
             stack.push_async_callback(local.drain, 0)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from assay.apps.admission import check_settings, offers_of, read_prompt
@@ -17,7 +18,7 @@ from assay.apps.logs import logger
 from assay.apps.meter import Account, Meter
 from assay.apps.till import Till
 from assay.core.bundle import Bundle
-from assay.core.completion import Completion
+from assay.core.completion import Completion, Prompt
 from assay.core.errors import (
     Busy,
     EngineError,
@@ -31,10 +32,12 @@ from assay.core.keys import Key
 from assay.core.offer import Ask, Offer, Price
 from assay.core.payment import Due, Payment
 from assay.core.ports import Engine
+from assay.core.profile import Profile
 from assay.core.receipt import attest
 from assay.core.request import Level, Request
 from assay.market.matching import choose
 from assay.market.pricing import amount_due
+from assay.store.parts import Begun, LeftOver, PartStore
 from assay.store.receipts import ReceiptStore
 
 if TYPE_CHECKING:
@@ -45,16 +48,25 @@ _MOST_OWED: Final = 256
 """Answers that wait for a receipt while none can be kept. No new ones are begun then, so that there are few."""
 
 
+def _nothing() -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class _Ended:
     """An answer that was delivered, and is to have a receipt."""
 
-    engine: Engine
+    model: Digest
+    profile: Profile
     request: Request
     completion: Completion
     price: Price
+    channel: Digest
+    """Which pays, or 32 zero bytes."""
     meter: Meter | None
-    """Of the channel that pays."""
+    """Of the channel, if the answer was under way just now."""
+    over: Callable[[], None]
+    """The receipt is on the disk."""
 
 
 class LocalAnswers:
@@ -72,11 +84,13 @@ class LocalAnswers:
         clock: Callable[[], float] = time.time,
         till: Till | None = None,
         attest: Attest = attest,
+        parts: PartStore | None = None,
     ) -> None:
         """`prices`: per level, free where missing. `url`: where others reach this provider. `clock`: Unix seconds.
 
         `till`: where answers that are not free are paid; without it, what is owed is only counted. `attest`
-        makes the receipts (dishonest providers, a developer's option, have one of their own).
+        makes the receipts (dishonest providers, a developer's option, have one of their own). `parts`: where tokens
+        are noted before they are handed over; without it, those of answers under way are lost with the process.
         """
         self.engines: Final = {engine.model: engine for engine in engines}
         self._key: Final = key
@@ -85,6 +99,7 @@ class LocalAnswers:
         self._clock: Final = clock
         self._attest: Final = attest
         self._till: Final = till
+        self._parts: Final = parts
         self._running: dict[LocalAnswer, Digest] = {}
         self._empty: Final = asyncio.Event()
         self._empty.set()
@@ -140,14 +155,15 @@ class LocalAnswers:
             await self._check_store()
             till = self._till if offer.paid else None
             account = await till.admit(payment, request.digest) if till else None
-            prompt = await asyncio.to_thread(read_prompt, engine, request)
+            prompt, head = await asyncio.to_thread(self._read, engine, request, offer, account)
             meter = await till.start(account, offer.price, len(prompt.tokens), due) if till and account else None
         except BaseException as error:
             self._places -= 1
             if isinstance(error, EngineError | ModelFileError):  # no fault of the request's
                 raise ProviderFailed(error.message, error.remedy) from error
             raise
-        answer = LocalAnswer(self, engine, request, prompt, offer.price, top_logprobs, meter)
+        begin = partial(self._parts.begin, head, request.level) if self._parts else None
+        answer = LocalAnswer(self, engine, request, prompt, offer.price, top_logprobs, meter, begin)
         self._running[answer] = request.name
         self._empty.clear()
         return answer
@@ -184,15 +200,72 @@ class LocalAnswers:
         with suppress(Busy):  # the last moment to sign what is owed
             await self._check_store()
 
+    def recover(self) -> None:
+        """Sign what was delivered of answers whose process died before their receipts were kept, each once (blocks on
+        the disk). What cannot be signed now is tried again at the next start."""
+        log = logger("provider")
+        for left in self._parts.left_over() if self._parts else ():
+            begun = left.begun
+            facts = {"model": begun.request.model, "tokens": len(left.completion.tokens)}
+            if begun.provider != self._key.address:
+                log.warning("left_over_of_another_key", provider=begun.provider, **facts)
+                continue
+            try:
+                if not self._has_receipt(left):
+                    self._issue(
+                        _Ended(
+                            begun.model,
+                            begun.profile,
+                            begun.request,
+                            left.completion,
+                            begun.price,
+                            begun.channel,
+                            None,
+                            _nothing,
+                        )
+                    )
+                    log.info("left_over_signed", **facts)
+                left.path.unlink()
+            except (StoreError, OSError) as error:
+                log.error("left_over_not_signed", reason=str(error), **facts)
+
+    def _has_receipt(self, left: LeftOver) -> bool:
+        """The process died between keeping the receipt and forgetting that it was owed. Of two answers to one request
+        that began in the same second and say the same, one stays unsigned then, and no answer is signed twice."""
+        return any(
+            bundle.request == left.begun.request
+            and bundle.tokens == left.completion.tokens
+            and bundle.receipt.issued >= left.begun.began
+            for bundle in self._store.find(left.begun.request.name)
+        )
+
+    def _read(self, engine: Engine, request: Request, offer: Offer, account: Account | None) -> tuple[Prompt, bytes]:
+        """The prompt, and what is noted of the answer with its first token."""
+        prompt = read_prompt(engine, request)
+        if self._parts is None:
+            return prompt, b""
+        channel, now = ZERO if account is None else account.channel, int(self._clock())
+        begun = Begun(
+            request, engine.model_digest, engine.profile, prompt, offer.price, channel, self._key.address, now
+        )
+        return prompt, begun.encode()
+
     def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
+        self,
+        engine: Engine,
+        request: Request,
+        completion: Completion,
+        price: Price,
+        meter: Meter | None = None,
+        over: Callable[[], None] = _nothing,
     ) -> Bundle:
-        """Sign and store (blocks on the disk).
+        """Sign and store (blocks on the disk). `over` is told when the receipt is on the disk.
 
         Raises:
             Busy: the receipt cannot be kept now. It is owed: signed as soon as one can be kept, and then found by name.
         """
-        ended = _Ended(engine, request, completion, price, meter)
+        channel = ZERO if meter is None else meter.channel
+        ended = _Ended(engine.model_digest, engine.profile, request, completion, price, channel, meter, over)
         try:
             return self._issue(ended)
         except StoreError as error:
@@ -204,28 +277,31 @@ class LocalAnswers:
             raise cannot_keep(error) from error
 
     def _issue(self, ended: _Ended) -> Bundle:
-        engine, request, completion, meter = ended.engine, ended.request, ended.completion, ended.meter
+        request, completion = ended.request, ended.completion
         price = amount_due(ended.price, len(completion.prompt.tokens), len(completion.tokens))
 
         def make(sequence: int, amount: int) -> Bundle:
             receipt = self._attest(
                 request,
                 completion,
-                model=engine.model_digest,
-                profile=engine.profile,
+                model=ended.model,
+                profile=ended.profile,
                 key=self._key,
                 sequence=sequence,
                 issued=int(self._clock()),
                 amount=amount,
-                channel=ZERO if meter is None else meter.channel,
+                channel=ended.channel,
             )
             opening = b"".join(completion.leaves) if request.level == "statistical" else b""
-            return Bundle(receipt, request, engine.profile, completion.tokens, opening)
+            return Bundle(receipt, request, ended.profile, completion.tokens, opening)
 
-        if meter is None:
-            return self._store.issue(self._key.address, lambda sequence: make(sequence, price))
-        bundle = self._store.charge(self._key.address, meter.channel, price, make)
-        meter.signed(bundle.receipt.amount)
+        if ended.channel == ZERO:
+            bundle = self._store.issue(self._key.address, lambda sequence: make(sequence, price))
+        else:
+            bundle = self._store.charge(self._key.address, ended.channel, price, make)
+        if ended.meter is not None:
+            ended.meter.signed(bundle.receipt.amount)
+        ended.over()
         return bundle
 
     def _pay(self) -> None:

@@ -75,6 +75,7 @@ def serve(
         open_cheat,
         open_engine,
         open_key,
+        open_parts,
         open_proxy,
         open_store,
         override,
@@ -148,6 +149,7 @@ def serve(
             url=settings.url or here,
             till=till,
             attest=pen,
+            parts=stack.enter_context(open_parts(config, "provider")),
         )
         run(
             provider_app(
