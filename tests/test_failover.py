@@ -280,8 +280,9 @@ async def test_a_receipt_that_comes_later_covers_what_came(world: World) -> None
     with suppress(ProviderFailed):
         await whole(other)
     forged = await other.bundle()
-    with pytest.raises(BindingMismatch, match="other tokens"):
-        await market.recover(forged, part.offer, ASKED, bytes(32))
+    for gateway in (market, world.market()):  # the second one knows only what is in the database
+        with pytest.raises(BindingMismatch, match="other tokens"):
+            await gateway.recover(forged, part.offer, ASKED, bytes(32))
     honest = await part.inner._inner.inner.bundle()  # type: ignore[attr-defined]
     await market.recover(honest, part.offer, ASKED, bytes(32))
     check_chain(latest(world.store.find(ASKED.call)))

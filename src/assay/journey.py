@@ -46,6 +46,8 @@ _REFUSALS: Final = 2
 """So many providers that call a request invalid are believed."""
 _RETRIES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """Seconds between attempts to fetch a receipt from a provider that broke off: it signs it when it starts again."""
+_MOST_MISSED: Final = 1000
+"""Parts whose receipts are missing that are remembered."""
 _VERDICTS_SECONDS: Final = 2.0
 """Age at which verdicts are looked up again."""
 
@@ -85,6 +87,8 @@ class MarketAnswers:
         self._open: Final[set[MarketAnswer]] = set()
         self._noting: Final[set[asyncio.Task[None]]] = set()
         self._waiting: Final[set[asyncio.Task[None]]] = set()
+        self._missed: Final[dict[Digest, Part]] = {}
+        """By their requests' names: what came, for when their receipts come."""
         self.health: Final = Health()
 
     @property
@@ -195,14 +199,21 @@ class MarketAnswers:
         Raises:
             VerificationError: it does not hold.
         """
-        later = await asyncio.to_thread(self._store.find, request.call)
-        came = delivered(request, later)
+        part = self._missed.get(request.name)
+        if part is None:  # this program was started anew meanwhile
+            came: Sequence[int] = delivered(request, await asyncio.to_thread(self._store.find, request.call))
+        else:
+            came = part.tokens
         await asyncio.to_thread(check_promise, bundle, offer, request, came, None, channel=channel)
         await self.keep(bundle)
+        self._missed.pop(request.name, None)
 
     def missed(self, part: Part) -> None:
         """The receipt of what a provider delivered before it broke off is not to be had now: ask again for a while, in
         the background. Where it is to be paid, its `Payer` does that."""
+        self._missed[part.request.name] = part
+        while len(self._missed) > _MOST_MISSED:
+            del self._missed[next(iter(self._missed))]
         if part.purse is None and part.tokens:
             waiting = asyncio.create_task(self._fetch_later(part))
             self._waiting.add(waiting)
@@ -215,6 +226,7 @@ class MarketAnswers:
                 bundle = await part.inner.bundle()
                 await asyncio.to_thread(check_promise, bundle, part.offer, part.request, part.tokens, part.stop)
                 await self.keep(bundle)
+                self._missed.pop(part.request.name, None)
                 self._log("receipt_late", {"provider": part.offer.provider, "receipt": bundle.receipt.digest.hex()})
             except VerificationError as error:
                 self.failed(part.offer, error)
