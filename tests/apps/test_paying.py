@@ -313,10 +313,8 @@ class _AsksForMore(LocalAnswers):
 
     more = 7
 
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
-        bundle = super().issue(engine, request, completion, price, meter)
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
+        bundle = super().issue(engine, request, completion, price, *more)  # type: ignore[arg-type]
         return replace(
             bundle, receipt=sign(replace(bundle.receipt, amount=bundle.receipt.amount + self.more), PROVIDER)
         )
@@ -325,21 +323,17 @@ class _AsksForMore(LocalAnswers):
 class _OtherChannel(LocalAnswers):
     """Names a channel that does not pay."""
 
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
-        bundle = super().issue(engine, request, completion, price, meter)
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
+        bundle = super().issue(engine, request, completion, price, *more)  # type: ignore[arg-type]
         return replace(bundle, receipt=sign(replace(bundle.receipt, channel=bytes([7]) * 32), PROVIDER))
 
 
 class _EditedToken(LocalAnswers):
     """Signs for another token than it sent."""
 
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
         edited = (*completion.tokens[:-1], completion.tokens[-1] ^ 1)
-        return super().issue(engine, request, replace(completion, tokens=edited), price, meter)
+        return super().issue(engine, request, replace(completion, tokens=edited), price, *more)  # type: ignore[arg-type]
 
 
 async def test_a_receipt_that_asks_for_too_much_is_paid_what_its_answer_is_worth(tmp_path: Path, bank: Bank) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.kit import MODEL, Place, Program, all_running, bundles, events, until
+from tests.e2e.kit import MODEL, Place, Program, bundles, events, until
 from tests.running import free_port
 
 from assay.apps.checking import open_checker
@@ -45,17 +45,14 @@ class Fleet:
         self.running: dict[str, Program] = {}
         self.ports: dict[str, int] = {}
 
-    def start(self, *names: str) -> None:
-        """Start them together, and wait until they answer."""
-        programs = self._stack.enter_context(all_running([self._starting(name) for name in names]))
-        self.running.update(zip(names, programs, strict=True))
-
-    def _starting(self, name: str) -> Any:
+    def start(self, name: str) -> None:
+        """Start one, and wait until it answers."""
         port = self.ports.setdefault(name, free_port())
         args = ("serve", "--engine", "exact", "--model", str(self._model), "--context", "256", "--threads", "1")
         prices = {"ASSAY_PROVIDER_PROMPT_PRICE_WEI": "3", "ASSAY_PROVIDER_OUTPUT_PRICE_WEI": "7"}
         where = ("--port", str(port), "--json", "--key", name, "--chain", self._chain)
-        return self._place.running(name, *args, *where, wait=False, ASSAY_CHAIN_LOOK_SECONDS="0.5", **prices)
+        program = self._place.running(name, *args, *where, ASSAY_CHAIN_LOOK_SECONDS="0.5", **prices)
+        self.running[name] = self._stack.enter_context(program)
 
 
 @contextmanager
@@ -67,7 +64,8 @@ def network(place: Place, model: Path) -> Iterator[tuple[Fleet, Program]]:
     with ExitStack() as stack:
         chain = stack.enter_context(place.running("devnet", "devnet", "--port", "0", "--json"))
         fleet = Fleet(place, model, chain.url, stack)
-        fleet.start("one", "two", "three")
+        for name in ("one", "two", "three"):  # one after the other: only the first one compiles
+            fleet.start(name)
         named = [part for each in fleet.running.values() for part in ("--provider", each.url)]
         gateway = stack.enter_context(
             place.running("gateway", "gateway", "--port", "0", "--json", "--chain", chain.url, *named)
