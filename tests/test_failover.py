@@ -154,6 +154,18 @@ async def test_nobody_is_asked_again_and_again(world: World) -> None:
     assert last.request.continues + last.tokens == WHOLE.tokens[: 2 * MOST_PARTS]
 
 
+async def test_who_is_full_is_waited_for(world: World) -> None:
+    """An answer that has begun is worth a moment's wait for a place."""
+    world.provider(1, TinyEngine(breaks_at=3), price=1)
+    second = world.provider(2, TinyEngine(delay=0.01), price=2, parallel=1)
+    other = await second.answer(replace(ASKED, max_tokens=600), wish(ASKED))
+    answer = await world.market().answer(ASKED, wish(ASKED))
+    reading = asyncio.create_task(whole(answer))
+    await asyncio.sleep(0.3)
+    await other.close()
+    assert text_of(await reading) == WHOLE.text
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -332,9 +344,14 @@ def test_of_several_answers_to_one_call_the_newest_is_found() -> None:
         assert latest(order) == [first, second, third]
     check_chain([first, second, third])
     assert latest([first, third]) == [first, third]
-    for wrong in ([first, third], [second, third], [third, first], [tiny_bundle(ASKED, key, 4), third]):
+    for wrong in ([first, third], [second, third], [third, first], [first, tiny_bundle(ASKED.after([1]), key, 4)]):
         with pytest.raises(BindingMismatch):
             check_chain(wrong)
     unbroken = tiny_bundle(ASKED, key, 5)
+    check_chain([unbroken, third])  # its end was lost on its way, and somebody else was asked to go on
+    with pytest.raises(BindingMismatch):
+        check_chain([unbroken, replace(third, request=ASKED.after(WHOLE.tokens))])
+    assert latest([unbroken, third]) == latest([third, unbroken]) == [unbroken, third]
+    unbroken = replace(unbroken, receipt=replace(unbroken.receipt, issued=unbroken.receipt.issued + 1))
     assert latest([first, second, third, unbroken]) == [unbroken]
     assert latest([unbroken, first, second]) == [first, second]

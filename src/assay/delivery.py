@@ -10,7 +10,7 @@ from typing import Final, Protocol, TypeAlias
 
 from assay.core.bundle import Bundle
 from assay.core.completion import WHOLE, Step, StepStop
-from assay.core.errors import AssayError, BindingMismatch, ProviderFailed, VerificationError
+from assay.core.errors import AssayError, BindingMismatch, Busy, ProviderFailed, VerificationError
 from assay.core.hashing import ZERO, Digest
 from assay.core.offer import Ask, Offer
 from assay.core.ports import Answer, Purse
@@ -25,6 +25,8 @@ Spell: TypeAlias = Callable[[Digest, Sequence[int], Sequence[str]], str | None]
 not known. Raises BindingMismatch for tokens that the model does not have."""
 MOST_PARTS: Final = 4
 """Of one answer: each reads the prompt again, and wants to be paid for that."""
+FULL_SECONDS: Final = 10.0
+"""How long an answer that broke off waits for a place, where all who could go on are full."""
 NOTE: Final = 200
 """Most characters of a provider's words in a trace."""
 
@@ -266,13 +268,25 @@ class MarketAnswer:
     async def _go_on(self, part: Part, left: Request) -> None:
         try:
             await asyncio.to_thread(part.check_text)  # or what comes would be shown after a lie
-            found = await self._market.go_on(
-                self._ask, left, self._parts, top_logprobs=self._top_logprobs, diary=self._diary
-            )
+            found = await self._found(left)
         except AssayError as error:
             self._diary.mark("failed", f"nobody goes on: {error.message[:NOTE]}")
         else:
             self._parts.append(found)
+
+    async def _found(self, left: Request) -> Part:
+        """Somebody else who goes on; where all are full, there may be a place soon."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + FULL_SECONDS
+        while True:
+            try:
+                return await self._market.go_on(
+                    self._ask, left, self._parts, top_logprobs=self._top_logprobs, diary=self._diary
+                )
+            except Busy as error:
+                if loop.time() + error.retry_after > until:
+                    raise
+                await asyncio.sleep(error.retry_after)
 
     def _take(self) -> asyncio.Task[Bundle]:
         """Once, whoever asks first, and whatever becomes of who asked."""

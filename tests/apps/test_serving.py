@@ -51,6 +51,14 @@ async def test_the_receipt_is_stored_when_the_last_token_is_handed_over(store: R
     assert answers.active == 0
 
 
+async def test_nobody_has_a_whole_answer_without_a_receipt(store: ReceiptStore) -> None:
+    """When the last token is handed over, its receipt is on the disk."""
+    answer = await start(LocalAnswers([TinyEngine()], KEY, store), tiny_request())
+    async for step in answer.steps():
+        assert store.count() == (step.stop is not None)
+    assert step.stop == "length"
+
+
 async def test_tokens_that_were_not_handed_over_are_not_covered(store: ReceiptStore) -> None:
     """The engine runs ahead of a slow consumer; the receipt does not."""
     engine = TinyEngine()
@@ -205,17 +213,17 @@ def _full(*_: object) -> NoReturn:
 @pytest.mark.parametrize("level", ["signed", "statistical", "pinned"])
 async def test_what_a_dead_process_delivered_is_signed_once(store: ReceiptStore, tmp_path: Path, level: Level) -> None:
     """At the next start, for just the tokens that were handed over, at the price of then: found by the request's name.
-    Where the process had died after its receipt was kept, there is no second one."""
+    Where the process had died after its receipt was kept, there is no second one, though that covers more."""
     dead, request = PartStore(tmp_path / "parts"), replace(LONG, level=level)
     answers = LocalAnswers([TinyEngine()], KEY, store, prices=dict.fromkeys(LEVELS, Price(5, 7)), parts=dead)
     steps = (await start(answers, request)).steps()
     got = [(await anext(steps)).token for _ in range(4)]
-    signed = await start(answers, LONG)
-    await anext(signed.steps())
+    signed = (await start(answers, replace(LONG, max_tokens=5))).steps()
+    await anext(signed)
     noted = files(tmp_path)
     assert len(noted) == 2
     kept = {path: path.read_bytes() for path in noted}
-    await signed.bundle()
+    assert len([step async for step in signed]) == 4
     (gone,) = [path for path in noted if not path.exists()]
     gone.write_bytes(kept[gone])  # as if it had died between the two
     dead._stack.close()  # as the system does when the process dies

@@ -57,7 +57,8 @@ class LocalAnswer:
         self._pump.add_done_callback(lambda _: self._free_place())
 
     async def steps(self) -> AsyncIterator[Step]:
-        """The tokens as they come. A token handed over here counts as delivered.
+        """The tokens as they come. A token handed over here counts as delivered. Before the last one is, the receipt is
+        signed and kept: nobody has a whole answer without one, whenever the process dies.
 
         Raises:
             ProviderFailed: the engine broke.
@@ -72,11 +73,12 @@ class LocalAnswer:
                     await self._until_paid(self._meter)
                 if self._closed:
                     return
-                self._note(item)
+                if item.stop is None:
+                    self._note(item)
                 self._delivered.append(item)
                 if item.stop:
                     self._stop = item.stop
-                    self._sign()
+                    await asyncio.wait([self._sign()])
                 yield item
                 continue
             self._stop = "failed"

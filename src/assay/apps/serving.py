@@ -230,11 +230,12 @@ class LocalAnswers:
                 log.error("left_over_not_signed", reason=str(error), **facts)
 
     def _has_receipt(self, left: LeftOver) -> bool:
-        """The process died between keeping the receipt and forgetting that it was owed. Of two answers to one request
-        that began in the same second and say the same, one stays unsigned then, and no answer is signed twice."""
+        """The process died between keeping the receipt, which may be for the last token too, and forgetting that it was
+        owed. Of two answers to one request that began in the same second and say the same, one may stay unsigned, and
+        none is signed twice."""
         return any(
             bundle.request == left.begun.request
-            and bundle.tokens == left.completion.tokens
+            and bundle.tokens[: len(left.completion.tokens)] == left.completion.tokens
             and bundle.receipt.issued >= left.begun.began
             for bundle in self._store.find(left.begun.request.name)
         )

@@ -15,17 +15,18 @@ def latest(bundles: Sequence[Bundle]) -> list[Bundle]:
     """The parts of the newest answer, first to last, as far as they are there. `bundles`: at least one, all of one
     choice of one call (`Request.whole`), in the order in which they came; what came last may be the first part."""
     last = bundles[-1]
-    while later := [bundle for bundle in bundles if _leads_to(last, bundle)]:
+    while later := [bundle for bundle in bundles if _led_to(last, bundle)]:
         last = later[-1]
     parts = [last]
-    while earlier := [bundle for bundle in reversed(bundles) if _leads_to(bundle, parts[0])]:
+    while earlier := [bundle for bundle in reversed(bundles) if _led_to(bundle, parts[0])]:
         parts.insert(0, max(earlier, key=lambda bundle: len(bundle.request.continues)))
     return parts
 
 
 def check_chain(parts: Sequence[Bundle]) -> None:
     """Check that bundles are the parts of one answer, all of them up to the last one. They are checked one by one
-    elsewhere. A receipt may cover tokens that were lost on their way, and are in no later part.
+    elsewhere. A receipt may cover tokens that were lost on their way, even to the answer's end; they are in no later
+    part.
 
     Raises:
         BindingMismatch: a part does not go on where the one before it broke off; `field` is `continues`.
@@ -48,13 +49,18 @@ def delivered(request: Request, bundles: Sequence[Bundle]) -> tuple[int, ...]:
     return min((tokens[before:] for tokens in later if len(tokens) > before), key=len, default=())
 
 
+def _led_to(one: Bundle, other: Bundle) -> bool:
+    """A later answer to the same call, which was whole, did not lead to a part of an earlier one."""
+    return _leads_to(one, other) and (one.receipt.stop not in WHOLE or one.receipt.issued <= other.receipt.issued)
+
+
 def _leads_to(one: Bundle, other: Bundle) -> bool:
     """`other` is a later part, or one of an answer that is the same up to where it begins."""
     before, after = one.request.continues, other.request.continues
-    known = (before + one.tokens)[: len(after)]
+    known = before + one.tokens
     return (
-        one.receipt.stop not in WHOLE
+        (one.receipt.stop not in WHOLE or len(after) < len(known))
         and len(before) < len(after)
-        and known == after[: len(known)]
+        and known[: len(after)] == after[: len(known)]
         and one.request.whole == other.request.whole
     )

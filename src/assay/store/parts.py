@@ -1,9 +1,9 @@
 """What was delivered of answers under way, on the disk before anybody sees it: `kill -9` leaves no token unsigned.
 
 A file for each answer, in a folder of the process's own whose lock dies with it: a line of canonical JSON, then for
-each token its id (4 bytes), how it ends the answer (1 byte: 0 not, else from 1 in STEP_STOPS) and its evidence leaf. It
-is written to the system and not synced: what a dead process wrote is there, what a dead machine wrote may not be, and
-then the provider has no receipt for it. It goes when the receipt is in the database.
+each token its id (4 bytes) and evidence leaf, but for the last one, which is handed over when the receipt is in the
+database and the file is gone. It is written to the system and not synced: what a dead process wrote is there, what a
+dead machine wrote may not be, and then the provider has no receipt for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from assay.core.completion import STEP_STOPS, Completion, Prompt, Step, StopReason
+from assay.core.completion import Completion, Prompt, Step
 from assay.core.encoding import b64, canonical, pack_ids, parse_canonical, unb64, unpack_ids
 from assay.core.errors import EncodingError, StoreError
 from assay.core.evidence import LEAF_SIZES
@@ -107,8 +107,7 @@ class OpenPart:
         Raises:
             OSError: it cannot be written. Nothing may be added afterwards.
         """
-        stop = 0 if step.stop is None else 1 + STEP_STOPS.index(step.stop)
-        data = self._head + step.token.to_bytes(4, "big") + bytes((stop,)) + step.leaf[: self._size]
+        data = self._head + step.token.to_bytes(4, "big") + step.leaf[: self._size]
         if os.write(self._file, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._head = b""
@@ -190,13 +189,8 @@ class PartStore:
 def _read(path: Path) -> LeftOver:
     head, _, body = path.read_bytes().partition(b"\n")
     begun = Begun.decode(head)
-    size = 5 + LEAF_SIZES[begun.request.level]
-    records = [body[at : at + size] for at in range(0, len(body) - size + 1, size)]
-    stop: StopReason = "failed"
-    if records and (said := records[-1][4]):
-        if said > len(STEP_STOPS):
-            raise EncodingError("an answer under way ends in no way that there is")
-        stop = STEP_STOPS[said - 1]
+    leaf = LEAF_SIZES[begun.request.level]
+    records = [body[at : at + 4 + leaf] for at in range(0, len(body) - 3 - leaf, 4 + leaf)]
     return LeftOver(
         path,
         begun,
@@ -204,8 +198,8 @@ def _read(path: Path) -> LeftOver:
             prompt=begun.prompt,
             tokens=tuple(int.from_bytes(record[:4], "big") for record in records),
             text="",
-            stop=stop,
-            leaves=tuple(record[5:] for record in records) if size > 5 else (),
+            stop="failed",
+            leaves=tuple(record[4:] for record in records) if leaf else (),
         ),
     )
 
