@@ -79,14 +79,16 @@ import sys, json
 from assay.apps.provider import provider_app
 from assay.apps.server import announce, bind, serve, url_of
 from assay.apps.serving import LocalAnswers
+from pathlib import Path
+from assay.store.parts import PartStore
 from assay.store.receipts import ReceiptStore
 from tests.tiny import TinyEngine, tiny_key
 from assay.apps.logs import configure_logs
 configure_logs()
-database, number, options = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+database, number, port, options = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
 store, key = ReceiptStore(database), tiny_key(number)
-answers = LocalAnswers([TinyEngine(**options)], key, store)
-sock = bind("127.0.0.1", 0)
+answers = LocalAnswers([TinyEngine(**options)], key, store, parts=PartStore(Path(database[10:] + "-parts")))
+sock = bind("127.0.0.1", port)
 url = url_of(sock)
 serve(provider_app(answers, store, key.address), sock, drain=answers.drain, grace=1.0,
       started=lambda: announce("assay serve", url, as_json=True))
@@ -94,12 +96,14 @@ serve(provider_app(answers, store, key.address), sock, drain=answers.drain, grac
 
 
 @contextmanager
-def provider_process(root: Path, number: int = 1, **options: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def provider_process(
+    root: Path, number: int = 1, *, port: int = 0, **options: object
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A provider over a tiny engine (built with `options`) as a process of its own: its address, and the process."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     database = f"sqlite:///{root / f'process{number}.db'}"
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROCESS, database, str(number), json.dumps(options)],
+        [sys.executable, "-c", _PROCESS, database, str(number), str(port), json.dumps(options)],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,

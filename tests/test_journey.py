@@ -13,8 +13,8 @@ import pytest
 from tests.tiny import PROFILE, TinyEngine, TinyModel, TinyReplayer, profile_at, tiny_key, tiny_request
 
 from assay.apps.auditing import StoreDesk
-from assay.apps.meter import Meter
-from assay.apps.serving import LocalAnswer, LocalAnswers
+from assay.apps.local import LocalAnswer
+from assay.apps.serving import LocalAnswers
 from assay.apps.validator import Validator
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion, Prompt, Step
@@ -273,21 +273,17 @@ class _Swapped(TinyEngine):
 class _Tampering(LocalAnswers):
     """Signs something else than it delivered."""
 
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
         if completion.tokens:
             completion = replace(completion, tokens=(*completion.tokens[:-1], completion.tokens[-1] ^ 1))
-        return super().issue(engine, request, completion, price, meter)
+        return super().issue(engine, request, completion, price, *more)  # type: ignore[arg-type]
 
 
 class _Padding(LocalAnswers):
     """Charges for more than the price that it offered."""
 
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
-        return super().issue(engine, request, completion, Price(price.prompt + 1, price.output), meter)
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
+        return super().issue(engine, request, completion, Price(price.prompt + 1, price.output), *more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("kind", "said"), [(_Tampering, "other tokens"), (_Padding, "amount")])
@@ -402,7 +398,7 @@ async def test_an_answer_that_ends_early_as_cancelled_is_the_providers_failure(
     world.provider(2, TinyEngine(), price=7)
     market = world.market()
     request = tiny_request(nonce=bytes([1]) * 32)
-    answer = await market.answer(request, wish(request))
+    answer = await market.answer(request, wish(request, allow_fallbacks=False))
     got: list[int] = []
     with pytest.raises(ProviderFailed, match="in the middle"):
         await read(answer, got)

@@ -28,6 +28,7 @@ from assay.core.receipt import attest
 from assay.core.request import Level, Message, Request, SamplerSettings
 from assay.core.sampler import draw
 from assay.engines.answering import Answering, Picked
+from assay.engines.continuing import continued
 
 EOG: Final = 256
 """Ends generation."""
@@ -95,6 +96,9 @@ class TinyReader:
     context: int = 2048
 
     def render(self, request: Request) -> Prompt:
+        return continued(self._render(request), request, self.tokenizer)
+
+    def _render(self, request: Request) -> Prompt:
         if request.kind == "completion":
             return Prompt(request.prompt.encode(), (START, *request.prompt.encode()))
         if request.tools and not self.takes_tools:

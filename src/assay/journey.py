@@ -1,24 +1,24 @@
 """A prompt's whole life on one page: accept → match → send → generate → attest → check → keep.
 
 `accept` (network/openai/accept.py) made the `Request` and the `Ask`; `generate` and `attest` happen at the provider
-(apps/serving.py, core/receipt.py); `verify` comes later, for a share of what is kept (apps/validator.py). The rest
-is here: whom to ask, what to do when a provider fails, and what must hold before a receipt is taken.
+(apps/serving.py, core/receipt.py); `verify` comes later, for a share of what is kept (apps/validator.py). Here is whom
+to ask, and what is remembered of providers; what happens when one breaks off, and what must hold before a receipt is
+taken, is in delivery.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final, TypeAlias
+from typing import Final
 
 from assay.core.bundle import Bundle
-from assay.core.completion import WHOLE, Step, StepStop
+from assay.core.chain import delivered
 from assay.core.errors import (
     AssayError,
-    BindingMismatch,
     Busy,
     Equivocation,
     InvalidRequest,
@@ -28,25 +28,26 @@ from assay.core.errors import (
     StoreError,
     VerificationError,
 )
-from assay.core.hashing import ZERO, Digest
+from assay.core.hashing import Digest
 from assay.core.offer import Ask, Offer, Price
 from assay.core.ports import Answer, Payer, Purse, Transport
 from assay.core.request import Request
 from assay.core.trace import Diary
+from assay.delivery import NOTE, MarketAnswer, Part, Spell, check_promise
+from assay.market.continuing import successors
 from assay.market.failing import all_failed
 from assay.market.health import Health
 from assay.market.matching import choose
-from assay.market.pricing import amount_due
 from assay.store.receipts import ReceiptStore
-from assay.verify.binding import check_offline
 
-Spell: TypeAlias = Callable[[Digest, Sequence[int], Sequence[str]], str | None]
-"""The text of an answer of the model with this digest, by its tokens and the request's stop texts; None: the model is
-not known. Raises BindingMismatch for tokens that the model does not have."""
+__all__ = ["MarketAnswer", "MarketAnswers", "Spell", "check_promise"]
+
 _REFUSALS: Final = 2
 """So many providers that call a request invalid are believed."""
-_NOTE: Final = 200
-"""Most characters of a provider's words in a trace."""
+_RETRIES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+"""Seconds between attempts to fetch a receipt from a provider that broke off: it signs it when it starts again."""
+_MOST_MISSED: Final = 1000
+"""Parts whose receipts are missing that are remembered."""
 _VERDICTS_SECONDS: Final = 2.0
 """Age at which verdicts are looked up again."""
 
@@ -85,6 +86,9 @@ class MarketAnswers:
         self._looking: asyncio.Task[None] | None = None
         self._open: Final[set[MarketAnswer]] = set()
         self._noting: Final[set[asyncio.Task[None]]] = set()
+        self._waiting: Final[set[asyncio.Task[None]]] = set()
+        self._missed: Final[dict[Digest, Part]] = {}
+        """By their requests' names: what came, for when their receipts come."""
         self.health: Final = Health()
 
     @property
@@ -109,20 +113,50 @@ class MarketAnswers:
         """
         diary = Diary(self._clock)
         wish = replace(ask, model=request.model, level=request.level, max_price=ask.max_price or self._ceiling)
-        offers = await self.models()
+        try:
+            part = await self._begin(wish, await self.models(), request, top_logprobs, diary)
+        except AssayError:
+            self.note(request, diary)
+            raise
+        answer = MarketAnswer(self, wish, part, diary, top_logprobs=top_logprobs)
+        self._open.add(answer)
+        answer.over.add_done_callback(lambda _: self._open.discard(answer))
+        return answer
+
+    async def go_on(
+        self, ask: Ask, request: Request, begun: Sequence[Part], *, top_logprobs: int | None, diary: Diary
+    ) -> Part:
+        """Send what is left of an answer to somebody else than the providers of `begun`, who failed.
+
+        Raises:
+            AssayError: nobody goes on with it; as `answer` says.
+        """
+        offers = successors(await self.models(), [part.offer for part in begun])
+        return await self._begin(ask, offers, request, top_logprobs, diary, before=begun[-1].shown)
+
+    async def _begin(
+        self,
+        wish: Ask,
+        offers: Sequence[Offer],
+        request: Request,
+        top_logprobs: int | None,
+        diary: Diary,
+        *,
+        before: str = "",
+    ) -> Part:
+        """Ask one after the other of those that fit, best first, until a first token comes."""
         self._look_up_verdicts()
         match = choose(wish, offers, records=self.health.records, now=self._clock())
         diary.mark("match", f"{len(match.offers)} of {len(offers)} offers fit")
         errors: list[AssayError] = []
         for offer in match.offers:
             try:
-                return await self._send(offer, request, top_logprobs, diary)
+                return await self._send(offer, request, top_logprobs, diary, before)
             except (Busy, PaymentRequired, ProviderFailed, InvalidRequest, NotFound) as error:
                 errors.append(error)
-                diary.mark("failed", f"{offer.provider}: {error.message[:_NOTE]}")
+                diary.mark("failed", f"{offer.provider}: {error.message[:NOTE]}")
             if sum(isinstance(error, InvalidRequest) for error in errors) >= _REFUSALS:
                 break
-        self.note(request, diary)
         raise all_failed(errors)
 
     def note(self, request: Request, diary: Diary) -> None:
@@ -165,8 +199,40 @@ class MarketAnswers:
         Raises:
             VerificationError: it does not hold.
         """
-        await asyncio.to_thread(check_promise, bundle, offer, request, (), None, channel=channel)
+        part = self._missed.get(request.name)
+        if part is None:  # this program was started anew meanwhile
+            came: Sequence[int] = delivered(request, await asyncio.to_thread(self._store.find, request.call))
+        else:
+            came = part.tokens
+        await asyncio.to_thread(check_promise, bundle, offer, request, came, None, channel=channel)
         await self.keep(bundle)
+        self._missed.pop(request.name, None)
+
+    def missed(self, part: Part) -> None:
+        """The receipt of what a provider delivered before it broke off is not to be had now: ask again for a while, in
+        the background. Where it is to be paid, its `Payer` does that."""
+        self._missed[part.request.name] = part
+        while len(self._missed) > _MOST_MISSED:
+            del self._missed[next(iter(self._missed))]
+        if part.purse is None and part.tokens:
+            waiting = asyncio.create_task(self._fetch_later(part))
+            self._waiting.add(waiting)
+            waiting.add_done_callback(self._waiting.discard)
+
+    async def _fetch_later(self, part: Part) -> None:
+        for seconds in _RETRIES:
+            await asyncio.sleep(seconds)
+            try:
+                bundle = await part.inner.bundle()
+                await asyncio.to_thread(check_promise, bundle, part.offer, part.request, part.tokens, part.stop)
+                await self.keep(bundle)
+                self._missed.pop(part.request.name, None)
+                self._log("receipt_late", {"provider": part.offer.provider, "receipt": bundle.receipt.digest.hex()})
+            except VerificationError as error:
+                self.failed(part.offer, error)
+            except ProviderFailed:
+                continue
+            return
 
     def failed(self, offer: Offer, error: AssayError) -> None:
         """Remember a failure; one that is a lie weighs more."""
@@ -179,8 +245,10 @@ class MarketAnswers:
             await asyncio.wait([answer.over for answer in self._open], timeout=grace)
         await asyncio.gather(*(answer.bundle() for answer in list(self._open)), return_exceptions=True)
         await asyncio.gather(*self._noting)
+        for waiting in self._waiting:
+            waiting.cancel()
 
-    async def _send(self, offer: Offer, request: Request, top_logprobs: int | None, diary: Diary) -> MarketAnswer:
+    async def _send(self, offer: Offer, request: Request, top_logprobs: int | None, diary: Diary, before: str) -> Part:
         """Start at one provider and wait for the first token."""
         self.health.asked(offer.url)
         diary.mark("send", f"{offer.provider} at {offer.url}")
@@ -206,10 +274,7 @@ class MarketAnswers:
                 await asyncio.shield(answer.close())
             raise
         diary.mark("first_token")
-        begun = MarketAnswer(self, offer, request, answer, first, steps, diary, purse)
-        self._open.add(begun)
-        begun.over.add_done_callback(lambda _: self._open.discard(begun))
-        return begun
+        return Part(self, offer, request, answer, first, steps, diary, purse, before=before)
 
     async def _purse_for(self, offer: Offer, request: Request) -> Purse:
         if self._payer is None:
@@ -227,174 +292,3 @@ class MarketAnswers:
                 await self.look_up_verdicts()
         finally:
             self._looked_up, self._looking = self._clock(), None
-
-
-class MarketAnswer:
-    """Implements `Answer`: one answer under way at a provider that has sent its first token."""
-
-    def __init__(
-        self,
-        market: MarketAnswers,
-        offer: Offer,
-        request: Request,
-        inner: Answer,
-        first: Step,
-        rest: AsyncIterator[Step],
-        diary: Diary,
-        purse: Purse | None = None,
-    ) -> None:
-        self.offer: Final = offer
-        self.over: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
-        """Done when the receipt was taken, or there is none."""
-        self._market: Final = market
-        self._request: Final = request
-        self._inner: Final = inner
-        self._first: Final = first
-        self._rest: Final = rest
-        self._diary: Final = diary
-        self._purse: Final = purse
-        self._tokens: list[int] = []
-        self._shown: list[str] = []
-        self._stop: StepStop | None = None
-        self._hung_up = False
-        self._taking: asyncio.Task[Bundle] | None = None
-
-    async def steps(self) -> AsyncIterator[Step]:
-        """The tokens as they come.
-
-        Raises:
-            ProviderFailed: the provider broke off, or ended without saying that the answer is whole though nobody
-                hung up; `bundle` may still have its receipt for the part.
-        """
-        step: Step | None = self._first
-        try:
-            while step is not None:
-                self._tokens.append(step.token)
-                self._shown.append(step.text)
-                self._stop = step.stop
-                yield step
-                step = await anext(self._rest, None)
-            if self._stop not in WHOLE and not self._hung_up:
-                raise ProviderFailed(
-                    f"{self.offer.provider} ended the answer in the middle ({self._stop or 'it does not say why'})",
-                    "ask again, or ask another provider",
-                )
-        except ProviderFailed as error:
-            self._market.failed(self.offer, error)
-            if self.offer.provider in error.message:
-                raise
-            raise ProviderFailed(f"{self.offer.provider} failed: {error.message}", error.remedy) from error
-
-    async def bundle(self) -> Bundle:
-        """The receipt, checked and kept; hangs up first if the answer is still under way.
-
-        Raises:
-            ProviderFailed: there is none, or it does not hold.
-        """
-        return await asyncio.shield(self._take())
-
-    async def close(self) -> None:
-        """Hang up; the receipt of what came is taken all the same."""
-        self._take()
-        await self._inner.close()
-
-    def _take(self) -> asyncio.Task[Bundle]:
-        """Once, whoever asks first, and whatever becomes of who asked."""
-        if self._taking is None:
-            self._hung_up = True
-            self._taking = asyncio.create_task(self._check_and_keep())
-            self._taking.add_done_callback(self._taken)
-        return self._taking
-
-    async def _check_and_keep(self) -> Bundle:
-        self._diary.mark("last_token", f"{len(self._tokens)} tokens, {self._stop or 'cut'}")
-        try:
-            return await self._attested()
-        except ProviderFailed as error:
-            self._diary.mark("failed", f"{self.offer.provider}: {error.message[:_NOTE]}")
-            raise
-        finally:
-            self._market.note(self._request, self._diary)
-
-    async def _attested(self) -> Bundle:
-        try:
-            bundle = await self._inner.bundle()
-            self._diary.mark("attest", bundle.receipt.digest.hex())
-            channel = ZERO if self._purse is None else self._purse.channel
-            await asyncio.to_thread(
-                check_promise, bundle, self.offer, self._request, self._tokens, self._stop, channel=channel
-            )
-            await asyncio.to_thread(self._check_text)
-            if self._purse is not None:
-                self._purse.settle(bundle)
-            self._diary.mark("check")
-            await self._market.keep(bundle)
-            self._diary.mark("keep")
-        except ProviderFailed as error:
-            self._market.failed(self.offer, error)
-            raise
-        except VerificationError as error:
-            if self._purse is not None:
-                self._purse.refuse(error.message)
-            self._market.failed(self.offer, error)
-            raise ProviderFailed(
-                f"the receipt of {self.offer.provider} does not hold: {error.message}", "ask another provider"
-            ) from error
-        if self._stop in WHOLE:
-            self._market.health.good(self.offer.url)
-        return bundle
-
-    def _check_text(self) -> None:
-        """Tokens are what a receipt binds, and text is what people read: it has to be what the tokens say."""
-        said = self._market.spell(self.offer.model_digest, self._tokens, self._request.stop)
-        shown = "".join(self._shown)
-        if said is not None and (said != shown if self._stop in WHOLE else not said.startswith(shown)):
-            raise BindingMismatch("text", f"the text that came is not what its {len(self._tokens)} tokens say")
-
-    def _taken(self, task: asyncio.Task[Bundle]) -> None:
-        if self._purse is not None:
-            self._purse.over(len(self._tokens))
-        self._market.health.over(self.offer.url)
-        self.over.set_result(None)
-        if not task.cancelled():
-            task.exception()  # seen: who asks for the bundle gets it
-
-
-def check_promise(
-    bundle: Bundle,
-    offer: Offer,
-    request: Request,
-    tokens: Sequence[int],
-    stop: StepStop | None,
-    *,
-    channel: Digest = ZERO,
-) -> None:
-    """Check a receipt against itself, the offer, the request and what was delivered; no model is needed.
-
-    `tokens` are those that came and `stop` is how the last one ended the answer, None if it was cut: then the
-    receipt may cover tokens that were still on their way (the transport bounds how many). On a `channel` the amount is
-    that of all answers, which its `Purse` checks.
-
-    Raises:
-        InvalidSignature, BindingMismatch: it does not hold.
-    """
-    check_offline(bundle)
-    receipt = bundle.receipt
-    due = amount_due(offer.price, receipt.prompt_count, receipt.output_count)
-    for name, promised, found in (
-        ("request", request.digest, receipt.request),
-        ("model", offer.model_digest, receipt.model),
-        ("provider", offer.provider, receipt.provider),
-        ("channel", channel, receipt.channel),
-        ("amount", due if channel == ZERO else receipt.amount, receipt.amount),
-        ("context", offer.context, bundle.profile.context),
-        ("sampler", offer.sampler, bundle.profile.sampler),
-        ("profile", offer.profile, receipt.profile),
-    ):
-        if promised != found:
-            raise BindingMismatch(name, f"the receipt's {name} is not what was promised")
-    covered = bundle.tokens if stop else bundle.tokens[: len(tokens)]
-    if covered != tuple(tokens):
-        raise BindingMismatch("output", "the receipt is for other tokens than those that came")
-    if stop and receipt.stop != stop:
-        raise BindingMismatch("stop", f"the answer ended with {stop!r}, and the receipt says {receipt.stop!r}")

@@ -111,6 +111,8 @@ class Scripted:
 class ScriptedAnswer:
     """Implements `Answer`."""
 
+    earlier: Sequence[Bundle] = ()
+
     def __init__(self, owner: Scripted, request: Request, top_logprobs: int | None) -> None:
         self._owner = owner
         self._request = request

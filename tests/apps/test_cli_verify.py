@@ -163,6 +163,32 @@ def test_a_file_of_several_receipts(cli: Cli, tmp_path: Path) -> None:
     assert f"line 2 of {path}" in " ".join(said.err.split())
 
 
+def test_parts_of_one_answer(cli: Cli, tmp_path: Path) -> None:
+    """They hold if each does and each goes on where the one before broke off; one alone may hold, and it is said that
+    what it continues is not there."""
+    path, asked = tmp_path / "r.json", tiny_request(level="signed", max_tokens=12)
+    whole = answered(TinyEngine(), asked)
+    first = replace(whole, tokens=whole.tokens[:5])
+    first = replace(first, receipt=sign(replace(
+        whole.receipt, stop="failed", output_count=5, output=output_digest(asked.nonce, first.tokens)
+    ), tiny_key()))  # fmt: skip
+    rest, other = (answered(TinyEngine(), asked.after(tokens)) for tokens in (whole.tokens[:4], (97, 98)))
+
+    def said(*parts: Bundle) -> list[tuple[bool, str]]:
+        path.write_bytes(b"".join(part.encode() for part in parts))
+        told = json.loads(cli("verify", str(path), "--json").out)
+        findings = [verdict["findings"][-1] for verdict in (told if len(parts) > 1 else [told])]
+        return [(found["check"] == "continues", found["outcome"]) for found in findings]
+
+    assert said(first, rest)[1] == (True, "holds")
+    assert said(rest, first)[0] == (True, "holds")
+    assert said(rest) == [(True, "unchecked")]
+    assert said(first, other)[1] == (True, "fails")
+    assert cli("verify", str(path)).code == 1
+    path.write_bytes(first.encode() + rest.encode())
+    assert cli("verify", str(path)).code == 0
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_receipt_alone(cli: Cli, tmp_path: Path, bundle: Bundle, indent: int | None) -> None:
     """What a reply carries shows who signed it and no more: undecided, and where the file is; a false one fails."""

@@ -88,7 +88,7 @@ def test_an_answer_and_its_receipt(tmp_path: Path) -> None:
         assert done.provider == done.receipts[0].provider
         assert 0 < done.first_s <= done.seconds
         assert done.rate > 0
-        bundle = client.bundle(done)
+        (bundle,) = client.parts(done)
     check_covers(bundle, WISH)
     assert bundle.receipt == done.receipts[0]
 
@@ -98,7 +98,7 @@ def test_a_receipt_for_another_question(tmp_path: Path) -> None:
     with provider_process(tmp_path) as (url, _), Client(url) as client, client.ask(WISH) as stream:
         list(stream)
         assert stream.answered is not None
-        bundle = client.bundle(stream.answered)
+        (bundle,) = client.parts(stream.answered)
     for other in (
         replace(WISH, messages=[{"role": "user", "content": "Say something else."}]),
         replace(WISH, messages=[{"role": "system", "content": "Lie."}, *WISH.messages]),

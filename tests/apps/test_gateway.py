@@ -18,9 +18,9 @@ from tests.tiny import TinyEngine, tiny_key
 
 from assay.apps.auditing import HttpDesk
 from assay.apps.gateway import gateway_app
-from assay.apps.meter import Meter
 from assay.apps.serving import LocalAnswers
 from assay.core.bundle import Bundle
+from assay.core.chain import check_chain
 from assay.core.completion import Completion
 from assay.core.encoding import b64
 from assay.core.errors import NotFound
@@ -198,6 +198,47 @@ async def test_a_provider_that_is_killed_in_mid_stream_gives_a_clean_error(tmp_p
             )
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_provider_that_is_killed_is_made_up_for_by_another_one(tmp_path: Path, stream: bool) -> None:
+    """`kill -9`: to the consumer it is one answer. Its last event has the receipt of who went on and its usage; when
+    the one that was killed is back, it has signed what it delivered, and both are found by the answer's name."""
+    port, wishes = free_port(), {"max_tokens": 60, "temperature": 0, "stream": stream}
+    with provider_process(tmp_path, 2, delay=0.01) as (other, _):
+        with provider_process(tmp_path, 1, port=port, delay=0.01) as (url, process):
+            async with gateway(tmp_path, url, other) as here:
+                order = {"assay": {"order": [url]}}
+                unbroken = (await here.ask(**wishes | {"assay": {"only": [other]}, "stream": False})).json()
+                if stream:
+                    asking = asyncio.create_task(here.stream(**wishes, **order, stream_options={"include_usage": True}))
+                else:
+                    asking = asyncio.create_task(here.ask(**wishes, **order))
+                await asyncio.sleep(0.35)
+                process.send_signal(signal.SIGKILL)
+                if stream:
+                    *chunks, reply, done = await asking
+                    assert done == {"done": True}
+                    said = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+                else:
+                    reply = (await asking).json()
+                    said = reply["choices"][0]["message"]["content"]
+                assert said == unbroken["choices"][0]["message"]["content"]
+                assert reply["usage"] == unbroken["usage"]
+                assert [receipt.provider for receipt in receipts(reply)] == [tiny_key(2).address]
+                with provider_process(tmp_path, 1, port=port):
+                    for _ in range(300):
+                        lines = (await here.client.get(f"{here.url}/receipts/{reply['id']}")).content.splitlines(True)
+                        if len(lines) == 2:
+                            break
+                        await asyncio.sleep(0.05)
+                    parts = [Bundle.decode(line) for line in lines]
+                    check_chain(parts)
+                    for part in parts:
+                        check_offline(part)
+                    assert [part.receipt.provider for part in parts] == [tiny_key(1).address, tiny_key(2).address]
+                    assert 1 <= len(parts[0].tokens) < 60
+                    assert len(parts[1].request.continues) + len(parts[1].tokens) == 60
+
+
 async def test_an_engine_that_breaks_gives_an_error_with_a_receipt_for_the_part(tmp_path: Path) -> None:
     """The provider lives, its engine does not: the error event brings the receipt of what came."""
     async with provider(tmp_path, TinyEngine(breaks_at=5), tiny_key()) as one, gateway(tmp_path, one.url) as here:
@@ -209,26 +250,20 @@ async def test_an_engine_that_breaks_gives_an_error_with_a_receipt_for_the_part(
 
 
 class _EditedToken(LocalAnswers):
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
         edited = (*completion.tokens[:-1], completion.tokens[-1] ^ 1)
-        return super().issue(engine, request, replace(completion, tokens=edited), price, meter)
+        return super().issue(engine, request, replace(completion, tokens=edited), price, *more)  # type: ignore[arg-type]
 
 
 class _OtherKey(LocalAnswers):
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
-        bundle = super().issue(engine, request, completion, price, meter)
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
+        bundle = super().issue(engine, request, completion, price, *more)  # type: ignore[arg-type]
         return replace(bundle, receipt=sign(bundle.receipt, tiny_key(99)))
 
 
 class _OneNumber(LocalAnswers):
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
-        bundle = super().issue(engine, request, completion, price, meter)
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
+        bundle = super().issue(engine, request, completion, price, *more)  # type: ignore[arg-type]
         return replace(bundle, receipt=sign(replace(bundle.receipt, sequence=7), tiny_key(1)))
 
 

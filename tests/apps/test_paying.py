@@ -133,6 +133,36 @@ async def test_who_hangs_up_pays_for_what_came(tmp_path: Path, bank: Bank) -> No
             assert 0 < here.channel.signed < 200
 
 
+async def test_each_part_of_an_answer_is_paid_to_who_delivered_it(tmp_path: Path, bank: Bank) -> None:
+    """A provider breaks off in mid-answer and another one goes on: two receipts, two channels, and on each just the
+    price of the tokens that were read and delivered; what was delivered before is read like a prompt."""
+    one, two = tiny_key(11), tiny_key(12)
+    async with (
+        paid_provider(tmp_path, bank, TinyEngine(breaks_at=5), key=one) as first,
+        paid_provider(tmp_path, bank, TinyEngine(), key=two) as second,
+        paying_gateway(tmp_path, bank, first.url, second.url) as here,
+    ):
+        reply = await here.ask(assay={"order": [first.url]}, max_tokens=12)
+        assert reply.status_code == 200, reply.text
+        parts = [Receipt.from_json(item) for item in reply.json()["assay"]["receipts"]]
+        assert [(part.provider, part.output_count) for part in parts] == [(one.address, 5), (two.address, 7)]
+        assert parts[1].prompt_count == parts[0].prompt_count + 5
+        assert [part.amount for part in parts] == list(map(worth, parts))
+
+        def paid() -> bool:
+            found = {
+                channel.id: (channel.earned, channel.signed, channel.accepted) for channel in here.channels.known()
+            }
+            return found == {part.channel: (part.amount,) * 3 for part in parts}
+
+        await soon(paid)
+        assert here.channels.outstanding() == []
+        for part, there in zip(parts, (first, second), strict=True):
+            kept = there.tabs.find(part.channel)
+            assert kept is not None
+            assert kept.owed == part.amount
+
+
 async def test_without_a_chain_a_paid_provider_is_not_asked_and_a_free_one_is(tmp_path: Path, bank: Bank) -> None:
     """402 says what to set; where somebody is free, that one answers."""
     engine = TinyEngine()
@@ -313,10 +343,8 @@ class _AsksForMore(LocalAnswers):
 
     more = 7
 
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
-        bundle = super().issue(engine, request, completion, price, meter)
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
+        bundle = super().issue(engine, request, completion, price, *more)  # type: ignore[arg-type]
         return replace(
             bundle, receipt=sign(replace(bundle.receipt, amount=bundle.receipt.amount + self.more), PROVIDER)
         )
@@ -325,21 +353,17 @@ class _AsksForMore(LocalAnswers):
 class _OtherChannel(LocalAnswers):
     """Names a channel that does not pay."""
 
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
-        bundle = super().issue(engine, request, completion, price, meter)
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
+        bundle = super().issue(engine, request, completion, price, *more)  # type: ignore[arg-type]
         return replace(bundle, receipt=sign(replace(bundle.receipt, channel=bytes([7]) * 32), PROVIDER))
 
 
 class _EditedToken(LocalAnswers):
     """Signs for another token than it sent."""
 
-    def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
-    ) -> Bundle:
+    def issue(self, engine: Engine, request: Request, completion: Completion, price: Price, *more: object) -> Bundle:
         edited = (*completion.tokens[:-1], completion.tokens[-1] ^ 1)
-        return super().issue(engine, request, replace(completion, tokens=edited), price, meter)
+        return super().issue(engine, request, replace(completion, tokens=edited), price, *more)  # type: ignore[arg-type]
 
 
 async def test_a_receipt_that_asks_for_too_much_is_paid_what_its_answer_is_worth(tmp_path: Path, bank: Bank) -> None:

@@ -7,8 +7,9 @@ import json
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -292,6 +293,26 @@ async def test_shutdown_lets_answers_finish_then_signs_what_was_delivered(
     check_offline(bundle)
     assert bundle.receipt.stop == "cancelled"
     assert [step["t"] for step in steps] == list(bundle.tokens)
+
+
+async def test_the_last_token_and_the_receipt_are_one_write(tmp_path: Path) -> None:
+    """No moment at which a process can be killed leaves a consumer with a whole answer and no receipt."""
+    store, sent = ReceiptStore(f"sqlite:///{tmp_path / 'one.db'}"), list[bytes]()
+    app = provider_app(LocalAnswers([TinyEngine()], KEY, store), store, KEY.address)
+    body = encode_request(tiny_request(max_tokens=5), None)
+
+    async def receive() -> dict[str, object]:
+        if not sent:
+            return {"type": "http.request", "body": body}
+        return await asyncio.Future()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message.get("body", b""))
+
+    scope = {"type": "http", "method": "POST", "path": "/assay/v1/answers", "headers": [], "query_string": b""}
+    await asyncio.wait_for(app(scope, receive, send), 10)
+    assert [data.count(b'"t":') for data in sent[1:]] == [1, 1, 1, 1, 1]
+    assert [data.count(b'"bundle":') for data in sent[1:]] == [0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from tests.apps.openai_kit import CHAT, NOW, Scripted, ScriptedAnswer, scripted_app
 from tests.running import running
+from tests.tiny import tiny_bundle, tiny_key, tiny_request
 
 from assay.apps.reply import Patience, Reply
 from assay.core.completion import Step
@@ -194,6 +195,28 @@ async def test_receipt_that_does_not_come() -> None:
     await serve(wire, reply(Withholds(), Patience(receipt=0.05)))
     assert wire.sent[0]["status"] == 424
     assert b"receipt did not come in time" in wire.body
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_parts_by_others_are_told_also_where_the_last_one_fails(stream: bool) -> None:
+    """An answer that others had begun, and that broke off for good: the error brings the receipts that there are."""
+    part = tiny_bundle(tiny_request(level="signed"), tiny_key(), 1)
+
+    class Later(ScriptedAnswer):
+        earlier = (part,)
+
+    class Went(Scripted):
+        async def answer(self, request: Any, ask: Any, *, top_logprobs: int | None = None) -> ScriptedAnswer:
+            await super().answer(request, ask)
+            return Later(self, request, top_logprobs)
+
+    wire = Wire()
+    await serve(wire, reply(Went(no_receipt=ProviderFailed("it is gone")), stream=stream))
+    assert b"it is gone" in wire.body
+    assert b64(part.receipt.signature).encode() in wire.body
+    wire = Wire()
+    await serve(wire, reply(Went(), stream=stream))
+    assert wire.body.count(b'"signature"') == 2
 
 
 async def test_server_that_stops() -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from tests.tiny import TinyEngine, tiny_key, tiny_request
+from tests.tiny import TinyEngine, TinyReader, tiny_key, tiny_request
 
-from assay.apps.serving import LocalAnswer, LocalAnswers
+from assay.apps.local import LocalAnswer
+from assay.apps.serving import LocalAnswers
 from assay.core.completion import Prompt, Step
 from assay.core.errors import Busy, InvalidRequest, NoProvider, NotFound, ProviderFailed, StoreError
 from assay.core.offer import Ask, Price
-from assay.core.request import LEVELS, Request
+from assay.core.request import LEVELS, Level, Request
+from assay.store.parts import OpenPart, PartStore
 from assay.store.receipts import ReceiptStore
-from assay.verify.binding import check_offline
+from assay.verify.binding import check_offline, check_with_model
 
 pytestmark = pytest.mark.anyio
 KEY = tiny_key()
@@ -46,6 +49,14 @@ async def test_the_receipt_is_stored_when_the_last_token_is_handed_over(store: R
     assert list(one.tokens) == tokens
     assert store.count() == 1
     assert answers.active == 0
+
+
+async def test_nobody_has_a_whole_answer_without_a_receipt(store: ReceiptStore) -> None:
+    """When the last token is handed over, its receipt is on the disk."""
+    answer = await start(LocalAnswers([TinyEngine()], KEY, store), tiny_request())
+    async for step in answer.steps():
+        assert store.count() == (step.stop is not None)
+    assert step.stop == "length"
 
 
 async def test_tokens_that_were_not_handed_over_are_not_covered(store: ReceiptStore) -> None:
@@ -197,6 +208,72 @@ async def test_a_receipt_that_could_not_be_kept_is_signed_when_one_can(store: Re
 
 def _full(*_: object) -> NoReturn:
     raise StoreError("the disk is full")
+
+
+@pytest.mark.parametrize("level", ["signed", "statistical", "pinned"])
+async def test_what_a_dead_process_delivered_is_signed_once(store: ReceiptStore, tmp_path: Path, level: Level) -> None:
+    """At the next start, for just the tokens that were handed over, at the price of then: found by the request's name.
+    Where the process had died after its receipt was kept, there is no second one, though that covers more."""
+    dead, request = PartStore(tmp_path / "parts"), replace(LONG, level=level)
+    answers = LocalAnswers([TinyEngine()], KEY, store, prices=dict.fromkeys(LEVELS, Price(5, 7)), parts=dead)
+    steps = (await start(answers, request)).steps()
+    got = [(await anext(steps)).token for _ in range(4)]
+    signed = (await start(answers, replace(LONG, max_tokens=5))).steps()
+    await anext(signed)
+    noted = files(tmp_path)
+    assert len(noted) == 2
+    kept = {path: path.read_bytes() for path in noted}
+    assert len([step async for step in signed]) == 4
+    (gone,) = [path for path in noted if not path.exists()]
+    gone.write_bytes(kept[gone])  # as if it had died between the two
+    dead._stack.close()  # as the system does when the process dies
+
+    other = PartStore(tmp_path / "parts")
+    again = LocalAnswers([TinyEngine(seed=3)], KEY, store, parts=other)
+    again.recover()
+    again.recover()
+    (bundle,) = [item for item in store.find(request.name) if item.receipt.stop == "failed"]
+    check_offline(bundle)
+    check_with_model(bundle, TinyReader(), TinyEngine().model_digest)
+    assert list(bundle.tokens) == got
+    assert bundle.receipt.amount == 5 * bundle.receipt.prompt_count + 7 * 4
+    assert store.count() == 2
+    other.close()
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+async def test_an_answer_goes_on_where_its_tokens_cannot_be_noted(
+    store: ReceiptStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk in mid-answer costs the consumer nothing as long as the receipt can be kept."""
+    parts = PartStore(tmp_path / "parts")
+    monkeypatch.setattr(OpenPart, "add", _full_disk)
+    answer = await start(LocalAnswers([TinyEngine()], KEY, store, parts=parts), tiny_request())
+    tokens = [step.token async for step in answer.steps()]
+    assert list((await answer.bundle()).tokens) == tokens
+    parts.close()
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+async def test_left_overs_of_another_key_stay(store: ReceiptStore, tmp_path: Path) -> None:
+    """They are signed by nobody else."""
+    dead = PartStore(tmp_path / "parts")
+    steps = (await start(LocalAnswers([TinyEngine()], tiny_key(2), store, parts=dead), LONG)).steps()
+    await anext(steps)
+    dead._stack.close()
+    LocalAnswers([TinyEngine()], KEY, store, parts=PartStore(tmp_path / "parts")).recover()
+    assert store.count() == 0
+    LocalAnswers([TinyEngine()], tiny_key(2), store, parts=PartStore(tmp_path / "parts")).recover()
+    assert store.count() == 1
+
+
+def files(root: Path) -> list[Path]:
+    """Of answers under way."""
+    return [path for path in root.glob("parts/*/*") if path.name != "lock"]
+
+
+def _full_disk(*_: object) -> NoReturn:
+    raise OSError(28, "No space left on device")
 
 
 async def test_owed_receipts_are_bounded(store: ReceiptStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ REQUESTS = st.builds(
     nonce=st.binary(min_size=32, max_size=32),
     created=NATURAL,
     choice=NATURAL,
-)
+    continues=st.lists(st.integers(0, 2**32 - 1), max_size=3).map(tuple),
+).filter(lambda request: request.max_tokens + len(request.continues) <= MAX_INTEGER)
 REQUEST = Request(
     model="m",
     kind="chat",
@@ -86,6 +87,7 @@ def test_every_member_changes_digest_and_seed() -> None:
         "nonce": bytes(32),
         "created": 0,
         "choice": 1,
+        "continues": (0,),
     }
     assert set(changed) == {f.name for f in fields(Request)}
     variants = [REQUEST, *(replace(REQUEST, **{name: value}) for name, value in changed.items())]
@@ -94,6 +96,32 @@ def test_every_member_changes_digest_and_seed() -> None:
     ]
     variants += [replace(REQUEST, sampler=SamplerSettings(**{f.name: 7})) for f in fields(SamplerSettings)]
     assert len({item.digest for item in variants}) == len({item.seed for item in variants}) == len(variants)
+
+
+@given(REQUESTS, st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4))
+def test_what_asks_for_the_rest_leads_back_to_the_whole(request: Request, tokens: list[int]) -> None:
+    """However often an answer was broken off, the request for its rest names the whole call, and nothing but what came
+    and what is left differs."""
+    whole = replace(request, continues=(), max_tokens=0 if request.max_tokens < 9 else request.max_tokens)
+    rest = whole.after(tokens[:2]).after(tokens[2:])
+    assert rest.continues == tuple(tokens)
+    assert rest.max_tokens == (whole.max_tokens - len(tokens) if whole.max_tokens else 0)
+    assert rest.whole == whole
+    assert rest.call == whole.call
+    assert replace(rest, continues=(), max_tokens=whole.max_tokens) == whole
+    assert len({rest.name, whole.name, rest.seed, whole.seed}) == 4
+
+
+@pytest.mark.parametrize(
+    ("continues", "said"), [("", "leaves"), ("AAA", "32-bit"), ("AAAAAA==", "base64url"), (1, "not a string")]
+)
+def test_one_spelling_of_what_is_continued(continues: object, said: str) -> None:
+    """Nothing continued is no member: an empty one would give a request two digests."""
+    assert "continues" not in REQUEST.to_json()
+    with pytest.raises(EncodingError, match=said):
+        Request.from_json({**REQUEST.to_json(), "continues": continues})  # type: ignore[dict-item]
+    with pytest.raises(EncodingError, match="delivered before"):
+        Request.from_json({**replace(REQUEST, max_tokens=MAX_INTEGER).to_json(), "continues": "AAAAAA"})
 
 
 @given(REQUESTS)

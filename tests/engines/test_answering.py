@@ -105,3 +105,19 @@ def test_refusals() -> None:
         Answering(tiny_request(), PROMPT, READER, context=3)
     with pytest.raises(EngineError, match="not finite"):
         answering().step(np.full(N_VOCAB, np.nan, dtype=np.float32))
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_continued_answer_joins_what_was_shown(cut: int) -> None:
+    """Wherever an answer breaks off, in the middle of a character or of what may be a stop text, the text before and
+    the text after are the text of the unbroken one, which ends at the same token."""
+    said, stop = "aé€ENxENDz".encode(), ("END",)
+    unbroken = answering(stop=stop, max_tokens=20)
+    steps = [unbroken.step(row(token)) for token in said[:12]]
+    assert [step.stop for step in steps].index("stop") == 11
+    before = "".join(step.text for step in steps[:cut])
+    after = answering(stop=stop, max_tokens=20 - cut, continues=tuple(said[:cut]))
+    rest = [after.step(row(token)) for token in said[cut:12]]
+    assert before + "".join(step.text for step in rest) == "aé€ENx"
+    assert [step.stop for step in rest] == [None] * (11 - cut) + ["stop"]
+    assert [step.index for step in rest] == list(range(12 - cut))

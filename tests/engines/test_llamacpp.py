@@ -78,6 +78,24 @@ async def test_neighbours_change_nothing(engine: LlamaEngine | ExactEngine) -> N
     assert len({step.leaf for steps in alone for step in steps}) == sum(map(len, alone))
 
 
+@pytest.mark.parametrize(
+    "form", ["", '{"type":"object","properties":{"bears":{"minItems":3,"type":"array"}},"required":["bears"]}']
+)
+async def test_an_answer_goes_on_at_another_engine(engine: LlamaEngine | ExactEngine, form: str) -> None:
+    """Wherever a greedy answer is broken off, what is asked to go on gives the tokens and the text that it would have
+    given: half characters, grammars and limits across the border."""
+    request = replace(
+        tiny_request("List emoji: 🦊 🐻", max_tokens=14, temperature=0, level="signed"), response_format=form
+    )
+    whole = await steps_of(engine, request)
+    assert len(whole) > 4
+    for cut in range(1, len(whole), 3):
+        rest = await steps_of(engine, request.after([step.token for step in whole[:cut]]))
+        assert [step.token for step in rest] == [step.token for step in whole[cut:]]
+        assert "".join(step.text for step in rest) == "".join(step.text for step in whole[cut:])
+        assert rest[-1].stop == whole[-1].stop
+
+
 async def test_hanging_up_frees_the_place(engine: LlamaEngine | ExactEngine) -> None:
     """Whoever closes the stream stops generation within a token; a full engine says that it is full."""
     long = tiny_request("Tell a very long story.", max_tokens=200, temperature=0)

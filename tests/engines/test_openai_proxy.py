@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engines.foreign import Dialect, canned_app, foreign_app
 from tests.running import free_port, running
-from tests.tiny import EOG, MODEL, N_VOCAB, TinyModel, TinyReader, TinyTokenizer, tiny_key, tiny_request
+from tests.tiny import EOG, MODEL, N_VOCAB, TinyEngine, TinyModel, TinyReader, TinyTokenizer, tiny_key, tiny_request
 
+from assay.apps.admission import offers_of
 from assay.apps.cheats.variants import drop_layers
 from assay.apps.checking import open_checker
 from assay.core.bundle import Bundle
@@ -206,6 +207,16 @@ async def test_grammars(changes: dict[str, str], field: str) -> None:
         with pytest.raises(InvalidRequest) as caught:
             engine.reader.constraint(completion_request(**changes))
         assert caught.value.field == field
+
+
+async def test_answers_of_others() -> None:
+    """A foreign server does not go on with them: refused before any work, and the offer says so."""
+    async with proxied(Dialect()) as engine:
+        with pytest.raises(InvalidRequest) as caught:
+            engine.reader.render(completion_request(continues=(97,)))
+        assert caught.value.field == "continues"
+        assert [offer.continues for offer in offers_of(engine, tiny_key().address, "", {})] == [False, False]
+    assert all(offer.continues for offer in offers_of(TinyEngine(), tiny_key().address, "", {}))
 
 
 async def test_log_probabilities() -> None:

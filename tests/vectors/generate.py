@@ -287,6 +287,7 @@ def _request() -> dict[str, Any]:
     schema = encoding.canonical_text({"type": "object", "properties": {"x": {"type": "number", "minimum": 0.5}}})
     requests = [plain, request(), request("statistical", response_format=schema, tools=""), request().for_choice(2)]
     requests.append(request("exact", sampler=SamplerSettings(700_000, 40, 950_000, 2**53 - 1)))
+    requests.append(request().for_choice(1).after((0, 49151, 2**32 - 1)))
     seeds = [0, 1, -1, 42, 2**63 - 1, -(2**127), 2**127 - 1]
     return {
         "requests": [

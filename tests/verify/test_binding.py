@@ -12,7 +12,7 @@ from tests.tiny import EOG, N_VOCAB, PROFILE, TinyModel, TinyReader, TinyTokeniz
 from tests.verify.kit import KEY, bundled, completed, lie, reader
 
 from assay.core.bundle import Bundle
-from assay.core.completion import Completion
+from assay.core.completion import Completion, StopReason
 from assay.core.errors import BindingMismatch, InvalidSignature, VerificationError
 from assay.core.evidence import evidence_root
 from assay.core.keys import Key
@@ -148,6 +148,28 @@ def test_a_stop_text_counts_where_it_is_first_complete() -> None:
     check_with_model(ended("say END", stop=("END",)), reader(), DIGEST)
     refused(ended("say END", stop=("END",), reason="length", limit=7), "stop", "ended by itself")
     refused(ended("ab", eog=True, reason="length", limit=3), "stop", "ended by itself")
+
+
+def test_an_answer_that_goes_on_where_another_broke_off() -> None:
+    """What was delivered before counts as prompt, and as the beginning of the text: a stop text may be complete across
+    the border. What had ended cannot go on, and tokens that the model does not know are no beginning."""
+
+    def rest(before: tuple[int, ...], text: str, stop: StopReason = "failed") -> Bundle:
+        asked = replace(tiny_request(stop=("END",), max_tokens=9), continues=before)
+        prompt, tokens = reader().render(asked.whole), tuple(text.encode())
+        prompt = replace(prompt, tokens=(*prompt.tokens, *before))
+        return bundled(asked, Completion(prompt, tokens, text, stop, (b"",) * len(tokens)))
+
+    good = rest(tuple(b"say EN"), "D", "stop")
+    check_offline(good)
+    assert check_with_model(good, reader(), DIGEST) == reader().render(good.request)
+    assert good.receipt.prompt_count == len(reader().render(good.request.whole).tokens) + 6
+    refused(rest(tuple(b"say EN"), "Dx"), "stop", "more tokens were added")
+    refused(rest(tuple(b"say E"), "x", "stop"), "stop", "no end of generation")
+    refused(rest(tuple(b"say END"), "x"), "prompt", "has ended")
+    refused(rest((97, EOG), "x"), "prompt", "has ended")
+    refused(rest((97, N_VOCAB), "x"), "prompt", "does not know")
+    refused(replace(good, request=good.request.whole), "request")
 
 
 def test_stop_texts_that_no_provider_takes_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from assay.core.completion import Prompt
@@ -18,14 +19,31 @@ from assay.engines.text import check_stops
 from assay.market.pricing import FREE
 
 _A_TOOL: Final = '[{"function":{"description":"d","name":"f","parameters":{}},"type":"function"}]'
+_SHORT: Final = Request(
+    model="",
+    kind="chat",
+    messages=(Message("user", "hello"),),
+    prompt="",
+    sampler=SamplerSettings(),
+    max_tokens=1,
+    stop=(),
+    tools="",
+    tool_choice="auto",
+    response_format="",
+    level="signed",
+    nonce=bytes(32),
+    created=0,
+)
 
 
 def offers_of(
     engine: Engine, provider: Address, url: str, prices: Mapping[Level, Price], payment: Requirements | None = None
 ) -> list[Offer]:
     """One offer per level of an engine; `prices` is free where it names no level."""
-    chat = _takes(engine, tools="")
-    tools = chat and _takes(engine, tools=_A_TOOL)
+    chat = _takes(engine, _SHORT)
+    tools = chat and _takes(engine, replace(_SHORT, tools=_A_TOOL))
+    begun = engine.reader.tokenizer.encode("a", special=False)
+    continues = _takes(engine, replace(_SHORT, kind="completion", messages=(), prompt="hello", continues=begun))
     return [
         Offer(
             provider=provider,
@@ -40,6 +58,7 @@ def offers_of(
             profile=engine.profile.digest,
             sampler=engine.profile.sampler,
             payment=payment,
+            continues=continues,
         )
         for level in engine.levels
     ]
@@ -87,26 +106,10 @@ def check_settings(request: Request) -> None:
             carried_json(text, name)
 
 
-def _takes(engine: Engine, *, tools: str) -> bool:
-    """Ask the model's own template, by rendering a short chat with it."""
+def _takes(engine: Engine, request: Request) -> bool:
+    """Ask the model's own reader, by rendering a short request with it."""
     try:
-        engine.reader.render(
-            Request(
-                model=engine.model,
-                kind="chat",
-                messages=(Message("user", "hello"),),
-                prompt="",
-                sampler=SamplerSettings(),
-                max_tokens=1,
-                stop=(),
-                tools=tools,
-                tool_choice="auto",
-                response_format="",
-                level="signed",
-                nonce=bytes(32),
-                created=0,
-            )
-        )
+        engine.reader.render(request)
     except AssayError:
         return False
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from assay.apps.config import home
 from assay.apps.traces import Traces, no_traces
 from assay.core.bundle import Bundle
+from assay.core.chain import check_chain
 from assay.core.encoding import micros
 from assay.core.errors import BindingMismatch, InvalidRequest, VerificationError
 from assay.core.hashing import Digest
@@ -81,6 +82,32 @@ def check_bare(receipt: Receipt) -> Verdict:
         tokens_checked=0,
         seconds=0.0,
     )
+
+
+def check_linked(verdicts: Sequence[Verdict], bundles: Sequence[Bundle]) -> list[Verdict]:
+    """The verdicts on `bundles`, those on parts of answers with a finding on whether they go on where the ones before
+    broke off. A part whose beginning is not here may hold by itself."""
+    judged: list[Verdict] = []
+    for verdict, bundle in zip(verdicts, bundles, strict=True):
+        if not bundle.request.continues:
+            judged.append(verdict)
+            continue
+        before = len(bundle.request.continues)
+        parts = [
+            each
+            for each in bundles
+            if each.request.whole == bundle.request.whole and len(each.request.continues) < before
+        ]
+        parts.sort(key=lambda each: len(each.request.continues))
+        outcome, finding = verdict.outcome, Finding("continues", "unchecked", "what it continues is not in the file")
+        if parts:
+            try:
+                check_chain([*parts, bundle])
+                finding = Finding("continues", "holds", f"it goes on after {before} tokens of the receipts before it")
+            except BindingMismatch as error:
+                outcome, finding = "fails", Finding("continues", "fails", error.message)
+        judged.append(replace(verdict, outcome=outcome, findings=(*verdict.findings, finding)))
+    return judged
 
 
 @contextmanager
@@ -187,5 +214,5 @@ def check_covers(bundle: Bundle, wish: Wish) -> None:
     ):
         if wanted is not None and micros(wanted, what=name) != bound:
             raise BindingMismatch("request", f"the receipt is for another {name} than the one asked for")
-    if wish.max_tokens is not None and request.max_tokens != wish.max_tokens:
+    if wish.max_tokens is not None and request.whole.max_tokens != wish.max_tokens:
         raise BindingMismatch("request", "the receipt is for another length limit than the one asked for")

@@ -198,18 +198,18 @@ class Client:
                 raise ProviderFailed(f"{self.url} answered with status {reply.status_code}", "is it an Assay server?")
             yield Streamed(reply, time.monotonic())
 
-    def bundle(self, answered: Answered) -> Bundle:
-        """The receipt file of an answer (of its first choice) that has a receipt.
+    def parts(self, answered: Answered) -> list[Bundle]:
+        """What the receipts of an answer cover: one bundle, or several where other providers went on. Parts whose
+        receipts came later are among them.
 
         Raises:
             NotFound: the server does not know it.
             ProviderFailed: what came is no receipt file, or another one.
         """
-        receipt = answered.receipts[0]
-        for bundle in self.bundles(answered.completion):
-            if bundle.receipt == receipt:
-                return bundle
-        raise ProviderFailed(f"{self.url} gave another receipt than it had announced", "ask another gateway")
+        found = self.bundles(answered.completion)
+        if not set(answered.receipts) <= {bundle.receipt for bundle in found}:
+            raise ProviderFailed(f"{self.url} gave another receipt than it had announced", "ask another gateway")
+        return found
 
     def bundles(self, name: str) -> list[Bundle]:
         """The receipt files under a completion's id."""

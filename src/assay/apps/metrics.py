@@ -188,6 +188,10 @@ class _MeasuredAnswer:
         self._over = False
         metrics.active.inc()
 
+    @property
+    def earlier(self) -> Sequence[Bundle]:
+        return self._inner.earlier
+
     async def steps(self) -> AsyncIterator[Step]:
         last = self._started
         observe = self._metrics.next_token.observe

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import groupby
 from typing import Final, ParamSpec, TypeAlias, TypeVar
 
 from starlette.requests import Request
@@ -18,6 +19,8 @@ from starlette.types import ASGIApp
 from assay.apps.failures import ERROR_HANDLERS, error_response
 from assay.apps.openapi import Schema, openapi_document
 from assay.apps.reply import Patience, Reply
+from assay.core.bundle import Bundle
+from assay.core.chain import latest
 from assay.core.encoding import unb64
 from assay.core.errors import EncodingError, InvalidRequest, ModelNotFound, NoProvider, NotFound
 from assay.core.hashing import Digest
@@ -122,17 +125,18 @@ class OpenAiApi:
         raise ModelNotFound(f"nobody serves {name[:100]!r} here", "GET /v1/models lists what is served")
 
     async def receipts(self, request: Request) -> Response:
-        """`GET /receipts/{name}`: one bundle a line, as `assay verify` reads them; the newest of each choice, where a
-        call with a `seed` was made several times."""
+        """`GET /receipts/{name}`: one bundle a line, as `assay verify` reads them: all parts of the newest answer of
+        each choice, where a call with a `seed` was made several times."""
         name: str = request.path_params["name"]
-        found = {bundle.request.choice: bundle for bundle in await self._bundles.find(call_name(name))}
+        kept = await self._bundles.find(call_name(name))
+        found = [part for _, choice in groupby(kept, key=_choice) for part in latest(list(choice))]
         if not found:
             raise NotFound(
                 "no receipt has this name",
                 "give the `id` of a reply: it is kept where that was asked for, once it has ended",
             )
         kind = "application/json" if len(found) == 1 else "application/x-ndjson"
-        return Response(b"".join(bundle.encode() for bundle in found.values()), media_type=kind)
+        return Response(b"".join(bundle.encode() for bundle in found), media_type=kind)
 
     async def health(self, _request: Request) -> Response:
         """`GET /health`."""
@@ -166,6 +170,10 @@ class OpenAiApi:
         if offers is not None:
             accepted = accepted.at(_strongest(accepted.ask, offers))
         return Shape.of(accepted, now_s)
+
+
+def _choice(bundle: Bundle) -> int:
+    return bundle.request.choice
 
 
 def _strongest(ask: Ask, offers: Sequence[Offer]) -> Level:
@@ -210,6 +218,7 @@ def _offer(offer: Offer) -> dict[str, object]:
         "tools": offer.tools,
         "profile": offer.profile.hex(),
         "sampler": offer.sampler,
+        "continues": offer.continues,
     }
 
 

@@ -153,6 +153,7 @@ def _replies() -> Schema:
         tools={"type": "boolean"},
         profile={"type": "string", "pattern": "^[0-9a-f]{64}$"},
         sampler={"enum": list(SAMPLERS)},
+        continues={"type": "boolean"},
     )
     return {
         "Error": object_of(

@@ -39,6 +39,7 @@ def traces_path() -> dict[str, Schema]:
 def provider_paths() -> dict[str, Schema]:
     """The wire between gateway and provider."""
     offer = object_of(
+        ("continues",),
         model=STRING,
         model_digest=DIGEST,
         level={"enum": list(LEVELS)},
@@ -48,6 +49,7 @@ def provider_paths() -> dict[str, Schema]:
         tools=_BOOLEAN,
         profile=DIGEST,
         sampler={"enum": list(SAMPLERS)},
+        continues=_BOOLEAN,
     )
     required = object_of(
         **dict.fromkeys(("contract", "token", "receiver", "authorizer"), ADDRESS),
@@ -180,6 +182,7 @@ def request_schema() -> Schema:
         **dict.fromkeys(("content", "tool_calls", "tool_call_id", "name"), STRING),
     )
     return object_of(
+        ("continues",),
         kind={"enum": ["chat", "completion"]},
         messages=array_of(message),
         sampler=object_of(
@@ -193,6 +196,7 @@ def request_schema() -> Schema:
         max_tokens=_up_to(2**31 - 1),
         created=_up_to(2**40),
         choice=_up_to(127),
+        continues=STRING | {"pattern": "^[A-Za-z0-9_-]+$"},
     )
 
 

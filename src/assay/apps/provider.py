@@ -122,6 +122,7 @@ def provider_app(
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(store.close)
+            await asyncio.to_thread(local.recover)
             if till is not None:
                 await stack.enter_async_context(till.open())
             stack.push_async_callback(local.drain, 0)
@@ -237,16 +238,21 @@ class _Stream:
             await self._answer.close()
 
     async def _run(self, send: Send) -> None:
+        """The last token goes out together with the receipt: a consumer has both or must ask elsewhere for both."""
+        held = b""
         try:
             async for step in self._answer.steps():
-                await self._write(send, step_event(step))
+                if step.stop:
+                    held = step_event(step)
+                else:
+                    await self._write(send, step_event(step))
         except AssayError as error:
             await self._write(send, error_event(error))
         try:
             last = bundle_event(await self._answer.bundle())
         except AssayError as error:
             last = error_event(error)
-        await self._write(send, last, more=False)
+        await self._write(send, held + last, more=False)
 
     async def _write(self, send: Send, data: bytes, *, more: bool = True) -> None:
         self._sent = True

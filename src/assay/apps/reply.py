@@ -121,7 +121,7 @@ class Reply:
                 raise ProviderFailed("the receipt did not come in time", "ask another provider")
             if isinstance(found, BaseException):
                 raise found
-            bundles.append(found)
+            bundles += found
         return bundles
 
     async def _begin(self, place: int) -> Answer:
@@ -175,15 +175,20 @@ class Reply:
     def _last(self, bundles: Sequence[Bundle]) -> bytes:
         return self._shape.last_chunk(bundles) if self._final is None else self._final.last(bundles)
 
-    async def _receipts(self) -> list[Bundle | BaseException]:
-        """The receipt of every answer that was started, or why there is none."""
-        waits = [asyncio.create_task(self._open[place].bundle()) for place in sorted(self._open)]
+    async def _receipts(self) -> list[Sequence[Bundle] | BaseException]:
+        """The receipts of every answer that was started, one for each part of it, or why the last one is missing."""
+        waits = [asyncio.create_task(_parts(self._open[place])) for place in sorted(self._open)]
         await _within(self._patience.receipt, waits)
         return await asyncio.gather(*waits, return_exceptions=True)
 
     async def _fail(self, error: AssayError) -> None:
         """Tell the consumer; receipts of what was delivered before come along where they can be had."""
-        found = [item for item in await self._receipts() if isinstance(item, Bundle)]
+        receipts = zip(sorted(self._open), await self._receipts(), strict=True)
+        found = [
+            bundle
+            for place, item in receipts
+            for bundle in (self._open[place].earlier if isinstance(item, BaseException) else item)
+        ]
         more = {"id": self._shape.id, "assay": proof(found)} if found else {}
         if self._delivery.stream and self._started:
             await self._write(event(error_object(error) | more) + DONE, more=False)
@@ -227,6 +232,11 @@ class Reply:
 
     async def _close_answers(self) -> None:
         await _within(self._patience.hang_up, [asyncio.create_task(answer.close()) for answer in self._open.values()])
+
+
+async def _parts(answer: Answer) -> Sequence[Bundle]:
+    last = await answer.bundle()
+    return [*answer.earlier, last]
 
 
 def _check_end(choice: Choice) -> None:

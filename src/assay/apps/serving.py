@@ -5,26 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from assay.apps.admission import check_settings, offers_of, read_prompt
 from assay.apps.failures import cannot_keep
+from assay.apps.local import LocalAnswer
 from assay.apps.logs import logger
 from assay.apps.meter import Account, Meter
 from assay.apps.till import Till
 from assay.core.bundle import Bundle
-from assay.core.completion import Completion, Prompt, Step, StopReason
+from assay.core.completion import Completion, Prompt
 from assay.core.errors import (
-    AssayError,
     Busy,
     EngineError,
-    InvalidRequest,
     ModelFileError,
     NotFound,
-    PaymentRequired,
     ProviderFailed,
     StoreError,
 )
@@ -33,10 +32,12 @@ from assay.core.keys import Key
 from assay.core.offer import Ask, Offer, Price
 from assay.core.payment import Due, Payment
 from assay.core.ports import Engine
+from assay.core.profile import Profile
 from assay.core.receipt import attest
 from assay.core.request import Level, Request
 from assay.market.matching import choose
 from assay.market.pricing import amount_due
+from assay.store.parts import Begun, LeftOver, PartStore
 from assay.store.receipts import ReceiptStore
 
 if TYPE_CHECKING:
@@ -47,16 +48,25 @@ _MOST_OWED: Final = 256
 """Answers that wait for a receipt while none can be kept. No new ones are begun then, so that there are few."""
 
 
+def _nothing() -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class _Ended:
     """An answer that was delivered, and is to have a receipt."""
 
-    engine: Engine
+    model: Digest
+    profile: Profile
     request: Request
     completion: Completion
     price: Price
+    channel: Digest
+    """Which pays, or 32 zero bytes."""
     meter: Meter | None
-    """Of the channel that pays."""
+    """Of the channel, if the answer was under way just now."""
+    over: Callable[[], None]
+    """The receipt is on the disk."""
 
 
 class LocalAnswers:
@@ -74,11 +84,13 @@ class LocalAnswers:
         clock: Callable[[], float] = time.time,
         till: Till | None = None,
         attest: Attest = attest,
+        parts: PartStore | None = None,
     ) -> None:
         """`prices`: per level, free where missing. `url`: where others reach this provider. `clock`: Unix seconds.
 
         `till`: where answers that are not free are paid; without it, what is owed is only counted. `attest`
-        makes the receipts (dishonest providers, a developer's option, have one of their own).
+        makes the receipts (dishonest providers, a developer's option, have one of their own). `parts`: where tokens
+        are noted before they are handed over; without it, those of answers under way are lost with the process.
         """
         self.engines: Final = {engine.model: engine for engine in engines}
         self._key: Final = key
@@ -87,6 +99,7 @@ class LocalAnswers:
         self._clock: Final = clock
         self._attest: Final = attest
         self._till: Final = till
+        self._parts: Final = parts
         self._running: dict[LocalAnswer, Digest] = {}
         self._empty: Final = asyncio.Event()
         self._empty.set()
@@ -142,14 +155,15 @@ class LocalAnswers:
             await self._check_store()
             till = self._till if offer.paid else None
             account = await till.admit(payment, request.digest) if till else None
-            prompt = await asyncio.to_thread(read_prompt, engine, request)
+            prompt, head = await asyncio.to_thread(self._read, engine, request, offer, account)
             meter = await till.start(account, offer.price, len(prompt.tokens), due) if till and account else None
         except BaseException as error:
             self._places -= 1
             if isinstance(error, EngineError | ModelFileError):  # no fault of the request's
                 raise ProviderFailed(error.message, error.remedy) from error
             raise
-        answer = LocalAnswer(self, engine, request, prompt, offer.price, top_logprobs, meter)
+        begin = partial(self._parts.begin, head, request.level) if self._parts else None
+        answer = LocalAnswer(self, engine, request, prompt, offer.price, top_logprobs, meter, begin)
         self._running[answer] = request.name
         self._empty.clear()
         return answer
@@ -186,15 +200,73 @@ class LocalAnswers:
         with suppress(Busy):  # the last moment to sign what is owed
             await self._check_store()
 
+    def recover(self) -> None:
+        """Sign what was delivered of answers whose process died before their receipts were kept, each once (blocks on
+        the disk). What cannot be signed now is tried again at the next start."""
+        log = logger("provider")
+        for left in self._parts.left_over() if self._parts else ():
+            begun = left.begun
+            facts = {"model": begun.request.model, "tokens": len(left.completion.tokens)}
+            if begun.provider != self._key.address:
+                log.warning("left_over_of_another_key", provider=begun.provider, **facts)
+                continue
+            try:
+                if not self._has_receipt(left):
+                    self._issue(
+                        _Ended(
+                            begun.model,
+                            begun.profile,
+                            begun.request,
+                            left.completion,
+                            begun.price,
+                            begun.channel,
+                            None,
+                            _nothing,
+                        )
+                    )
+                    log.info("left_over_signed", **facts)
+                left.path.unlink()
+            except (StoreError, OSError) as error:
+                log.error("left_over_not_signed", reason=str(error), **facts)
+
+    def _has_receipt(self, left: LeftOver) -> bool:
+        """The process died between keeping the receipt, which may be for the last token too, and forgetting that it was
+        owed. Of two answers to one request that began in the same second and say the same, one may stay unsigned, and
+        none is signed twice."""
+        return any(
+            bundle.request == left.begun.request
+            and bundle.tokens[: len(left.completion.tokens)] == left.completion.tokens
+            and bundle.receipt.issued >= left.begun.began
+            for bundle in self._store.find(left.begun.request.name)
+        )
+
+    def _read(self, engine: Engine, request: Request, offer: Offer, account: Account | None) -> tuple[Prompt, bytes]:
+        """The prompt, and what is noted of the answer with its first token."""
+        prompt = read_prompt(engine, request)
+        if self._parts is None:
+            return prompt, b""
+        channel, now = ZERO if account is None else account.channel, int(self._clock())
+        begun = Begun(
+            request, engine.model_digest, engine.profile, prompt, offer.price, channel, self._key.address, now
+        )
+        return prompt, begun.encode()
+
     def issue(
-        self, engine: Engine, request: Request, completion: Completion, price: Price, meter: Meter | None = None
+        self,
+        engine: Engine,
+        request: Request,
+        completion: Completion,
+        price: Price,
+        meter: Meter | None = None,
+        over: Callable[[], None] = _nothing,
     ) -> Bundle:
-        """Sign and store (blocks on the disk).
+        """Sign and store (blocks on the disk). `over` is told when the receipt is on the disk.
 
         Raises:
             Busy: the receipt cannot be kept now. It is owed: signed as soon as one can be kept, and then found by name.
         """
-        ended = _Ended(engine, request, completion, price, meter)
+        channel = ZERO if meter is None else meter.channel
+        ended = _Ended(engine.model_digest, engine.profile, request, completion, price, channel, meter, over)
         try:
             return self._issue(ended)
         except StoreError as error:
@@ -206,28 +278,31 @@ class LocalAnswers:
             raise cannot_keep(error) from error
 
     def _issue(self, ended: _Ended) -> Bundle:
-        engine, request, completion, meter = ended.engine, ended.request, ended.completion, ended.meter
+        request, completion = ended.request, ended.completion
         price = amount_due(ended.price, len(completion.prompt.tokens), len(completion.tokens))
 
         def make(sequence: int, amount: int) -> Bundle:
             receipt = self._attest(
                 request,
                 completion,
-                model=engine.model_digest,
-                profile=engine.profile,
+                model=ended.model,
+                profile=ended.profile,
                 key=self._key,
                 sequence=sequence,
                 issued=int(self._clock()),
                 amount=amount,
-                channel=ZERO if meter is None else meter.channel,
+                channel=ended.channel,
             )
             opening = b"".join(completion.leaves) if request.level == "statistical" else b""
-            return Bundle(receipt, request, engine.profile, completion.tokens, opening)
+            return Bundle(receipt, request, ended.profile, completion.tokens, opening)
 
-        if meter is None:
-            return self._store.issue(self._key.address, lambda sequence: make(sequence, price))
-        bundle = self._store.charge(self._key.address, meter.channel, price, make)
-        meter.signed(bundle.receipt.amount)
+        if ended.channel == ZERO:
+            bundle = self._store.issue(self._key.address, lambda sequence: make(sequence, price))
+        else:
+            bundle = self._store.charge(self._key.address, ended.channel, price, make)
+        if ended.meter is not None:
+            ended.meter.signed(bundle.receipt.amount)
+        ended.over()
         return bundle
 
     def _pay(self) -> None:
@@ -265,136 +340,3 @@ class LocalAnswers:
         except StoreError as error:
             raise cannot_keep(error) from error
         self._store_failed = bool(self._owed)
-
-
-class LocalAnswer:
-    """Implements `Answer`: one answer under way on this machine."""
-
-    def __init__(
-        self,
-        owner: LocalAnswers,
-        engine: Engine,
-        request: Request,
-        prompt: Prompt,
-        price: Price,
-        top_logprobs: int | None,
-        meter: Meter | None = None,
-    ) -> None:
-        self.request: Final = request
-        self._owner: Final = owner
-        self._engine: Final = engine
-        self._prompt: Final = prompt
-        self._price: Final = price
-        self._meter: Final = meter
-        self._delivered: list[Step] = []
-        self._stop: StopReason | None = None
-        self._closed = False
-        self._holds_place = True
-        self._queue: asyncio.Queue[Step | AssayError | None] = asyncio.Queue()
-        self._signing: asyncio.Task[Bundle] | None = None
-        self._pump: Final = asyncio.create_task(self._generate(top_logprobs))
-        # Not only in the task itself: one that is cancelled before its first turn never runs.
-        self._pump.add_done_callback(lambda _: self._free_place())
-
-    async def steps(self) -> AsyncIterator[Step]:
-        """The tokens as they come. A token handed over here counts as delivered.
-
-        Raises:
-            ProviderFailed: the engine broke.
-            PaymentRequired: the consumer does not pay for the next one; the answer ends there.
-        """
-        while not self._closed and self._stop is None:
-            item = await self._queue.get()
-            if self._closed:
-                return
-            if isinstance(item, Step):
-                if self._meter is not None and not self._meter.covers(len(self._delivered) + 1):
-                    await self._until_paid(self._meter)
-                if self._closed:
-                    return
-                self._delivered.append(item)
-                if item.stop:
-                    self._stop = item.stop
-                    self._sign()
-                yield item
-                continue
-            self._stop = "failed"
-            self._sign()
-            raise item or ProviderFailed("the engine ended without a reason")
-
-    async def _until_paid(self, meter: Meter) -> None:
-        try:
-            await meter.wait(len(self._delivered) + 1)
-        except PaymentRequired:
-            await self.close()
-            raise
-
-    async def bundle(self) -> Bundle:
-        """The receipt of what was delivered; hangs up first if the answer is still under way.
-
-        Raises:
-            Busy: the receipt cannot be kept now; it is signed later, and found by name.
-        """
-        await self.close()
-        return await asyncio.shield(self._sign())
-
-    async def settled(self) -> None:
-        """If the answer has ended, wait until its receipt is kept, or could not be."""
-        if self._signing is not None:
-            await asyncio.wait([self._signing])
-
-    async def close(self) -> None:
-        """Hang up: the engine stops within one token, and what was delivered is signed."""
-        if self._stop is None:
-            self._stop = "cancelled"
-            self._closed = True
-            self._pump.cancel()
-            self._queue.put_nowait(None)
-            self._sign()
-
-    def _sign(self) -> asyncio.Task[Bundle]:
-        """Sign once, whoever asks first, and whatever becomes of who asked."""
-        if self._signing is None:
-            level = self.request.level
-            completion = Completion(
-                prompt=self._prompt,
-                tokens=tuple(step.token for step in self._delivered),
-                text="".join(step.text for step in self._delivered),
-                stop=self._stop or "cancelled",
-                leaves=() if level == "signed" else tuple(step.leaf for step in self._delivered),
-            )
-            if self._meter is not None:
-                self._meter.ended(len(completion.tokens))
-            self._signing = asyncio.create_task(
-                asyncio.to_thread(self._owner.issue, self._engine, self.request, completion, self._price, self._meter)
-            )
-            self._signing.add_done_callback(self._signed)
-        return self._signing
-
-    def _signed(self, task: asyncio.Task[Bundle]) -> None:
-        self._owner.forget(self)
-        if not task.cancelled():
-            task.exception()  # seen: who asks for the bundle gets it
-
-    async def _generate(self, top_logprobs: int | None) -> None:
-        end: AssayError | None = None
-        try:
-            stream = self._engine.generate(self.request, self._prompt, top_logprobs=top_logprobs)
-            async with aclosing(stream):  # pyrefly: ignore[bad-specialization] - engines give async generators
-                async for step in stream:
-                    if step.stop:
-                        self._free_place()  # before anybody hears of the end and asks again
-                    self._queue.put_nowait(step)
-        except (InvalidRequest, Busy) as error:
-            end = error
-        except AssayError as error:
-            end = ProviderFailed(error.message, error.remedy)
-        except Exception as error:  # noqa: BLE001 - whatever an engine throws, the consumer gets an error and a receipt
-            end = ProviderFailed(f"the engine failed ({type(error).__name__}: {error})")
-        self._free_place()
-        self._queue.put_nowait(end)
-
-    def _free_place(self) -> None:
-        if self._holds_place:
-            self._holds_place = False
-            self._owner.free_place()

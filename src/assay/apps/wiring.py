@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from assay.apps.config import Config, EngineName, home
@@ -28,6 +29,7 @@ from assay.engines.text import final_text
 from assay.engines.tool_calls import TOOL_STYLES, ToolStyle, parse_tool_calls, tool_style
 from assay.journey import Spell
 from assay.network.openai.shape import ToolCall, ToolReader
+from assay.store.parts import PartStore
 from assay.store.receipts import ReceiptStore
 
 if TYPE_CHECKING:
@@ -238,12 +240,30 @@ def open_store(config: Config, program: Program, *, forgetful: bool = False) -> 
     return ReceiptStore(url)
 
 
+@contextmanager
+def open_parts(config: Config, program: Program) -> Iterator[PartStore]:
+    """Where the program notes what it delivers, beside its database.
+
+    Raises:
+        StoreError: the folder cannot be made.
+    """
+    parts = PartStore(_data(config) / f"{program}-parts")
+    try:
+        yield parts
+    finally:
+        parts.close()
+
+
 def store_url(config: Config, program: Program) -> str:
     """The SQLite file of `program` as SQLAlchemy names it; its folder is made, for the owner only.
 
     Raises:
         StoreError: the folder cannot be made.
     """
+    return f"sqlite:///{_data(config) / program}.sqlite3"
+
+
+def _data(config: Config) -> Path:
     folder = config.data.expanduser().absolute()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -251,7 +271,7 @@ def store_url(config: Config, program: Program) -> str:
         raise StoreError(
             f"the folder {folder} cannot be made ({error.strerror})", "set ASSAY_HOME elsewhere"
         ) from error
-    return f"sqlite:///{folder / program}.sqlite3"
+    return folder
 
 
 def check_url(address: str, what: str) -> None:

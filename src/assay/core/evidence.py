@@ -11,7 +11,7 @@ exact        root over the activations of the pass that token i was drawn from; 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,7 @@ from assay.core import merkle
 from assay.core.completion import TopLogprobs
 from assay.core.errors import EncodingError
 from assay.core.hashing import Digest, digest
+from assay.core.request import Level
 
 TOP_K: Final = 8
 """Most probable tokens in a statistical leaf."""
@@ -28,6 +29,10 @@ LOGPROB_SCALE: Final = 4096
 TOP_LEAF_SIZE: Final = 4 + 8 * TOP_K
 """Bytes of a statistical leaf."""
 _TOP_LEAF: Final = struct.Struct(f">{1 + 2 * TOP_K}I")
+
+
+LEAF_SIZES: Final[Mapping[Level, int]] = {"signed": 0, "statistical": TOP_LEAF_SIZE, "pinned": 32, "exact": 32}
+"""Bytes of a leaf, by level; 0: there are none."""
 
 
 def logits_leaf(row: np.ndarray) -> bytes:

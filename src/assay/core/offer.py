@@ -57,6 +57,8 @@ class Offer:
     """`foreign`: tokens are not drawn from the consumer's nonce, so nothing shows that an answer is a fresh one."""
     payment: Requirements | None = None
     """How the provider is paid; None: it only counts what is owed."""
+    continues: bool = False
+    """It goes on with answers that others began (`Request.continues`)."""
 
     @property
     def paid(self) -> bool:
@@ -75,6 +77,7 @@ class Offer:
             "tools": self.tools,
             "profile": b64(self.profile),
             "sampler": self.sampler,
+            **({"continues": True} if self.continues else {}),
         }
 
     @classmethod
@@ -88,10 +91,11 @@ class Offer:
             raise EncodingError("an offer is not an object")
         level, price, model = value.get("level"), value.get("price"), text(value.get("model"), "model")
         chat, tools, sampler = value.get("chat"), value.get("tools"), value.get("sampler")
+        continues = value.get("continues", False)
         if level not in LEVELS or not isinstance(price, dict):
             raise EncodingError("an offer's level or price is malformed")
-        if not isinstance(chat, bool) or not isinstance(tools, bool):
-            raise EncodingError("an offer's chat or tools is neither true nor false")
+        if not (isinstance(chat, bool) and isinstance(tools, bool) and isinstance(continues, bool)):
+            raise EncodingError("an offer's chat, tools or continues is neither true nor false")
         if sampler not in SAMPLERS:
             raise EncodingError("an offer's sampler is unknown")
         if not 0 < len(model) <= MAX_MODEL:
@@ -109,6 +113,7 @@ class Offer:
             profile=_digest(text(value.get("profile"), "profile"), "profile"),
             sampler=_SAMPLERS[sampler],
             payment=payment,
+            continues=continues,
         )
 
 

@@ -70,15 +70,21 @@ class PromptReader(Protocol):
         ...
 
     def render(self, request: Request) -> Prompt:
-        """The prompt as the model sees it.
+        """The prompt as the model sees it: its tokens end with those that the request continues.
 
         Raises:
-            InvalidRequest: the model's template refuses the messages, or has no place for the tools.
+            InvalidRequest: the model's template refuses the messages, or has no place for the tools; or the request
+                continues what is no beginning of an answer, or what this engine cannot continue.
         """
         ...
 
     def constraint(self, request: Request) -> Constraint | None:
-        """A fresh grammar for the request's response format or forced tool call, or None."""
+        """A fresh grammar for the request's response format or forced tool call, after the tokens that the request
+        continues; or None.
+
+        Raises:
+            InvalidRequest: it cannot be used, or does not allow these tokens.
+        """
         ...
 
 
@@ -208,6 +214,12 @@ class Tracer(Protocol):
 
 class Answer(Protocol):
     """An answer under way at a provider."""
+
+    @property
+    def earlier(self) -> Sequence[Bundle]:
+        """When `bundle` has ended: receipts of parts that other providers delivered before, first to last, as far as
+        they are to be had."""
+        ...
 
     def steps(self) -> AsyncIterator[Step]:
         """The tokens as they come; a provider that breaks off raises `ProviderFailed`."""

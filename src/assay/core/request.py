@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
-from assay.core.encoding import MAX_INTEGER, Json, b64, canonical, unb64
+from assay.core.encoding import MAX_INTEGER, Json, b64, canonical, pack_ids, unb64, unpack_ids
 from assay.core.errors import EncodingError
 from assay.core.hashing import Digest, digest
 
@@ -97,6 +97,9 @@ class Request:
     """When the consumer accepted the request, Unix seconds; the clock that chat templates see."""
     choice: int = 0
     """Which of the `n` answers of one call this is, from 0."""
+    continues: tuple[int, ...] = ()
+    """Output tokens that others delivered before they failed: the model reads them after the prompt, and the answer
+    goes on after them. `max_tokens` is what is left, and everything else is as it was asked for."""
 
     @property
     def digest(self) -> Digest:
@@ -117,8 +120,15 @@ class Request:
 
     @property
     def call(self) -> Digest:
-        """The name of the first of the `n` answers' requests: names the whole call."""
-        return self.for_choice(0).name
+        """The name of the first of the `n` answers' requests: names the whole call, also where parts of it came from
+        others."""
+        return self.whole.for_choice(0).name
+
+    @property
+    def whole(self) -> Request:
+        """The request for the whole answer, of which this one may ask for the rest."""
+        left = self.max_tokens and self.max_tokens + len(self.continues)
+        return replace(self, max_tokens=left, continues=())
 
     @property
     def seed(self) -> Digest:
@@ -126,8 +136,9 @@ class Request:
         return self.opening.seed
 
     def to_json(self) -> dict[str, Json]:
-        """Canonical form."""
-        return {
+        """Canonical form; `continues` is base64url of the packed ids, and left out where there are none."""
+        continues: dict[str, Json] = {"continues": b64(pack_ids(self.continues))} if self.continues else {}
+        return continues | {
             "model": self.model,
             "kind": self.kind,
             "messages": [message.to_json() for message in self.messages],
@@ -151,7 +162,13 @@ class Request:
         Raises:
             EncodingError: anything else.
         """
-        members = _members(value, cls, "request")
+        named = isinstance(value, Mapping) and "continues" in value
+        members = _members(value, cls, "request", without=() if named else ("continues",))
+        continues = unpack_ids(_bytes(members["continues"], None, "continues"), what="continues") if named else ()
+        if named and not continues:
+            raise EncodingError("a request that continues nothing leaves `continues` out")
+        max_tokens = natural(members["max_tokens"], "max_tokens")
+        natural(max_tokens + len(continues), "max_tokens and what was delivered before")
         kind, level = members["kind"], members["level"]
         if kind not in ("chat", "completion") or level not in LEVELS:
             raise EncodingError("the request's kind or level is unknown")
@@ -164,20 +181,27 @@ class Request:
             messages=tuple(_message(item) for item in messages),
             prompt=text(members["prompt"], "prompt"),
             sampler=_sampler(members["sampler"]),
-            max_tokens=natural(members["max_tokens"], "max_tokens"),
+            max_tokens=max_tokens,
             stop=tuple(text(item, "stop") for item in stop),
             tools=text(members["tools"], "tools"),
             tool_choice=text(members["tool_choice"], "tool_choice"),
             response_format=text(members["response_format"], "response_format"),
             level=level,
-            nonce=unb64(text(members["nonce"], "nonce"), size=32, what="nonce"),
+            nonce=_bytes(members["nonce"], 32, "nonce"),
             created=natural(members["created"], "created"),
             choice=natural(members["choice"], "choice"),
+            continues=continues,
         )
 
     def for_choice(self, choice: int) -> Request:
         """The same request for another of the `n` answers."""
         return replace(self, choice=choice)
+
+    def after(self, tokens: Sequence[int]) -> Request:
+        """The request for the rest, when `tokens` of this one's answer were delivered: fewer than `max_tokens`, if that
+        is a limit."""
+        left = self.max_tokens and self.max_tokens - len(tokens)
+        return replace(self, max_tokens=left, continues=(*self.continues, *tokens))
 
 
 _RULES: Final = struct.Struct(">4QB")
@@ -283,8 +307,12 @@ def _sampler(value: Json) -> SamplerSettings:
     return SamplerSettings(**{name: natural(item, name) for name, item in members.items()})
 
 
-def _members(value: Json, cls: type, what: str) -> Mapping[str, Json]:
-    names = {f.name for f in fields(cls)}
+def _bytes(value: Json, size: int | None, what: str) -> bytes:
+    return unb64(text(value, what), size=size, what=what)
+
+
+def _members(value: Json, cls: type, what: str, *, without: Collection[str] = ()) -> Mapping[str, Json]:
+    names = {f.name for f in fields(cls)}.difference(without)
     if not isinstance(value, Mapping) or set(value) != names:
         raise EncodingError(f"a {what} has exactly the members {', '.join(sorted(names))}")
     return value

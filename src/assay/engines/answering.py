@@ -60,6 +60,8 @@ class AnswerPath(ABC, Generic[Row]):
         self.tokenizer: Final = reader.tokenizer
         self._constraint = reader.constraint(request)
         self._text = TextStream(reader.tokenizer.piece, request.stop)
+        for token in request.continues:  # shown before: what is shown next may complete what they began
+            self._text.push(token)
 
     @property
     def sampler(self) -> SamplerSettings:

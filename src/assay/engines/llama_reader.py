@@ -12,6 +12,7 @@ from assay.core.ports import Constraint
 from assay.core.request import Message, Request
 from assay.engines.carried import carried_objects
 from assay.engines.chat_template import encode_chat, render_chat_parts, supports_tools
+from assay.engines.continuing import continued, resumed
 from assay.engines.grammar import GrammarCompiler, constraint_spec
 from assay.engines.llama_model import LlamaModel, LlamaTokenizer
 from assay.engines.tool_calls import ToolStyle, tool_style
@@ -41,9 +42,24 @@ class LlamaReader:
 
         Raises:
             ContextOverflow: the prompt has more tokens than the limit.
-            InvalidRequest: the template refuses the messages or has no place for the tools, or either is malformed.
+            InvalidRequest: the template refuses the messages or has no place for the tools, or either is malformed; or
+                the answer that is to be continued has ended.
             ModelFileError: the template is broken.
         """
+        return continued(self._render(request), request, self.tokenizer)
+
+    def constraint(self, request: Request) -> Constraint | None:
+        """The grammar of the response format or the forced tool call, where the answer begins or goes on; None where
+        anything may come.
+
+        Raises:
+            InvalidRequest: the schema uses what the grammar library does not have, or does not allow the tokens that
+                are to be continued.
+        """
+        spec = constraint_spec(request, self._style)
+        return None if spec is None else resumed(self._grammars.compile(spec), request)
+
+    def _render(self, request: Request) -> Prompt:
         if request.kind == "completion":
             ids = self.tokenizer.encode(request.prompt, special=False, limit=self._limit)
             bos = self.tokenizer.bos() if self.tokenizer.add_bos else None
@@ -65,15 +81,6 @@ class LlamaReader:
         return Prompt(
             text.encode(), encode_chat(parts, self._markup, partial(self.tokenizer.encode, limit=self._limit))
         )
-
-    def constraint(self, request: Request) -> Constraint | None:
-        """The grammar of the response format or the forced tool call, at its start; None where anything may come.
-
-        Raises:
-            InvalidRequest: the schema uses what the grammar library does not have.
-        """
-        spec = constraint_spec(request, self._style)
-        return None if spec is None else self._grammars.compile(spec)
 
     @cached_property
     def _grammars(self) -> GrammarCompiler:

@@ -44,8 +44,15 @@ class ProxyReader:
         """The prompt as the model sees it.
 
         Raises:
-            InvalidRequest: the model's template refuses, or the server cannot take the prompt or the settings.
+            InvalidRequest: the model's template refuses, or the server cannot take the prompt or the settings, or the
+                request continues an answer: most servers take text only, whose tokens may be others.
         """
+        if request.continues:
+            raise InvalidRequest(
+                "the server behind this provider does not go on with answers of others",
+                field="continues",
+                remedy="ask a provider with Assay's own engine",
+            )
         sampler = request.sampler
         for name, unset in (("top_p", 1_000_000), ("top_k", 0), ("min_p", 0)):
             if getattr(sampler, name) != unset and name not in self._traits.filters:

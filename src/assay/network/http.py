@@ -155,6 +155,8 @@ class HttpTransport:
 class HttpAnswer:
     """Implements `Answer`: one answer under way at a provider. A task reads the stream to its end, the receipt."""
 
+    earlier: Sequence[Bundle] = ()
+
     def __init__(
         self,
         client: httpx.AsyncClient,

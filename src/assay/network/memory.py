@@ -40,6 +40,8 @@ class MemoryTransport:
 class _MemoryAnswer:
     """Passes on what would cross the wire: steps without their leaves, receipts as canonical bytes."""
 
+    earlier: Sequence[Bundle] = ()
+
     def __init__(self, inner: Answer) -> None:
         self._inner: Final = inner
 

@@ -203,14 +203,17 @@ def _check_prompt(bundle: Bundle, reader: PromptReader) -> Prompt:
 
 
 def _check_end(bundle: Bundle, tokenizer: Tokenizer) -> None:
-    stop, last = bundle.receipt.stop, len(bundle.tokens) - 1
-    end = first_end(bundle.tokens, tokenizer, bundle.request.stop)
+    stop, last, before = bundle.receipt.stop, len(bundle.tokens) - 1, bundle.request.continues
+    end = first_end((*before, *bundle.tokens), tokenizer, bundle.request.stop)
     if end is None:
         if stop == "stop":
             raise BindingMismatch(
                 "stop", "the receipt says 'stop', but no end of generation and no stop text was reached"
             )
         return
+    end -= len(before)
+    if end < 0:
+        raise BindingMismatch("stop", "the answer had ended before it was continued")
     if end < last:
         raise BindingMismatch("stop", f"the answer ended at token {end}, but {last - end} more tokens were added")
     if stop == "length":

@@ -50,7 +50,7 @@ def ask(
         assert answered is not None  # a stream without an end has raised
         cost = client.cost(answered, chosen)
         if receipt is not None and answered.receipts:
-            save(client.bundle(answered), receipt)
+            save(client.parts(answered), receipt)
     if as_json:
         print_json(
             {

@@ -65,7 +65,7 @@ class _Talk:
         self._messages = list(self._start)
         self._max_tokens: Final = max_tokens
         self._temperature: Final = temperature
-        self._last: Bundle | None = None
+        self._last: list[Bundle] = []
 
     def hear(self, line: str) -> bool:
         """Act on a line; False when the person wants to leave."""
@@ -120,17 +120,16 @@ class _Talk:
             except KeyboardInterrupt:
                 stopped = True
         out.print()
-        self._last = None
+        self._last = []
         if stopped:
-            found = self._client.settled(stream.completion)
-            self._last = found[0] if found else None
+            self._last = self._client.settled(stream.completion)
             err.print(Text("stopped", style="yellow"))
         elif stream.answered is not None:
             if stream.answered.receipts:
-                self._last = self._client.bundle(stream.answered)
+                self._last = self._client.parts(stream.answered)
             err.print(describe(stream.answered))
-        if self._last is not None:
-            err.print(judge(self._last, wish))
+        for part in self._last:
+            err.print(judge(part, wish))
         if text:
             self._messages = [*messages, {"role": "assistant", "content": "".join(text)}]
 
@@ -140,15 +139,17 @@ class _Talk:
         note(f"Receipt in {path}: check it anywhere with `assay verify {path}`")
 
     def _check(self) -> None:
-        from assay.apps.checking import check_here
+        from assay.apps.checking import check_here, check_linked
         from assay.apps.cli.verdicts import lines
 
         with err.status("Recomputing the answer…"):
-            verdict = check_here(self._known())
-        err.print(lines(verdict))
+            parts = self._known()
+            verdicts = check_linked([check_here(part) for part in parts], parts)
+        for verdict in verdicts:
+            err.print(lines(verdict))
 
-    def _known(self) -> Bundle:
-        if self._last is None:
+    def _known(self) -> list[Bundle]:
+        if not self._last:
             raise InvalidRequest("there is no answer with a receipt yet", remedy="ask something first")
         return self._last
 

@@ -79,6 +79,7 @@ def serve(
         open_cheat,
         open_engine,
         open_key,
+        open_parts,
         open_proxy,
         open_store,
         override,
@@ -154,6 +155,7 @@ def serve(
             url=settings.url or here,
             till=till,
             attest=pen,
+            parts=stack.enter_context(open_parts(config, "provider")),
         )
         publisher, certificate = stack.enter_context(
             open_publisher(config, signer, local.models, sock.getsockname()[:2], parallel=places, stake=stake)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,14 +66,14 @@ def describe(answered: Answered, cost: int | None = None) -> Text:
     return Text(plain(" · ".join(parts)), style="dim")
 
 
-def save(bundle: Bundle, path: Path) -> None:
-    """Write a receipt file.
+def save(parts: Sequence[Bundle], path: Path) -> None:
+    """Write a receipt file, a line for each part of the answer.
 
     Raises:
         InvalidRequest: it cannot be written.
     """
     try:
-        path.write_bytes(bundle.encode())
+        path.write_bytes(b"".join(part.encode() for part in parts))
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be written ({error.strerror})", remedy="name another file") from error
 

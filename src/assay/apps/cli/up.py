@@ -31,7 +31,16 @@ def up(
     """Run a local model with an OpenAI API on this machine; works offline once the model is here."""
     from assay.apps.config import load_config
     from assay.apps.logs import configure_logs
-    from assay.apps.wiring import Capacity, find_model, open_engine, open_key, open_store, override, tool_reader
+    from assay.apps.wiring import (
+        Capacity,
+        find_model,
+        open_engine,
+        open_key,
+        open_parts,
+        open_store,
+        override,
+        tool_reader,
+    )
 
     given = {
         "model": model, "host": host, "port": port, "threads": threads, "parallel": parallel, "context": context,
@@ -58,7 +67,8 @@ def up(
         with err.status(f"Loading {found.name}…"):
             capacity = Capacity(threads=settings.threads, parallel=settings.parallel, context=settings.context)
             running = stack.enter_context(open_engine(found, capacity, settings.engine))
-        local = LocalAnswers([running], signer, store, parallel=settings.parallel, url=here)
+        parts = stack.enter_context(open_parts(config, "node"))
+        local = LocalAnswers([running], signer, store, parallel=settings.parallel, url=here, parts=parts)
 
         def started() -> None:
             announce("node", here, as_json=as_json, address=signer.address, model=found.name)

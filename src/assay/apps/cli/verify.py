@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from assay.core.receipt import Receipt
     from assay.core.verdict import Verdict
 
-_MOST_LINES: Final = 128
-"""Receipts of one file; OpenAI's `n` ends there."""
+_MOST_LINES: Final = 512
+"""Receipts of one file: OpenAI's `n` ends at 128, and an answer has four parts at most."""
 _BARE_BYTES: Final = 65_536
 """A receipt alone has under 1,000."""
 _NOTHING: Final = {"holds": False, "level": None, "tokens_checked": 0, "seconds": 0.0}
@@ -42,8 +42,12 @@ def verify(
 ) -> None:
     """Check a receipt by recomputing the answer: exit code 0 it holds, 1 it does not, 3 it cannot be checked here.
 
-    A file of several receipts holds if all do; `--json` then prints a list.
+    A file of several receipts holds if all do, and if those that are parts of one answer belong together; `--json`
+    then prints a list.
     """
+    from assay.apps.checking import check_linked
+    from assay.core.bundle import Bundle
+
     try:
         if tokens < 1 and not trace:
             raise InvalidRequest("without a trace everything is computed again", remedy="leave --tokens out")
@@ -51,6 +55,8 @@ def verify(
         if trace and len(found) > 1:
             raise InvalidRequest(f"{receipt} has {len(found)} receipts, and a trace is of one", remedy="divide it")
         verdicts = [_check(item, model, threads, trace, tokens) for item in found]
+        bundles = [item for item in found if isinstance(item, Bundle)]
+        verdicts = check_linked(verdicts, bundles) if bundles else verdicts
     except AssayError as error:
         if as_json:
             print_json({**_NOTHING, "reasons": [str(error)]})

@@ -184,7 +184,7 @@ class Conversation:
         receipt = answered.receipts[0]
         name = self.network.name(receipt.provider)
         path = self.folder / f"{number:02}-{name}.json"
-        path.write_bytes(self.client.bundle(answered).encode())
+        path.write_bytes(b"".join(part.encode() for part in self.client.parts(answered)))
         return Row(
             number,
             question,

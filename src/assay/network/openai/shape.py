@@ -221,14 +221,17 @@ def event(value: Mapping[str, object]) -> bytes:
 
 
 def usage(bundles: Sequence[Bundle]) -> dict[str, int]:
-    """Token counts as the receipts have them: the prompt's once, the answers' together."""
-    prompt = bundles[0].receipt.prompt_count
-    output = sum(bundle.receipt.output_count for bundle in bundles)
+    """Token counts as the receipts have them: the prompt's once, the answers' together. What other providers delivered
+    of an answer is counted by its last part: their receipts may be missing, or cover more than came."""
+    last = {bundle.request.choice: bundle for bundle in bundles}
+    before = {choice: len(bundle.request.continues) for choice, bundle in last.items()}
+    prompt = min(bundle.receipt.prompt_count - before[choice] for choice, bundle in last.items())
+    output = sum(bundle.receipt.output_count + before[choice] for choice, bundle in last.items())
     return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
 
 def proof(bundles: Sequence[Bundle]) -> dict[str, object]:
-    """The `assay` member of a reply: one receipt a choice."""
+    """The `assay` member of a reply: one receipt a choice, or one for each part of it, in order."""
     first = bundles[0].receipt
     return {
         "receipts": [bundle.receipt.to_json() for bundle in bundles],
