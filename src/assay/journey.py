@@ -14,6 +14,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, TypeAlias
 
+import numpy as np
+
+from assay.choosing import Choosing, open_purse
 from assay.core.bundle import Bundle
 from assay.core.completion import WHOLE, Step, StepStop
 from assay.core.errors import (
@@ -34,9 +37,8 @@ from assay.core.ports import Answer, Payer, Purse, Transport
 from assay.core.request import Request
 from assay.core.trace import Diary
 from assay.market.failing import all_failed
-from assay.market.health import Health
-from assay.market.matching import choose
 from assay.market.pricing import amount_due
+from assay.market.work import Work, work_of
 from assay.store.receipts import ReceiptStore
 from assay.verify.binding import check_offline
 
@@ -64,6 +66,7 @@ class MarketAnswers:
         ceiling: Price | None = None,
         spell: Spell = lambda _model, _tokens, _stops: None,
         clock: Callable[[], float] = time.monotonic,
+        dice: np.random.Generator | None = None,
         log: Callable[[str, Mapping[str, object]], None] = lambda _event, _facts: None,
     ) -> None:
         """`payer`: pays providers that want it; without one they are not asked.
@@ -71,12 +74,11 @@ class MarketAnswers:
         `known`: digests of models by name; offers of other files under these names are passed over.
 
         `ceiling`: for asks that name no `max_price`. `spell`: what tokens say, where that is known here. `clock`:
-        seconds that only rise. `log`: told of events and facts.
+        seconds that only rise. `dice`: decide whom to ask. `log`: told of events and facts.
         """
         self._transport: Final = transport
         self._store: Final = store
         self._payer: Final = payer
-        self._known: Final = known or {}
         self._ceiling: Final = ceiling
         self.spell: Final = spell
         self._clock: Final = clock
@@ -85,7 +87,8 @@ class MarketAnswers:
         self._looking: asyncio.Task[None] | None = None
         self._open: Final[set[MarketAnswer]] = set()
         self._noting: Final[set[asyncio.Task[None]]] = set()
-        self.health: Final = Health()
+        self.choosing: Final = Choosing(transport, known or {}, clock, dice)
+        self.router: Final = self.choosing.router
 
     @property
     def active(self) -> int:
@@ -94,8 +97,7 @@ class MarketAnswers:
 
     async def models(self) -> Sequence[Offer]:
         """What the providers offer now, except other files under names that are known."""
-        offers = await self._transport.offers()
-        return [offer for offer in offers if self._known.get(offer.model, offer.model_digest) == offer.model_digest]
+        return await self.choosing.models()
 
     async def answer(self, request: Request, ask: Ask, *, top_logprobs: int | None = None) -> MarketAnswer:
         """Match, then send to one provider after the other until the first token comes.
@@ -109,14 +111,12 @@ class MarketAnswers:
         """
         diary = Diary(self._clock)
         wish = replace(ask, model=request.model, level=request.level, max_price=ask.max_price or self._ceiling)
-        offers = await self.models()
         self._look_up_verdicts()
-        match = choose(wish, offers, records=self.health.records, now=self._clock())
-        diary.mark("match", f"{len(match.offers)} of {len(offers)} offers fit")
+        work = work_of(request)
         errors: list[AssayError] = []
-        for offer in match.offers:
+        async for offer in self.choosing.offers(wish, work, diary):
             try:
-                return await self._send(offer, request, top_logprobs, diary)
+                return await self._send(offer, request, work, top_logprobs, diary)
             except (Busy, PaymentRequired, ProviderFailed, InvalidRequest, NotFound) as error:
                 errors.append(error)
                 diary.mark("failed", f"{offer.provider}: {error.message[:_NOTE]}")
@@ -140,9 +140,9 @@ class MarketAnswers:
         """Let what checks found up to now decide the next choice."""
         tallies = await asyncio.to_thread(self._store.tallies)
         contradictions = await asyncio.to_thread(self._store.contradictions)
-        self.health.judged(((t.provider, t.level, t.outcome, t.basis, t.count) for t in tallies), contradictions)
-        for provider, record in self.health.records.of_provider.items():
-            if self._payer is not None and record.dishonest:
+        self.router.health.judged(((t.provider, t.level, t.outcome, t.basis, t.count) for t in tallies), contradictions)
+        for provider in self.router.health.dishonest:
+            if self._payer is not None:
                 self._payer.leave(provider, "caught cheating")
 
     async def keep(self, bundle: Bundle) -> None:
@@ -170,7 +170,7 @@ class MarketAnswers:
 
     def failed(self, offer: Offer, error: AssayError) -> None:
         """Remember a failure; one that is a lie weighs more."""
-        self.health.failed(offer.url, self._clock(), badly=isinstance(error, VerificationError))
+        self.router.failed(offer, self._clock(), badly=isinstance(error, VerificationError))
         self._log("provider_failed", {"provider": offer.provider, "url": offer.url, "reason": error.message})
 
     async def drain(self, grace: float) -> None:
@@ -180,24 +180,25 @@ class MarketAnswers:
         await asyncio.gather(*(answer.bundle() for answer in list(self._open)), return_exceptions=True)
         await asyncio.gather(*self._noting)
 
-    async def _send(self, offer: Offer, request: Request, top_logprobs: int | None, diary: Diary) -> MarketAnswer:
+    async def _send(self, offer: Offer, request: Request, work: Work, top: int | None, diary: Diary) -> MarketAnswer:
         """Start at one provider and wait for the first token."""
-        self.health.asked(offer.url)
+        self.router.asked(offer)
         diary.mark("send", f"{offer.provider} at {offer.url}")
         answer: Answer | None = None
         purse: Purse | None = None
         try:
             if offer.paid:
-                purse = await self._purse_for(offer, request)
-            answer = await self._transport.send(offer, request, top_logprobs=top_logprobs, purse=purse)
-            steps = answer.steps()
+                purse = await open_purse(self._payer, offer, request)
+            sent = self._clock()
+            answer = await self._transport.send(offer, request, top_logprobs=top, purse=purse)
+            steps = self.choosing.timed(offer, answer.steps())
             first = await anext(steps, None)
             if first is None:
                 raise ProviderFailed(f"{offer.url} ended before its first token", "ask another provider")
         except BaseException as error:
-            self.health.over(offer.url)
+            self.router.over(offer)
             if isinstance(error, Busy):
-                self.health.busy(offer.url, self._clock(), error)
+                self.router.busy(offer, self._clock(), error)
             elif isinstance(error, ProviderFailed | NotFound) or (purse and isinstance(error, PaymentRequired)):
                 self.failed(offer, error)
             if purse is not None:
@@ -206,15 +207,11 @@ class MarketAnswers:
                 await asyncio.shield(answer.close())
             raise
         diary.mark("first_token")
+        self.router.first(offer, work, self._clock() - sent, self._clock())
         begun = MarketAnswer(self, offer, request, answer, first, steps, diary, purse)
         self._open.add(begun)
         begun.over.add_done_callback(lambda _: self._open.discard(begun))
         return begun
-
-    async def _purse_for(self, offer: Offer, request: Request) -> Purse:
-        if self._payer is None:
-            raise PaymentRequired(f"{offer.provider} wants to be paid", "set [chain] and a budget, or ask a free one")
-        return await self._payer.open(offer, request)
 
     def _look_up_verdicts(self) -> None:
         """In the background: an answer does not wait for the database."""
@@ -341,7 +338,7 @@ class MarketAnswer:
                 f"the receipt of {self.offer.provider} does not hold: {error.message}", "ask another provider"
             ) from error
         if self._stop in WHOLE:
-            self._market.health.good(self.offer.url)
+            self._market.choosing.good(self.offer)
         return bundle
 
     def _check_text(self) -> None:
@@ -354,7 +351,7 @@ class MarketAnswer:
     def _taken(self, task: asyncio.Task[Bundle]) -> None:
         if self._purse is not None:
             self._purse.over(len(self._tokens))
-        self._market.health.over(self.offer.url)
+        self._market.router.over(self.offer)
         self.over.set_result(None)
         if not task.cancelled():
             task.exception()  # seen: who asks for the bundle gets it

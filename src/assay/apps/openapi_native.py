@@ -57,6 +57,7 @@ def provider_paths() -> dict[str, Schema]:
     offers = object_of(
         ("payment",), provider=ADDRESS, offers=array_of(offer) | {"maxItems": MAX_OFFERS}, payment=required
     )
+    load = object_of(running=COUNT, places=COUNT)
     terms = object_of(
         **dict.fromkeys(("payer", "payerAuthorizer", "receiver", "receiverAuthorizer", "token"), ADDRESS),
         withdrawDelay={"type": "integer", "minimum": MIN_WITHDRAW_DELAY, "maximum": MAX_WITHDRAW_DELAY},
@@ -72,6 +73,7 @@ def provider_paths() -> dict[str, Schema]:
     name = "The request's name in base64url."
     return {
         "/assay/v1/offers": {"get": _operation("offers", "What can be bought here.", _json(offers), 500)},
+        "/assay/v1/load": {"get": _operation("load", "How busy it is here.", _json(load), 500)},
         "/assay/v1/answers": {
             "post": {
                 **_operation(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from assay.core.hashing import Digest
 from assay.core.keys import Address
 from assay.core.payment import Requirements
 from assay.core.profile import SamplerKind
 from assay.core.request import Level
+
+Sort: TypeAlias = Literal["balance", "price", "latency", "throughput"]
+"""What a consumer wants least of: `balance` price times time of a whole answer, `price`, `latency` the time to the
+first token, `throughput` the time between tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,22 @@ class Ask:
     """Try another provider when the first one fails before its first token."""
     seeded: bool = False
     """Only providers that draw from the consumer's nonce, whose answers are provably fresh."""
+    sort: Sort = "balance"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a provider says it is; nobody has to believe it."""
+
+    running: int
+    """Answers under way."""
+    places: int
+    """Answers that may be under way at once."""
+
+    @property
+    def room(self) -> bool:
+        """One more may begin."""
+        return self.running < self.places
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from assay.core.completion import Step
 from assay.core.encoding import MAX_IDS, b64
 from assay.core.errors import AssayError, BindingMismatch, EncodingError, NotFound, ProviderFailed
 from assay.core.hashing import Digest
-from assay.core.offer import Offer
+from assay.core.offer import Load, Offer
 from assay.core.payment import Due
 from assay.core.ports import Purse
 from assay.core.request import Request
@@ -32,6 +32,7 @@ from assay.network.wire import (
     MAX_EVENT,
     decode_error,
     decode_event,
+    decode_load,
     decode_offers,
     encode_request,
     encode_voucher,
@@ -39,6 +40,8 @@ from assay.network.wire import (
 
 _MAX_REPLY: Final = 2**20
 """Bytes of a list of offers or of an error."""
+_MAX_LOAD: Final = 4096
+"""Bytes of a provider's load."""
 _MAX_STREAM: Final = MAX_BUNDLE_BYTES + 32 * 2**20
 """Bytes of a whole answer, its receipt included."""
 IN_FLIGHT: Final = 64
@@ -108,6 +111,16 @@ class HttpTransport:
             reasons = "; ".join(self._silent.values()) or "none is known"
             raise ProviderFailed(f"no provider can be reached ({reasons})", "start one with `assay serve`")
         return [offer for url in self._urls for offer in self._offers.get(url, ())]
+
+    async def load(self, offer: Offer) -> Load:
+        """How busy a provider says it is.
+
+        Raises:
+            NotFound: it does not say.
+            ProviderFailed: it cannot be reached, or says nonsense.
+        """
+        url = f"{offer.url}/assay/v1/load"
+        return decode_load(await within(self._patience.connect, get(self._client, url, _MAX_LOAD), url))
 
     async def send(
         self, offer: Offer, request: Request, *, top_logprobs: int | None = None, purse: Purse | None = None
