@@ -63,14 +63,13 @@ class Choosing:
         diary.mark("match", f"{self.router.fitting(ask)} of {self.router.catalogue.size} offers fit")
         step = next(route, None)
         while step is not None:
-            loads: Mapping[str, Load | None] = {}
-            late: frozenset[str] = frozenset()
             if isinstance(step, Probe):
-                loads, late = await self._probe(step.offers)
+                heard = await self._probe(step.offers)
             else:
                 yield step.offer
+                heard = Heard(self._clock())
             try:
-                step = route.send(Heard(self._clock(), loads, late))
+                step = route.send(heard)
             except StopIteration:
                 return
 
@@ -123,10 +122,11 @@ class Choosing:
     def _honoured(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         return [offer for offer in offers if self._known.get(offer.model, offer.model_digest) == offer.model_digest]
 
-    async def _probe(self, offers: Sequence[Offer]) -> tuple[Mapping[str, Load | None], frozenset[str]]:
+    async def _probe(self, offers: Sequence[Offer]) -> Heard:
         """What they say, and who was not waited for: once one has room, the others have as long again."""
         asking = {asyncio.create_task(self._load(offer)): offer.url for offer in offers}
         loads: dict[str, Load | None] = {}
+        after: dict[str, float] = {}
         begun = self._clock()
         end, waiting = begun + PROBE_SECONDS, set(asking)
         try:
@@ -134,14 +134,15 @@ class Choosing:
                 done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     if (said := task.result()) is not _DEAD:
-                        loads[asking[task]] = said
+                        loads[asking[task]], after[asking[task]] = said, self._clock() - begun
                     if said is not None and said.room:
                         end = min(end, 2 * self._clock() - begun)
         finally:
             for task in waiting:
                 task.cancel()
         patient = self._clock() - begun >= PROBE_SECONDS
-        return loads, frozenset() if patient else frozenset(asking[task] for task in waiting)
+        late = frozenset() if patient else frozenset(asking[task] for task in waiting)
+        return Heard(self._clock(), loads, late, after)
 
     async def _load(self, offer: Offer) -> Load | None:
         try:

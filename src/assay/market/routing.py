@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log
 from typing import Final, NamedTuple, TypeAlias
 
@@ -31,12 +31,17 @@ SHORTLIST: Final = 16
 """Offers that are looked at closely."""
 NEWCOMERS: Final = 4
 """Of these, at most, where enough others are known."""
-EXPLORE: Final = 0.03
-"""Share of the requests whose first try is a newcomer, where others are known."""
+EXPLORE: Final = 0.05
+"""Share of the requests with at most MODEST prompt tokens whose first try is a newcomer, where others are known."""
+MODEST: Final = 512
+"""So much of a prompt is not long in reading, wherever it goes."""
 PROBED: Final = 3
 """Providers that are asked at once how busy they are."""
 ATTEMPTS: Final = 64
 """Offers that are tried for one request."""
+CURIOSITY: Final = 0.5
+STALE: Final = 0.5
+STALE_SECONDS: Final = 120.0
 ROOM_SECONDS: Final = 1.0
 """How long a provider that had room is taken to have it still, and one that had none to be full."""
 BESIDE: Final = 0.25
@@ -93,10 +98,12 @@ class Heard:
     """What came of a step, and when."""
 
     now: float
-    loads: Mapping[str, Load | None]
+    loads: Mapping[str, Load | None] = field(default_factory=dict)
     """After a probe, by URL: None where a provider does not say."""
     late: Set[str] = frozenset()
     """Those that were not waited for; who is in neither has failed."""
+    after: Mapping[str, float] = field(default_factory=dict)
+    """Seconds after which each of the others replied."""
 
 
 Route: TypeAlias = Generator[Probe | Send, Heard, None]
@@ -146,7 +153,8 @@ class Router:
         known = self._ranked(view, *self._known(view), gone)
         newcomers = self._ranked(view, *self._newcomers(view), gone)
         fresh = [each for each in newcomers if each.tier == _NEWCOMER and each.turn == len(ask.order)]
-        if known and known[0].tier == _KNOWN and fresh and self._dice.random() < EXPLORE:
+        modest = work.prompt <= MODEST
+        if known and known[0].tier == _KNOWN and fresh and modest and self._dice.random() < EXPLORE:
             most = known[0].offer.price if _PRICE_WEIGHT[ask.sort] else None
             fresh = [each for each in fresh if within(each.offer.price, most)]
             if fresh:
@@ -176,13 +184,13 @@ class Router:
         """The first token came, so long after it was asked for."""
         warm = self._conversations.warm(work, now)
         speeds, row = self._row(offer)
-        speeds.took(row, "first", seconds, work.prompt - (warm[1] if warm and warm[0] == offer.url else 0), now)
+        speeds.read(row, seconds, max(work.prompt - (warm[1] if warm and warm[0] == offer.url else 0), 1), now)
         self._conversations.served(work, offer.url, now)
 
     def wrote(self, offer: Offer, tokens: int, seconds: float, now: float) -> None:
         """So many tokens came after the first one, in so many seconds."""
         speeds, row = self._row(offer)
-        speeds.took(row, "pace", seconds, tokens, now)
+        speeds.wrote(row, seconds, tokens, now)
 
     def good(self, offer: Offer, now: float) -> None:
         """An answer came whole, with its receipt."""
@@ -231,6 +239,9 @@ class Router:
         for each in group:
             url = each.offer.url
             load = heard.loads.get(url)
+            speeds, row = self._row(each.offer)
+            if url in heard.after:
+                speeds.replied(row, heard.after[url])
             # Nobody is probed twice for one request.
             asked = each._replace(room=True)
             if url in heard.late:
@@ -253,17 +264,19 @@ class Router:
         table = view.speeds.rows
         machines = self.health.machines
         machine = table["machine"][rows]
-        drawn = view.speeds.draw(rows, view.now, self._dice)
+        curiosity = CURIOSITY * min(1.0, MODEST / max(view.work.prompt, 1))
+        drawn = view.speeds.draw(rows, view.now, self._dice, curiosity)
+        stale = STALE * (1 - np.exp((table["seen"][rows] - view.now) / STALE_SECONDS))
         prompt = np.full(len(rows), view.work.prompt + OVERHEAD, np.float64)
         resting, active = machines["resting"][machine] > view.now, machines["active"][machine]
         warm = self._conversations.warm(view.work, view.now)
         if warm is not None:
             row = table.find(warm[0])
             prompt[(rows == row) & (active == 0)] -= warm[1]
-        first = prompt * drawn.first
+        first = drawn.trip + prompt * drawn.first
         seconds = {"latency": first, "throughput": drawn.pace}.get(view.ask.sort, first + drawn.pace * view.work.output)
         places = table["place"][rows]
-        cost = view.price_cost(places) + np.log(seconds * (1 + BESIDE * active) / drawn.success)
+        cost = view.price_cost(places) + np.log(seconds * (1 + BESIDE * active) / drawn.success) + stale
         tier = view.tiers(places, _KNOWN, resting)
         return places, tier, cost, table["room_until"][rows] > view.now
 

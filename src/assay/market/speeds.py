@@ -9,8 +9,9 @@ become slow is found out soon, and gets another chance later.
                  discounted weight w and mean m of what was seen, θ ~ Normal((PRIOR·mean + w·m) / (PRIOR + w),
                  SPREAD² / (PRIOR + w)) (Agrawal & Goyal 2013, "Thompson sampling ... Gaussian priors")
 
-A prompt of n tokens takes exp(θ) · (n + OVERHEAD) seconds to the first token. What providers say of their speed is not
-used.
+The first token comes after a round trip, which probes measure, and exp(θ) · (n + OVERHEAD) seconds for a prompt of n
+tokens. A short prompt tells little about θ: it counts as n / (n + ENOUGH) of an observation. What providers say of their
+speed is not used.
 """
 
 from __future__ import annotations
@@ -30,13 +31,18 @@ SPREAD: Final = 0.4
 """Of the logarithm of one time that was seen around its mean."""
 PRIOR: Final = 0.5
 """Weight of the pool's mean, in observations."""
-OVERHEAD: Final = 64
-"""Tokens that the way there and back stand for."""
+OVERHEAD: Final = 16
+"""Tokens that stand for what there is to do for any prompt."""
+ENOUGH: Final = 200
+"""Tokens of a prompt of which half the time, about, is reading it."""
+_LEAST: Final = 1e-6
+"""Seconds: nothing takes less."""
 _POOLED: Final = 200
 """Observations that the pool's mean goes over."""
 _ROW: Final = np.dtype(
     [
         ("place", "i4"),
+        ("trip", "f4"),
         ("machine", "i4"),
         ("seen", "f8"),
         ("good", "f4"),
@@ -55,8 +61,10 @@ class Drawn(NamedTuple):
 
     success: np.ndarray
     """Probability that an answer comes whole."""
+    trip: np.ndarray
+    """Seconds there and back."""
     first: np.ndarray
-    """Seconds a prompt token, to the first token."""
+    """Seconds a prompt token."""
     pace: np.ndarray
     """Seconds an output token."""
 
@@ -66,21 +74,26 @@ class Speeds:
 
     def __init__(self) -> None:
         self.rows: Final = Rows(_ROW)
-        """`place` in the pool, -1 if it is not offered now; `machine`: row of its health; `room_until`: a time up to
-        which it is taken to have room for one more answer."""
-        self._means = {"first": log(1 / 500), "pace": log(1 / 20)}
-        self._counts = {"first": 0, "pace": 0}
+        """`place` in the pool, -1 if it is not offered now; `machine`: row of its health; `trip`: seconds there and
+        back, 0 if unknown; `room_until`: a time up to which it is taken to have room for one more answer."""
+        self._means = {"first": log(1 / 500), "pace": log(1 / 20), "trip": log(0.05)}
+        self._counts = dict.fromkeys(self._means, 0)
 
-    def took(self, row: int, column: str, seconds: float, tokens: float, now: float) -> None:
-        """Something took so many seconds: `first`, to read a prompt of `tokens`; `pace`, to write them."""
-        seen = log(max(seconds, 1e-6) / (tokens + OVERHEAD if column == "first" else max(tokens, 1)))
-        self._fade(row, now)
-        weight = self.rows[f"{column}_weight"]
-        kept = KEEP * float(weight[row])
-        self.rows[column][row] += (seen - float(self.rows[column][row])) / (kept + 1)
-        weight[row] = kept + 1
-        self._counts[column] = min(self._counts[column] + 1, _POOLED)
-        self._means[column] += (seen - self._means[column]) / self._counts[column]
+    def replied(self, row: int, seconds: float) -> None:
+        """A question that takes no work was answered."""
+        before = float(self.rows["trip"][row])
+        self.rows["trip"][row] = KEEP * before + (1 - KEEP) * seconds if before else seconds
+        self._pool("trip", log(max(seconds, _LEAST)))
+
+    def read(self, row: int, seconds: float, tokens: int, now: float) -> None:
+        """The first token came so long after a prompt of `tokens` was sent."""
+        trip = float(self.rows["trip"][row]) or self.usual("trip")
+        reading = max(seconds - trip, seconds / 10, _LEAST)
+        self._took(row, "first", log(reading / (tokens + OVERHEAD)), tokens / (tokens + ENOUGH), now)
+
+    def wrote(self, row: int, seconds: float, tokens: int, now: float) -> None:
+        """So many tokens came in so many seconds."""
+        self._took(row, "pace", log(max(seconds, _LEAST) / tokens), 1.0, now)
 
     def ended(self, row: int, now: float, *, good: bool) -> None:
         """An answer came whole, or failed."""
@@ -88,20 +101,40 @@ class Speeds:
         for column, more in (("good", good), ("bad", not good)):
             self.rows[column][row] = KEEP * self.rows[column][row] + more
 
-    def draw(self, rows: np.ndarray, now: float, dice: np.random.Generator) -> Drawn:
-        """Thompson sampling: one draw for each of `rows`, integers [k]."""
+    def draw(self, rows: np.ndarray, now: float, dice: np.random.Generator, curiosity: float) -> Drawn:
+        """Thompson sampling: one draw for each of `rows`, integers [k]. `curiosity`: see CURIOSITY."""
         left = np.exp((self.rows["seen"][rows] - now) / FADE)
         success = dice.beta(1 + left * self.rows["good"][rows], 1 + left * self.rows["bad"][rows])
-        return Drawn(success, self._times("first", rows, left, dice), self._times("pace", rows, left, dice))
+        trip = self.rows["trip"][rows]
+        return Drawn(
+            success,
+            np.where(trip > 0, trip, self.usual("trip")),
+            self._times("first", rows, left, dice, curiosity),
+            self._times("pace", rows, left, dice, curiosity),
+        )
 
     def usual(self, column: str) -> float:
-        """Seconds a token, over the pool."""
+        """Over the pool: seconds a token (`first`, `pace`), or there and back (`trip`)."""
         return exp(self._means[column])
 
-    def _times(self, column: str, rows: np.ndarray, left: np.ndarray, dice: np.random.Generator) -> np.ndarray:
+    def _times(
+        self, column: str, rows: np.ndarray, left: np.ndarray, dice: np.random.Generator, curiosity: float
+    ) -> np.ndarray:
         weight = left * self.rows[f"{column}_weight"][rows]
         mean = (PRIOR * self._means[column] + weight * self.rows[column][rows]) / (PRIOR + weight)
-        return np.exp(mean + SPREAD / np.sqrt(PRIOR + weight) * dice.standard_normal(len(rows)))
+        variance = SPREAD**2 / (PRIOR + weight)
+        return np.exp(mean + variance / 2 + curiosity * np.sqrt(variance) * dice.standard_normal(len(rows)))
+
+    def _took(self, row: int, column: str, seen: float, weight: float, now: float) -> None:
+        self._fade(row, now)
+        kept = KEEP * float(self.rows[f"{column}_weight"][row])
+        self.rows[column][row] += (seen - float(self.rows[column][row])) * weight / (kept + weight)
+        self.rows[f"{column}_weight"][row] = kept + weight
+        self._pool(column, seen)
+
+    def _pool(self, column: str, seen: float) -> None:
+        self._counts[column] = min(self._counts[column] + 1, _POOLED)
+        self._means[column] += (seen - self._means[column]) / self._counts[column]
 
     def _fade(self, row: int, now: float) -> None:
         left = exp(min((float(self.rows["seen"][row]) - now) / FADE, 0.0))
