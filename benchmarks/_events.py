@@ -78,23 +78,24 @@ class World:
         if asked >= self.measured_from:
             self.failed += 1
 
-    def send(self, provider: int, job: Job, asked: float) -> Generator[float, None, str]:
+    def send(self, provider: int, job: Job, asked: float, *, reserved: bool = False) -> Generator[float, None, str]:
         """Ask one provider: `good` when the answer has begun (`began` was told), `busy`, `dead`.
 
-        It ends later by itself, and tells `ended`.
+        It ends later by itself. `reserved`: a place is taken at once, from afar.
         """
         network = self.network
         if network.dead[provider]:
             yield CONNECT_SECONDS if network.mute[provider] else float(network.round_trip[provider])
             return "dead"
         half = float(network.round_trip[provider]) / 2
+        network.running[provider] += reserved
         yield half
-        while network.running[provider] >= network.places[provider]:
+        while not reserved and network.running[provider] >= network.places[provider]:
             if not network.lying[provider]:
                 yield half
                 return "busy"
             yield 0.25  # a liar queues
-        network.running[provider] += 1
+        network.running[provider] += not reserved
         first = network.first_token(provider, job)
         yield first + half
         self.began(asked)

@@ -39,7 +39,7 @@ class Omniscient:
             best = int(seconds.argmin())
             if not np.isfinite(seconds[best]):
                 yield 0.05
-            elif (yield from world.send(best, job, asked)) == "good":
+            elif (yield from world.send(best, job, asked, reserved=True)) == "good":
                 return
         world.gave_up(asked)
 
