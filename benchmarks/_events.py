@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Generator
 from itertools import count
 from typing import Final, Protocol, TypeAlias
@@ -46,7 +45,6 @@ class World:
         self.measured_from = float("inf")
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number: Final = count()
-        self._queues: dict[int, deque[Callable[[], None]]] = {}
 
     def run(self, scheduler: Scheduler, traffic: Traffic, *, load: float, warm: float, seconds: float) -> None:
         """Poisson arrivals at a share `load` of the capacity; the first `warm` seconds are not measured.
@@ -58,11 +56,9 @@ class World:
         rate = load * self.network.capacity
         jobs = traffic.draw(self.dice, int(rate * end))
         for at, job in zip(np.sort(self.dice.random(len(jobs)) * end).tolist(), jobs, strict=True):
-            self.after(at, lambda job=job: self._step(scheduler.serve(self, job)))
+            self.after(at, lambda job=job: self.start(scheduler.serve(self, job)))
         self._churn()
-        while self._events and self.now < end + 60:
-            self.now, _, event = heapq.heappop(self._events)
-            event()
+        self.settle(end + 60)
 
     def after(self, seconds: float, event: Callable[[], None]) -> None:
         """Something happens later."""
@@ -107,10 +103,17 @@ class World:
         self.after(rest, end)
         return "good"
 
-    def _step(self, process: Process) -> None:
+    def start(self, process: Process) -> None:
+        """A process goes on, from now."""
         wait = next(process, None)
         if wait is not None:
-            self.after(wait, lambda: self._step(process))
+            self.after(wait, lambda: self.start(process))
+
+    def settle(self, end: float) -> None:
+        """Everything happens that is to happen until then."""
+        while self._events and self.now < end:
+            self.now, _, event = heapq.heappop(self._events)
+            event()
 
     def _churn(self) -> None:
         for column, share, length, on in (

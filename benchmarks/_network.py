@@ -1,7 +1,6 @@
 """A network of many providers as numbers: unequal, some of them lying, dead or slow; and requests for it.
 
-All that a scheduler may want to know is in columns of `Network`; what a buyer can see of a provider goes through `arrive`,
-`first_token` and `said`. Times are in seconds.
+All that a scheduler may want to know is in columns of `Network`. Times are in seconds.
 """
 
 from __future__ import annotations

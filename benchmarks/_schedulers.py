@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from typing import Final
 
 import numpy as np
 from benchmarks._events import Process, World
-from benchmarks._network import Job, Network
+from benchmarks._network import DEAD, SLOW, SLOWER, Job, Network
 
 from assay.choosing import PROBE_SECONDS
 from assay.core.errors import Busy
 from assay.core.offer import Ask, Load, Offer, Price
 from assay.market.matching import Catalogue
-from assay.market.routing import Heard, Probe, Router
+from assay.market.routing import Router
+from assay.market.steps import Heard, Probe
 from assay.market.work import Work
 
 ASK: Final = Ask("model", "signed", sort="latency")
@@ -60,7 +62,7 @@ class Gateways:
     """Several buyers, each with a router of its own that knows nothing of the others."""
 
     def __init__(self, network: Network, count: int, dice: np.random.Generator, *, ask: Ask = ASK) -> None:
-        self.offers: Final = [_offer(number, dice) for number in range(network.count)]
+        self.offers: Final = [an_offer(number, dice) for number in range(network.count)]
         self.cpu: Final[list[float]] = []
         """Seconds for each shortlist."""
         self.probes = 0
@@ -74,18 +76,25 @@ class Gateways:
             router.use(catalogue)
 
     def remember(self, network: Network, dice: np.random.Generator, jobs: list[Job], each: int) -> None:
-        """What each has seen before the clock starts: `each` answers of providers that chance chose."""
+        """What each has seen in the half hour before the clock starts: `each` answers of providers that chance chose.
+
+        They were dead or slow then in their usual share of the time.
+        """
         for router in self.routers:
-            for number in dice.integers(network.count, size=each).tolist():
+            numbers = dice.integers(network.count, size=each).tolist()
+            states = zip(dice.random(each) < DEAD, np.where(dice.random(each) < SLOW, SLOWER, 1.0), strict=True)
+            for index, (number, (dead, slower)) in enumerate(zip(numbers, states, strict=True)):
                 job, offer = jobs[int(dice.integers(len(jobs)))], self.offers[number]
+                now = 1800.0 * (index / each - 1)
                 router.asked(offer)
-                if network.dead[number]:
-                    router.failed(offer, -1000.0)
+                if dead:
+                    router.failed(offer, now)
                 else:
-                    seconds = network.round_trip[number] + network.first_token(number, job)
-                    router.first(offer, Work(int(job.prompt), int(job.output)), float(seconds), 0.0)
-                    router.wrote(offer, int(job.output), network.rest(number, job), 0.0)
-                    router.good(offer, 0.0)
+                    reading, writing = job.prompt * network.read[number], job.output * network.write[number]
+                    seconds = float(network.round_trip[number] + slower * reading)
+                    router.first(offer, Work(int(job.prompt), int(job.output)), seconds, now)
+                    router.wrote(offer, int(job.output), float(slower * writing), now)
+                    router.good(offer, now)
                 router.over(offer)
 
     def serve(self, world: World, job: Job) -> Process:
@@ -110,7 +119,7 @@ class Gateways:
                 break
         world.gave_up(asked)
 
-    def _probe(self, world: World, step: Probe) -> Process:  # returns Heard
+    def _probe(self, world: World, step: Probe) -> Generator[float, None, Heard]:
         self.probes += 1
         network = world.network
         begun, end = world.now, world.now + PROBE_SECONDS
@@ -140,7 +149,9 @@ class Gateways:
         late = frozenset() if patient else frozenset(offer.url for offer in step.offers) - set(loads) - refused
         return Heard(world.now, loads, late, waited)
 
-    def _send(self, world: World, router: Router, offer: Offer, job: Job, work: Work, asked: float) -> Process:
+    def _send(
+        self, world: World, router: Router, offer: Offer, job: Job, work: Work, asked: float
+    ) -> Generator[float, None, bool]:
         number, sent = self._numbers[offer.url], world.now
         self.sends += 1
         router.asked(offer)
@@ -165,7 +176,8 @@ class Gateways:
         return False
 
 
-def _offer(number: int, dice: np.random.Generator) -> Offer:
+def an_offer(number: int, dice: np.random.Generator) -> Offer:
+    """By provider `number`, at a price of its own."""
     price = int(100 * np.exp(0.5 * dice.standard_normal()))
     return Offer(
         provider=f"0x{number:040x}",

@@ -16,7 +16,8 @@ from assay.core.ports import Payer, Purse, Transport
 from assay.core.request import Request
 from assay.core.trace import Diary
 from assay.market.matching import Catalogue
-from assay.market.routing import Heard, Probe, Router
+from assay.market.routing import Router
+from assay.market.steps import Heard, Probe
 from assay.market.work import Work
 
 PROBE_SECONDS: Final = 1.0

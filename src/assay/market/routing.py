@@ -12,38 +12,45 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
 from math import log
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from assay.core.errors import Busy
-from assay.core.offer import Ask, Load, Offer, Sort
+from assay.core.offer import Ask, Offer, Sort
 from assay.market.health import Health
 from assay.market.matching import Catalogue, Places, Pool, PoolKey, turns
 from assay.market.pricing import within
 from assay.market.speeds import OVERHEAD, Speeds
+from assay.market.steps import Heard, Probe, Route, Send
 from assay.market.work import Conversations, Work
 
 SHORTLIST: Final = 16
 """Offers that are looked at closely."""
 NEWCOMERS: Final = 4
-"""Of these, at most, where enough others are known."""
-EXPLORE: Final = 0.05
+"""Of these, at most, where enough others are known; none for prompts over MODEST."""
+EXPLORE: Final = 0.02
 """Share of the requests with at most MODEST prompt tokens whose first try is a newcomer, where others are known."""
 MODEST: Final = 512
 """So much of a prompt is not long in reading, wherever it goes."""
 PROBED: Final = 3
-"""Providers that are asked at once how busy they are."""
+"""Providers that are asked at once how busy they are, for a prompt of at most MODEST tokens."""
+PROBED_FOR_LONG: Final = 8
+"""For a longer one: the better the choice, the more time it saves."""
 ATTEMPTS: Final = 64
 """Offers that are tried for one request."""
 CURIOSITY: Final = 0.5
+"""Of the width of what is believed, as much is drawn from for prompts up to MODEST tokens; less for longer ones."""
 STALE: Final = 0.5
+"""At most added to the cost (a logarithm) of a provider that nothing was heard of for long: it may be slow now."""
 STALE_SECONDS: Final = 120.0
+"""In which that rises to all but 1/e."""
 ROOM_SECONDS: Final = 1.0
-"""How long a provider that had room is taken to have it still, and one that had none to be full."""
+"""How long a provider that had room is taken to have it still."""
+FULL_SECONDS: Final = 0.25
+"""How long one that had none is taken to be full."""
 BESIDE: Final = 0.25
 """How much longer an answer takes beside another one, about."""
 _DRAWN: Final = 512
@@ -77,37 +84,6 @@ class Tried(NamedTuple):
     """Logarithm of what is compared within a tier."""
     room: bool
     """It is known to have room."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """Ask these how busy they are."""
-
-    offers: Sequence[Offer]
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Ask this one for the answer."""
-
-    offer: Offer
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What came of a step, and when."""
-
-    now: float
-    loads: Mapping[str, Load | None] = field(default_factory=dict)
-    """After a probe, by URL: None where a provider does not say."""
-    late: Set[str] = frozenset()
-    """Those that were not waited for; who is in neither has failed."""
-    after: Mapping[str, float] = field(default_factory=dict)
-    """Seconds after which each of the others replied."""
-
-
-Route: TypeAlias = Generator[Probe | Send, Heard, None]
-"""Steps to an answer. It is sent `Heard` after each; after a `Send`, only if that failed. Ends when nobody is left."""
 
 
 class Router:
@@ -160,8 +136,9 @@ class Router:
             if fresh:
                 chosen = fresh[int(self._dice.integers(len(fresh)))]
                 newcomers[newcomers.index(chosen)] = chosen._replace(tier=_EXPLORED)
-        kept = SHORTLIST - min(len(newcomers), NEWCOMERS)
-        found = [*known[:kept], *sorted(newcomers, key=_rank)[: max(SHORTLIST - len(known), NEWCOMERS)]]
+        places = NEWCOMERS if modest else 0
+        kept = SHORTLIST - min(len(newcomers), places)
+        found = [*known[:kept], *sorted(newcomers, key=_rank)[: max(SHORTLIST - len(known), places)]]
         return sorted(found, key=_rank)
 
     def fitting(self, ask: Ask) -> int:
@@ -183,26 +160,26 @@ class Router:
     def first(self, offer: Offer, work: Work, seconds: float, now: float) -> None:
         """The first token came, so long after it was asked for."""
         warm = self._conversations.warm(work, now)
-        speeds, row = self._row(offer)
+        speeds, row = self.of(offer)
         speeds.read(row, seconds, max(work.prompt - (warm[1] if warm and warm[0] == offer.url else 0), 1), now)
         self._conversations.served(work, offer.url, now)
 
     def wrote(self, offer: Offer, tokens: int, seconds: float, now: float) -> None:
         """So many tokens came after the first one, in so many seconds."""
-        speeds, row = self._row(offer)
+        speeds, row = self.of(offer)
         speeds.wrote(row, seconds, tokens, now)
 
     def good(self, offer: Offer, now: float) -> None:
         """An answer came whole, with its receipt."""
         self.health.good(offer.url)
-        speeds, row = self._row(offer)
+        speeds, row = self.of(offer)
         speeds.ended(row, now, good=True)
         speeds.rows["room_until"][row] = now + ROOM_SECONDS
 
     def failed(self, offer: Offer, now: float, *, badly: bool = False) -> None:
         """An answer failed; `badly`: the provider lied, and rests as long as any."""
         self.health.failed(offer.url, now, badly=badly)
-        speeds, row = self._row(offer)
+        speeds, row = self.of(offer)
         speeds.ended(row, now, good=False)
 
     def busy(self, offer: Offer, now: float, reason: Busy) -> None:
@@ -217,7 +194,7 @@ class Router:
             while queue or last:
                 if not queue:
                     queue, last = deque(last), list[Tried]()
-                group = _to_probe(queue)
+                group = _to_probe(queue, PROBED if work.prompt <= MODEST else PROBED_FOR_LONG)
                 if group:
                     heard = yield Probe([each.offer for each in group])
                     now = heard.now
@@ -239,7 +216,7 @@ class Router:
         for each in group:
             url = each.offer.url
             load = heard.loads.get(url)
-            speeds, row = self._row(each.offer)
+            speeds, row = self.of(each.offer)
             if url in heard.after:
                 speeds.replied(row, heard.after[url])
             # Nobody is probed twice for one request.
@@ -254,7 +231,7 @@ class Router:
             elif load.room:
                 ready.append(asked._replace(cost=each.cost + log(1 + BESIDE * load.running)))
             else:
-                self.health.rest(url, heard.now + ROOM_SECONDS)
+                self.health.rest(url, heard.now + FULL_SECONDS)
                 full.append(asked._replace(tier=_RESTS))
         return sorted(ready, key=_rank), late + full + silent
 
@@ -294,7 +271,7 @@ class Router:
             wanted.append(table.find(warm[0]) if warm else None)
             some = self._dice.integers(len(table), size=_DRAWN)
             rows = np.unique(np.concatenate([some, [row for row in wanted if row is not None]]).astype(np.int64))
-        rows = rows[table["good"][rows] > table["bad"][rows]]
+        rows = rows[view.speeds.good(rows, view.now)]
         return rows[view.fits(table["place"][rows])]
 
     def _newcomers(self, view: _View) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -335,7 +312,8 @@ class Router:
     def _speeds_of(self, ask: Ask) -> Speeds:
         return self._speeds.setdefault(PoolKey(ask.model, ask.level), Speeds())
 
-    def _row(self, offer: Offer) -> tuple[Speeds, int]:
+    def of(self, offer: Offer) -> tuple[Speeds, int]:
+        """What was seen of an offer: the row in its pool."""
         key = PoolKey(offer.model, offer.level)
         speeds = self._speeds.setdefault(key, Speeds())
         row = speeds.rows.find(offer.url)
@@ -373,7 +351,7 @@ class _View(NamedTuple):
     def known(self, place: int) -> bool:
         """It has served us, and more often well than badly."""
         row = self.speeds.rows.find(self.pool.offers[place].url)
-        return row is not None and bool(self.speeds.rows["good"][row] > self.speeds.rows["bad"][row])
+        return row is not None and bool(self.speeds.good(np.array([row]), self.now)[0])
 
     def tiers(self, places: Places, tier: int, resting: np.ndarray) -> np.ndarray:
         """Of these places: `tier`, unless they are unclear or rest."""
@@ -389,8 +367,8 @@ def _rank(each: Tried) -> tuple[int, int, float]:
     return each.turn, each.tier, each.cost
 
 
-def _to_probe(queue: Sequence[Tried]) -> list[Tried]:
+def _to_probe(queue: Sequence[Tried], most: int) -> list[Tried]:
     """Whom to ask how busy they are before one is asked for the answer; nobody if it would gain nothing."""
     best = queue[0]
     left = [each for each in queue if each.turn == best.turn and each.tier < _RESTS]
-    return left[:PROBED] if len(left) >= PROBED and not best.room and left[0] is best else []
+    return left[:most] if len(left) >= PROBED and not best.room and left[0] is best else []
