@@ -8,17 +8,7 @@ from itertools import count
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
-from benchmarks._network import (
-    CONNECT_SECONDS,
-    DEAD,
-    DEAD_SECONDS,
-    SLOW,
-    SLOW_SECONDS,
-    SLOWER,
-    Job,
-    Network,
-    Traffic,
-)
+from benchmarks._network import CONNECT_SECONDS, Job, Network, Traffic, churn
 
 Process: TypeAlias = Generator[float, None, None]
 """Yields seconds to wait."""
@@ -57,7 +47,7 @@ class World:
         jobs = traffic.draw(self.dice, int(rate * end))
         for at, job in zip(np.sort(self.dice.random(len(jobs)) * end).tolist(), jobs, strict=True):
             self.after(at, lambda job=job: self.start(scheduler.serve(self, job)))
-        self._churn()
+        churn(self.network, self.dice, self.after)
         self.settle(end + 60)
 
     def after(self, seconds: float, event: Callable[[], None]) -> None:
@@ -114,21 +104,3 @@ class World:
         while self._events and self.now < end:
             self.now, _, event = heapq.heappop(self._events)
             event()
-
-    def _churn(self) -> None:
-        for column, share, length, on in (
-            (self.network.dead, DEAD, DEAD_SECONDS, 1.0),
-            (self.network.slow, SLOW, SLOW_SECONDS, SLOWER),
-        ):
-            for provider in range(self.network.count):
-                self._switch(column, provider, length, length * (1 - share) / share, on)
-
-    def _switch(self, column: np.ndarray, provider: int, length: float, between: float, on: float) -> None:
-        off = 0.0 if column.dtype == bool else 1.0
-        is_on = column[provider] == on
-
-        def flip() -> None:
-            column[provider] = off if is_on else on
-            self._switch(column, provider, length, between, on)
-
-        self.after(float(self.dice.exponential(length if is_on else between)), flip)

@@ -5,6 +5,7 @@ All that a scheduler may want to know is in columns of `Network`. Times are in s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -108,3 +109,33 @@ class Network:
     def _now(self, provider: int) -> float:
         """How much longer things take now; the answer itself is among those running."""
         return float(self.slow[provider] * (1 + BESIDE * max(self.running[provider] - 1, 0)))
+
+
+def churn(
+    network: Network, dice: np.random.Generator, after: Callable[[float, Callable[[], None]], object]
+) -> Callable[[], None]:
+    """Let providers die and slow down, and come back, for ever; `after` makes something happen later. Gives what ends
+    it."""
+    going = True
+
+    def switch(column: np.ndarray, provider: int, length: float, between: float, on: float) -> None:
+        is_on = column[provider] == on
+
+        def flip() -> None:
+            if going:
+                column[provider] = (0.0 if column.dtype == bool else 1.0) if is_on else on
+                switch(column, provider, length, between, on)
+
+        after(float(dice.exponential(length if is_on else between)), flip)
+
+    def stop() -> None:
+        nonlocal going
+        going = False
+
+    for column, share, length, on in (
+        (network.dead, DEAD, DEAD_SECONDS, 1.0),
+        (network.slow, SLOW, SLOW_SECONDS, SLOWER),
+    ):
+        for provider in range(network.count):
+            switch(column, provider, length, length * (1 - share) / share, on)
+    return stop

@@ -1,5 +1,9 @@
 """How soon the first token comes in networks of 10,000 and 100,000 simulated providers, against all-knowing and chance.
 
+Tier 1 has discrete events and drives the router itself (`_events.py`). Tier 2 has asyncio peers that sign receipts, and
+the whole journey over a transport in memory, in simulated time (`_virtual.py`): thousands of them, and the same small
+network as tier 1, so that it shows how far the tiers disagree.
+
 `benchmarks/_network.py` says what the providers are like. Each buyer has a router of its own (`market/routing.py`, the
 product's), one buyer for each BUYERS_SHARE providers, and has asked for HISTORY answers before.
 """
@@ -7,13 +11,14 @@ product's), one buyer for each BUYERS_SHARE providers, and has asked for HISTORY
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Final
 
 import numpy as np
 from benchmarks._events import Scheduler, World
 from benchmarks._network import Network, Traffic
 from benchmarks._schedulers import ASK, Chance, Gateways, Omniscient, an_offer
+from benchmarks._virtual import first_tokens, run
 
 from assay.apps.figures import Figure, Say
 from assay.core.offer import Offer
@@ -34,6 +39,11 @@ HISTORY: Final = 2000
 REQUESTS: Final = 20_000
 """That are measured, about; before it so many that are not, but for WARM_SECONDS at least."""
 WARM_SECONDS: Final = 10.0
+SMALL: Final = 50
+"""Providers of the network that both tiers have; nobody has asked them before."""
+SMALL_NETWORKS: Final = 5
+PEERS: Final = 2000
+"""Asyncio peers in one process."""
 SEED: Final = 20261126
 CPU_MS: Final = 1.0
 """Bar: of processor time for a choice."""
@@ -47,6 +57,7 @@ def measure(say: Say, *, sizes: Sequence[int] = SIZES, requests: int = REQUESTS)
         for load, most in LOADS.items():
             yield from _compared(say, size, load, most, requests)
         yield from _memory(size)
+    yield from _tiers(say, requests)
 
 
 def simulate(scheduler: str, size: int, load: float, requests: int) -> tuple[World, Scheduler]:
@@ -93,6 +104,47 @@ def _p99(say: Say, name: str, scheduler: str, size: int, load: float, requests: 
     found = float(np.percentile(times, 99, method="higher"))
     say(f"{name}: {scheduler}: {found:.3f} s")
     return found, world, server
+
+
+def _tiers(say: Say, requests: int) -> Iterator[Figure]:
+    """Both tiers over SMALL networks of the same providers; then tier 2 over many."""
+    load = min(LOADS)
+    events: list[float] = []
+    peers: list[float] = []
+    lost = 0
+    for seed in range(SMALL_NETWORKS):
+        rate = load * _small(SMALL, seed).capacity
+        warm, seconds = requests / 100 / rate, requests / 40 / rate
+        gateways = Gateways(network := _small(SMALL, seed), 2, np.random.default_rng([SEED, seed]))
+        world = World(network, np.random.default_rng([SEED, seed, 1]))
+        world.run(gateways, Traffic(), load=load, warm=warm, seconds=seconds)
+        events += world.first_tokens
+        found, missing = run(_asked(_small(SMALL, seed), 2, seed, load, warm, seconds))
+        peers, lost = peers + found, lost + missing
+        say(f"{SMALL} providers in both tiers: {seed + 1}/{SMALL_NETWORKS}")
+    for percent in (50, 90, 99):
+        one, other = float(np.percentile(events, percent)), float(np.percentile(peers, percent))
+        yield Figure(f"{SMALL}.events_p{percent}", one, "s", None, None, len(events))
+        yield Figure(f"{SMALL}.peers_p{percent}", other, "s", None, None, len(peers))
+        yield Figure(f"{SMALL}.peers_over_events_p{percent}", other / one, "ratio", None, None, len(peers))
+    yield Figure(f"{SMALL}.peers_not_answered", lost, "requests", 0, lost == 0, len(peers))
+    rate = load * _small(PEERS, 0).capacity
+    found, lost = run(
+        _asked(_small(PEERS, 0), PEERS // BUYERS_SHARE, 0, load, requests / 20 / rate, requests / 10 / rate)
+    )
+    yield Figure(f"{PEERS}.peers_p99", float(np.percentile(found, 99)), "s", None, None, len(found))
+    yield Figure(f"{PEERS}.peers_not_answered", lost, "requests", 0, lost == 0, len(found))
+
+
+def _small(size: int, seed: int) -> Network:
+    return Network(size, np.random.default_rng([SEED, size, seed]))
+
+
+def _asked(
+    network: Network, gateways: int, seed: int, load: float, warm: float, seconds: float
+) -> Coroutine[None, None, tuple[list[float], int]]:
+    dice = np.random.default_rng([SEED, seed, 2])
+    return first_tokens(network, gateways, dice, load=load, warm=warm, seconds=seconds)
 
 
 def _memory(size: int) -> Iterator[Figure]:
