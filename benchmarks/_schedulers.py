@@ -95,7 +95,7 @@ class Gateways:
                     router.first(offer, Work(int(job.prompt), int(job.output)), seconds, now)
                     router.wrote(offer, int(job.output), float(slower * writing), now)
                     router.good(offer, now)
-                router.over(offer)
+                router.over(offer, begun=not dead)
 
     def serve(self, world: World, job: Job) -> Process:
         """See `Scheduler`."""
@@ -142,7 +142,7 @@ class Gateways:
             load = Load(*network.said(number))
             loads[url], waited[url] = load, after
             if load.room:
-                end = min(end, 2 * world.now - begun)
+                end = min(end, world.now + max(world.now - begun, step.grace))
         if len(loads) + len(refused) < len(replies) and end > world.now:
             yield end - world.now
         patient = end >= begun + PROBE_SECONDS
@@ -167,7 +167,7 @@ class Gateways:
 
             world.after(rest, ended)
             return True
-        router.over(offer)
+        router.over(offer, begun=False)
         self.refused += 1
         if outcome == "busy":
             router.busy(offer, world.now, Busy("full", retry_after=1))

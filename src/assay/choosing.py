@@ -65,7 +65,7 @@ class Choosing:
         step = next(route, None)
         while step is not None:
             if isinstance(step, Probe):
-                heard = await self._probe(step.offers)
+                heard = await self._probe(step)
             else:
                 yield step.offer
                 heard = Heard(self._clock())
@@ -123,9 +123,9 @@ class Choosing:
     def _honoured(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         return [offer for offer in offers if self._known.get(offer.model, offer.model_digest) == offer.model_digest]
 
-    async def _probe(self, offers: Sequence[Offer]) -> Heard:
-        """What they say, and who was not waited for: once one has room, the others have as long again."""
-        asking = {asyncio.create_task(self._load(offer)): offer.url for offer in offers}
+    async def _probe(self, probe: Probe) -> Heard:
+        """What they say, and who was not waited for: once one has room, the others have as long again, or the grace."""
+        asking = {asyncio.create_task(self._load(offer)): offer.url for offer in probe.offers}
         loads: dict[str, Load | None] = {}
         after: dict[str, float] = {}
         begun = self._clock()
@@ -137,7 +137,7 @@ class Choosing:
                     if (said := task.result()) is not _DEAD:
                         loads[asking[task]], after[asking[task]] = said, self._clock() - begun
                     if said is not None and said.room:
-                        end = min(end, 2 * self._clock() - begun)
+                        end = min(end, self._clock() + max(self._clock() - begun, probe.grace))
         finally:
             for task in waiting:
                 task.cancel()

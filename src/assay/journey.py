@@ -196,7 +196,7 @@ class MarketAnswers:
             if first is None:
                 raise ProviderFailed(f"{offer.url} ended before its first token", "ask another provider")
         except BaseException as error:
-            self.router.over(offer)
+            self.router.over(offer, begun=False)
             if isinstance(error, Busy):
                 self.router.busy(offer, self._clock(), error)
             elif isinstance(error, ProviderFailed | NotFound) or (purse and isinstance(error, PaymentRequired)):

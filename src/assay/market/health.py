@@ -29,7 +29,9 @@ UNCHECKABLE: Final = 3
 REST_SECONDS: Final = 2.0
 """After the first failure; doubles with each one that follows."""
 LONGEST_REST: Final = 300.0
-_MACHINE: Final = np.dtype([("resting", "f8"), ("active", "i4"), ("asked", "i4"), ("failures", "i4")])
+_MACHINE: Final = np.dtype(
+    [("resting", "f8"), ("active", "i4"), ("waiting", "i4"), ("asked", "i4"), ("failures", "i4")]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Machine(NamedTuple):
     """It is asked after others before this time (on the clock that `now` comes from)."""
     active: int = 0
     """Answers under way there for us."""
+    waiting: int = 0
+    """Of these, the ones whose first token has not come."""
     asked: int = 0
     """Answers that we asked for."""
     failures: int = 0
@@ -93,6 +97,12 @@ class Health:
         row = self.machines.at(url)
         self.machines["asked"][row] += 1
         self.machines["active"][row] += 1
+        self.machines["waiting"][row] += 1
+
+    def began(self, url: str) -> None:
+        """Its first token has come, or it is known that none will."""
+        row = self.machines.at(url)
+        self.machines["waiting"][row] = max(self.machines["waiting"][row] - 1, 0)
 
     def over(self, url: str) -> None:
         """An answer that was begun has ended, well or not."""

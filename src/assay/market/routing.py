@@ -31,14 +31,14 @@ SHORTLIST: Final = 16
 """Offers that are looked at closely."""
 NEWCOMERS: Final = 4
 """Of these, at most, where enough others are known; none for prompts over MODEST."""
+GRACE: Final = 0.25
+"""Seconds that those are waited for which are probed for a longer prompt, when one with room has replied."""
 EXPLORE: Final = 0.02
 """Share of the requests with at most MODEST prompt tokens whose first try is a newcomer, where others are known."""
 MODEST: Final = 512
 """So much of a prompt is not long in reading, wherever it goes."""
 PROBED: Final = 3
-"""Providers that are asked at once how busy they are, for a prompt of at most MODEST tokens."""
-PROBED_FOR_LONG: Final = 8
-"""For a longer one: the better the choice, the more time it saves."""
+"""Providers that are asked at once how busy they are."""
 ATTEMPTS: Final = 64
 """Offers that are tried for one request."""
 CURIOSITY: Final = 0.5
@@ -52,7 +52,7 @@ ROOM_SECONDS: Final = 1.0
 FULL_SECONDS: Final = 0.25
 """How long one that had none is taken to be full."""
 BESIDE: Final = 0.25
-"""How much longer an answer takes beside another one, about."""
+"""How much longer an answer takes beside another one, about; beside one whose first token has not come, once more."""
 _DRAWN: Final = 512
 """Offers that are drawn for; with more, a random choice of them."""
 _LOOKED_AT: Final = 32
@@ -153,12 +153,15 @@ class Router:
         """An answer begins there."""
         self.health.asked(offer.url)
 
-    def over(self, offer: Offer) -> None:
-        """An answer that was begun there has ended, well or not."""
+    def over(self, offer: Offer, *, begun: bool = True) -> None:
+        """An answer there has ended, well or not; `begun`: it had its first token."""
         self.health.over(offer.url)
+        if not begun:
+            self.health.began(offer.url)
 
     def first(self, offer: Offer, work: Work, seconds: float, now: float) -> None:
         """The first token came, so long after it was asked for."""
+        self.health.began(offer.url)
         warm = self._conversations.warm(work, now)
         speeds, row = self.of(offer)
         speeds.read(row, seconds, max(work.prompt - (warm[1] if warm and warm[0] == offer.url else 0), 1), now)
@@ -194,9 +197,9 @@ class Router:
             while queue or last:
                 if not queue:
                     queue, last = deque(last), list[Tried]()
-                group = _to_probe(queue, PROBED if work.prompt <= MODEST else PROBED_FOR_LONG)
+                group = _to_probe(queue)
                 if group:
-                    heard = yield Probe([each.offer for each in group])
+                    heard = yield Probe([each.offer for each in group], 0.0 if work.prompt <= MODEST else GRACE)
                     now = heard.now
                     for _ in group:
                         queue.popleft()
@@ -246,6 +249,7 @@ class Router:
         stale = STALE * (1 - np.exp((table["seen"][rows] - view.now) / STALE_SECONDS))
         prompt = np.full(len(rows), view.work.prompt + OVERHEAD, np.float64)
         resting, active = machines["resting"][machine] > view.now, machines["active"][machine]
+        beside = 1 + BESIDE * active + machines["waiting"][machine]
         warm = self._conversations.warm(view.work, view.now)
         if warm is not None:
             row = table.find(warm[0])
@@ -253,7 +257,7 @@ class Router:
         first = drawn.trip + prompt * drawn.first
         seconds = {"latency": first, "throughput": drawn.pace}.get(view.ask.sort, first + drawn.pace * view.work.output)
         places = table["place"][rows]
-        cost = view.price_cost(places) + np.log(seconds * (1 + BESIDE * active) / drawn.success) + stale
+        cost = view.price_cost(places) + np.log(seconds * beside / drawn.success) + stale
         tier = view.tiers(places, _KNOWN, resting)
         return places, tier, cost, table["room_until"][rows] > view.now
 
@@ -284,7 +288,9 @@ class Router:
         machines = [self.health.at(view.pool.offers[place].url) for place in places.tolist()]
         resting = np.array([each.resting > view.now for each in machines], bool)
         tier = view.tiers(places, _NEWCOMER, resting)
-        slower = np.array([(1 + BESIDE * each.active) * (1 + each.failures) for each in machines], np.float64)
+        slower = np.array(
+            [(1 + BESIDE * each.active + each.waiting) * (1 + each.failures) for each in machines], np.float64
+        )
         turn = self._dice.random(len(places)) * _TURN
         return places, tier, view.price_cost(places) + np.log(slower) + turn, np.zeros(len(places), bool)
 
@@ -367,8 +373,8 @@ def _rank(each: Tried) -> tuple[int, int, float]:
     return each.turn, each.tier, each.cost
 
 
-def _to_probe(queue: Sequence[Tried], most: int) -> list[Tried]:
+def _to_probe(queue: Sequence[Tried]) -> list[Tried]:
     """Whom to ask how busy they are before one is asked for the answer; nobody if it would gain nothing."""
     best = queue[0]
     left = [each for each in queue if each.turn == best.turn and each.tier < _RESTS]
-    return left[:most] if len(left) >= PROBED and not best.room and left[0] is best else []
+    return left[:PROBED] if len(left) >= PROBED and not best.room and left[0] is best else []

@@ -14,6 +14,8 @@ class Probe:
     """Ask these how busy they are."""
 
     offers: Sequence[Offer]
+    grace: float = 0.0
+    """Seconds for which the others are waited for at least when one with room has replied."""
 
 
 @dataclass(frozen=True, slots=True)
