@@ -113,7 +113,7 @@ async def test_the_cheapest_comes_first_and_failures_go_to_the_next(world: World
         answer = await market.answer(request, wish(request))
         await whole(answer)
         assert (await answer.bundle()).receipt.provider == tiny_key(2).address
-    assert market.health.records.of_url["memory://1"].asked == 1
+    assert market.router.health.at("memory://1").asked == 1
 
 
 async def test_what_happened_is_kept(world: World) -> None:
@@ -405,7 +405,7 @@ async def test_an_answer_that_ends_early_as_cancelled_is_the_providers_failure(
     assert len(got) == 3
     with suppress(ProviderFailed):
         assert (await answer.bundle()).receipt.stop == "cancelled"
-    assert market.health.records.of_url["memory://1"].failures >= 1
+    assert market.router.health.at("memory://1").failures >= 1
     answer = await market.answer(request, wish(request))
     await whole(answer)
     assert (await answer.bundle()).receipt.provider == tiny_key(2).address

@@ -16,8 +16,8 @@ from assay.core.offer import Ask, Offer
 from assay.core.ports import Answer, Purse
 from assay.core.request import Request
 from assay.core.trace import Diary
-from assay.market.health import Health
 from assay.market.pricing import amount_due
+from assay.market.routing import Router
 from assay.verify.binding import check_offline
 
 Spell: TypeAlias = Callable[[Digest, Sequence[int], Sequence[str]], str | None]
@@ -40,7 +40,7 @@ class Market(Protocol):
         ...
 
     @property
-    def health(self) -> Health:
+    def router(self) -> Router:
         """What is known of providers."""
         ...
 
@@ -56,6 +56,10 @@ class Market(Protocol):
 
     async def keep(self, bundle: Bundle) -> None:
         """Store a receipt that was checked."""
+        ...
+
+    def good(self, offer: Offer) -> None:
+        """Remember an answer that came whole, with its receipt."""
         ...
 
     def failed(self, offer: Offer, error: AssayError) -> None:
@@ -191,13 +195,13 @@ class Part:
                 f"the receipt of {self.offer.provider} does not hold: {error.message}", "ask another provider"
             ) from error
         if self.stop in WHOLE:
-            self._market.health.good(self.offer.url)
+            self._market.good(self.offer)
         return bundle
 
     def _taken(self, task: asyncio.Task[Bundle]) -> None:
         if self.purse is not None:
             self.purse.over(len(self.tokens))
-        self._market.health.over(self.offer.url)
+        self._market.router.over(self.offer)
         if not task.cancelled():
             error = task.exception()  # seen: who asks for the bundle gets it
             if error is not None and not isinstance(error.__cause__, VerificationError):

@@ -15,6 +15,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+
+from assay.choosing import Choosing, open_purse
 from assay.core.bundle import Bundle
 from assay.core.chain import delivered
 from assay.core.errors import (
@@ -34,10 +37,8 @@ from assay.core.ports import Answer, Payer, Purse, Transport
 from assay.core.request import Request
 from assay.core.trace import Diary
 from assay.delivery import NOTE, MarketAnswer, Part, Spell, check_promise
-from assay.market.continuing import successors
 from assay.market.failing import all_failed
-from assay.market.health import Health
-from assay.market.matching import choose
+from assay.market.work import Work, work_of
 from assay.store.receipts import ReceiptStore
 
 __all__ = ["MarketAnswer", "MarketAnswers", "Spell", "check_promise"]
@@ -65,6 +66,7 @@ class MarketAnswers:
         ceiling: Price | None = None,
         spell: Spell = lambda _model, _tokens, _stops: None,
         clock: Callable[[], float] = time.monotonic,
+        dice: np.random.Generator | None = None,
         log: Callable[[str, Mapping[str, object]], None] = lambda _event, _facts: None,
     ) -> None:
         """`payer`: pays providers that want it; without one they are not asked.
@@ -72,12 +74,11 @@ class MarketAnswers:
         `known`: digests of models by name; offers of other files under these names are passed over.
 
         `ceiling`: for asks that name no `max_price`. `spell`: what tokens say, where that is known here. `clock`:
-        seconds that only rise. `log`: told of events and facts.
+        seconds that only rise. `dice`: decide whom to ask. `log`: told of events and facts.
         """
         self._transport: Final = transport
         self._store: Final = store
         self._payer: Final = payer
-        self._known: Final = known or {}
         self._ceiling: Final = ceiling
         self.spell: Final = spell
         self._clock: Final = clock
@@ -89,7 +90,8 @@ class MarketAnswers:
         self._waiting: Final[set[asyncio.Task[None]]] = set()
         self._missed: Final[dict[Digest, Part]] = {}
         """By their requests' names: what came, for when their receipts come."""
-        self.health: Final = Health()
+        self.choosing: Final = Choosing(transport, known or {}, clock, dice)
+        self.router: Final = self.choosing.router
 
     @property
     def active(self) -> int:
@@ -98,8 +100,7 @@ class MarketAnswers:
 
     async def models(self) -> Sequence[Offer]:
         """What the providers offer now, except other files under names that are known."""
-        offers = await self._transport.offers()
-        return [offer for offer in offers if self._known.get(offer.model, offer.model_digest) == offer.model_digest]
+        return await self.choosing.models()
 
     async def answer(self, request: Request, ask: Ask, *, top_logprobs: int | None = None) -> MarketAnswer:
         """Match, then send to one provider after the other until the first token comes.
@@ -114,7 +115,7 @@ class MarketAnswers:
         diary = Diary(self._clock)
         wish = replace(ask, model=request.model, level=request.level, max_price=ask.max_price or self._ceiling)
         try:
-            part = await self._begin(wish, await self.models(), request, top_logprobs, diary)
+            part = await self._begin(wish, request, top_logprobs, diary)
         except AssayError:
             self.note(request, diary)
             raise
@@ -131,27 +132,20 @@ class MarketAnswers:
         Raises:
             AssayError: nobody goes on with it; as `answer` says.
         """
-        offers = successors(await self.models(), [part.offer for part in begun])
-        return await self._begin(ask, offers, request, top_logprobs, diary, before=begun[-1].shown)
+        gone = [name for part in begun for name in (part.offer.provider, part.offer.url)]
+        wish = replace(ask, ignore=(*ask.ignore, *gone), after=begun[0].offer)
+        return await self._begin(wish, request, top_logprobs, diary, before=begun[-1].shown)
 
     async def _begin(
-        self,
-        wish: Ask,
-        offers: Sequence[Offer],
-        request: Request,
-        top_logprobs: int | None,
-        diary: Diary,
-        *,
-        before: str = "",
+        self, wish: Ask, request: Request, top_logprobs: int | None, diary: Diary, *, before: str = ""
     ) -> Part:
         """Ask one after the other of those that fit, best first, until a first token comes."""
         self._look_up_verdicts()
-        match = choose(wish, offers, records=self.health.records, now=self._clock())
-        diary.mark("match", f"{len(match.offers)} of {len(offers)} offers fit")
+        work = work_of(request)
         errors: list[AssayError] = []
-        for offer in match.offers:
+        async for offer in self.choosing.offers(wish, work, diary):
             try:
-                return await self._send(offer, request, top_logprobs, diary, before)
+                return await self._send(offer, request, work, top_logprobs, diary, before)
             except (Busy, PaymentRequired, ProviderFailed, InvalidRequest, NotFound) as error:
                 errors.append(error)
                 diary.mark("failed", f"{offer.provider}: {error.message[:NOTE]}")
@@ -174,9 +168,9 @@ class MarketAnswers:
         """Let what checks found up to now decide the next choice."""
         tallies = await asyncio.to_thread(self._store.tallies)
         contradictions = await asyncio.to_thread(self._store.contradictions)
-        self.health.judged(((t.provider, t.level, t.outcome, t.basis, t.count) for t in tallies), contradictions)
-        for provider, record in self.health.records.of_provider.items():
-            if self._payer is not None and record.dishonest:
+        self.router.health.judged(((t.provider, t.level, t.outcome, t.basis, t.count) for t in tallies), contradictions)
+        for provider in self.router.health.dishonest:
+            if self._payer is not None:
                 self._payer.leave(provider, "caught cheating")
 
     async def keep(self, bundle: Bundle) -> None:
@@ -234,9 +228,13 @@ class MarketAnswers:
                 continue
             return
 
+    def good(self, offer: Offer) -> None:
+        """Remember an answer that came whole, with its receipt."""
+        self.choosing.good(offer)
+
     def failed(self, offer: Offer, error: AssayError) -> None:
         """Remember a failure; one that is a lie weighs more."""
-        self.health.failed(offer.url, self._clock(), badly=isinstance(error, VerificationError))
+        self.router.failed(offer, self._clock(), badly=isinstance(error, VerificationError))
         self._log("provider_failed", {"provider": offer.provider, "url": offer.url, "reason": error.message})
 
     async def drain(self, grace: float) -> None:
@@ -248,24 +246,27 @@ class MarketAnswers:
         for waiting in self._waiting:
             waiting.cancel()
 
-    async def _send(self, offer: Offer, request: Request, top_logprobs: int | None, diary: Diary, before: str) -> Part:
+    async def _send(
+        self, offer: Offer, request: Request, work: Work, top: int | None, diary: Diary, before: str
+    ) -> Part:
         """Start at one provider and wait for the first token."""
-        self.health.asked(offer.url)
+        self.router.asked(offer)
         diary.mark("send", f"{offer.provider} at {offer.url}")
         answer: Answer | None = None
         purse: Purse | None = None
         try:
             if offer.paid:
-                purse = await self._purse_for(offer, request)
-            answer = await self._transport.send(offer, request, top_logprobs=top_logprobs, purse=purse)
-            steps = answer.steps()
+                purse = await open_purse(self._payer, offer, request)
+            sent = self._clock()
+            answer = await self._transport.send(offer, request, top_logprobs=top, purse=purse)
+            steps = self.choosing.timed(offer, answer.steps())
             first = await anext(steps, None)
             if first is None:
                 raise ProviderFailed(f"{offer.url} ended before its first token", "ask another provider")
         except BaseException as error:
-            self.health.over(offer.url)
+            self.router.over(offer, begun=False)
             if isinstance(error, Busy):
-                self.health.busy(offer.url, self._clock(), error)
+                self.router.busy(offer, self._clock(), error)
             elif isinstance(error, ProviderFailed | NotFound) or (purse and isinstance(error, PaymentRequired)):
                 self.failed(offer, error)
             if purse is not None:
@@ -274,12 +275,8 @@ class MarketAnswers:
                 await asyncio.shield(answer.close())
             raise
         diary.mark("first_token")
+        self.router.first(offer, work, self._clock() - sent, self._clock())
         return Part(self, offer, request, answer, first, steps, diary, purse, before=before)
-
-    async def _purse_for(self, offer: Offer, request: Request) -> Purse:
-        if self._payer is None:
-            raise PaymentRequired(f"{offer.provider} wants to be paid", "set [chain] and a budget, or ask a free one")
-        return await self._payer.open(offer, request)
 
     def _look_up_verdicts(self) -> None:
         """In the background: an answer does not wait for the database."""

@@ -17,7 +17,7 @@ from tests.tiny import PROFILE, TinyEngine, TinyReader, tiny_bundle, tiny_key, t
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion, Step
 from assay.core.errors import AssayError, BindingMismatch, Busy, InvalidRequest, ProviderFailed
-from assay.core.offer import Offer, Price
+from assay.core.offer import Load, Offer, Price
 from assay.core.ports import Answer
 from assay.core.receipt import attest
 from assay.network.http import IN_FLIGHT, HttpTransport, Patience
@@ -292,6 +292,35 @@ async def test_nonsense_for_offers_is_the_providers_failure(body: bytes) -> None
     async with stranger(reply) as url, transport(url) as here:
         with pytest.raises(ProviderFailed):
             await here.offers()
+
+
+async def test_a_provider_says_how_busy_it_is(tmp_path: Path) -> None:
+    """Answers under way, and places."""
+    async with provider(tmp_path, TinyEngine(delay=0.02), KEY, parallel=3) as there, transport(there.url) as here:
+        found = next(o for o in await here.offers() if o.level == "pinned")
+        assert await here.load(found) == Load(0, 3)
+        answer = await here.send(found, LONG)
+        await anext(answer.steps())
+        assert await here.load(found) == Load(1, 3)
+        await answer.close()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"running":-1,"places":1}', b'{"running":1.5,"places":4}', b"x" * 10_000]
+)
+async def test_nonsense_for_a_load_is_the_providers_failure(body: bytes) -> None:
+    """Nothing else gets through, and nothing large is read."""
+    reply = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    async with stranger(reply) as url, transport(url) as here:
+        with pytest.raises(ProviderFailed):
+            await here.load(offer(url))
+
+
+async def test_a_provider_that_never_says_how_busy_it_is_fails() -> None:
+    """It is waited for as long as for a connection."""
+    async with stranger(b"", hold=30) as url, transport(url) as here:
+        with pytest.raises(ProviderFailed, match="waited"):
+            await here.load(offer(url))
 
 
 HONEST = tiny_bundle(REQUEST, KEY, 1)

@@ -60,6 +60,7 @@ def provider_paths() -> dict[str, Schema]:
     offers = object_of(
         ("payment",), provider=ADDRESS, offers=array_of(offer) | {"maxItems": MAX_OFFERS}, payment=required
     )
+    load = object_of(running=COUNT, places=COUNT)
     terms = object_of(
         **dict.fromkeys(("payer", "payerAuthorizer", "receiver", "receiverAuthorizer", "token"), ADDRESS),
         withdrawDelay={"type": "integer", "minimum": MIN_WITHDRAW_DELAY, "maximum": MAX_WITHDRAW_DELAY},
@@ -89,6 +90,7 @@ def provider_paths() -> dict[str, Schema]:
     return {
         "/assay/v1/record": {"get": _operation("record", "What the provider says of itself.", _json(record), 404)},
         "/assay/v1/offers": {"get": _operation("offers", "What can be bought here.", _json(offers), 500)},
+        "/assay/v1/load": {"get": _operation("load", "How busy it is here.", _json(load), 500)},
         "/assay/v1/answers": {
             "post": {
                 **_operation(

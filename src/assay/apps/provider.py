@@ -30,7 +30,7 @@ from assay.core.encoding import unb64
 from assay.core.errors import AssayError, EncodingError, NotFound
 from assay.core.hashing import Digest
 from assay.core.keys import Address
-from assay.core.offer import Ask
+from assay.core.offer import Ask, Load
 from assay.core.payment import Due
 from assay.core.ports import Answer
 from assay.core.sse import KEEP_ALIVE
@@ -40,6 +40,7 @@ from assay.network.wire import (
     decode_request,
     decode_voucher,
     due_event,
+    encode_load,
     encode_offers,
     error_event,
     step_event,
@@ -134,6 +135,7 @@ def provider_app(
         routes=[
             Route("/assay/v1/offers", native.offers, methods=["GET"]),
             Route("/assay/v1/record", native.record, methods=["GET"]),
+            Route("/assay/v1/load", native.load, methods=["GET"]),
             Route("/assay/v1/answers", native.answers, methods=["POST"]),
             Route("/assay/v1/answers/{name}", native.stop, methods=["DELETE"]),
             Route("/assay/v1/vouchers", native.vouchers, methods=["POST"]),
@@ -182,6 +184,9 @@ class _Native:
         if self._publisher is None:
             raise NotFound("this provider does not make itself known", "ask for its offers")
         return Response((await self._publisher.record()).encode(), media_type="application/json")
+
+    async def load(self, _request: Request) -> Response:
+        return Response(encode_load(Load(self._local.active, self._local.parallel)), media_type="application/json")
 
     async def answers(self, request: Request) -> ASGIApp:
         wanted, top_logprobs, payment = decode_request(await request.body())

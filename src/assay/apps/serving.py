@@ -95,7 +95,7 @@ class LocalAnswers:
         self.engines: Final = {engine.model: engine for engine in engines}
         self._key: Final = key
         self._store: Final = store
-        self._parallel: Final = parallel
+        self.parallel: Final = parallel
         self._clock: Final = clock
         self._attest: Final = attest
         self._till: Final = till
@@ -148,8 +148,8 @@ class LocalAnswers:
         check_settings(request)
         if self._draining:
             raise Busy("this provider is shutting down", retry_after=10)
-        if self._places >= self._parallel:
-            raise Busy(f"all {self._parallel} places are taken")
+        if self._places >= self.parallel:
+            raise Busy(f"all {self.parallel} places are taken")
         self._places += 1
         try:
             await self._check_store()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from sys import intern
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from assay.core.encoding import Json, b64, unb64
 from assay.core.errors import EncodingError
@@ -21,6 +21,10 @@ _MAX_WEI: Final = 2**96
 """No honest price of a token is larger; receipts carry amounts of 128 bits."""
 _LEVELS: Final = {level: level for level in LEVELS}
 _SAMPLERS: Final = {sampler: sampler for sampler in SAMPLERS}
+
+Sort: TypeAlias = Literal["balance", "price", "latency", "throughput"]
+"""What a consumer wants least of: `balance` price times time of a whole answer, `price`, `latency` the time to the
+first token, `throughput` the time between tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,24 @@ class Ask:
     """Try another provider when the first one fails before its first token."""
     seeded: bool = False
     """Only providers that draw from the consumer's nonce, whose answers are provably fresh."""
+    sort: Sort = "balance"
+    after: Offer | None = None
+    """Of who began the answer and broke off: only those that can go on with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a provider says it is; nobody has to believe it."""
+
+    running: int
+    """Answers under way."""
+    places: int
+    """Answers that may be under way at once."""
+
+    @property
+    def room(self) -> bool:
+        """One more may begin."""
+        return self.running < self.places
 
 
 @dataclass(frozen=True, slots=True)

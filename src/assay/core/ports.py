@@ -11,7 +11,7 @@ from assay.core.bundle import Bundle
 from assay.core.completion import Prompt, Step
 from assay.core.hashing import Digest
 from assay.core.keys import Address
-from assay.core.offer import Ask, Offer
+from assay.core.offer import Ask, Load, Offer
 from assay.core.payment import Due, Payment
 from assay.core.profile import Profile
 from assay.core.reach import Reach
@@ -253,6 +253,20 @@ class Answers(Protocol):
         ...
 
 
+class Provider(Answers, Protocol):
+    """Answers of one provider."""
+
+    @property
+    def active(self) -> int:
+        """Answers under way."""
+        ...
+
+    @property
+    def parallel(self) -> int:
+        """How many may be."""
+        ...
+
+
 class Bundles(Protocol):
     """Where receipts are kept."""
 
@@ -348,6 +362,15 @@ class Transport(Protocol):
 
     async def offers(self) -> Sequence[Offer]:
         """What the known providers offer now."""
+        ...
+
+    async def load(self, offer: Offer) -> Load:
+        """How busy a provider says it is.
+
+        Raises:
+            NotFound: it does not say.
+            ProviderFailed: it cannot be reached, or says nonsense.
+        """
         ...
 
     async def send(

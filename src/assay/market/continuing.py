@@ -1,23 +1,12 @@
-"""Who may go on with an answer that others broke off."""
+"""Who may go on with an answer that somebody else broke off."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from assay.core.offer import Offer
 
 
-def successors(offers: Sequence[Offer], begun: Sequence[Offer]) -> list[Offer]:
-    """Of `offers`, those of other providers than the ones of `begun`, that go on with such answers and whose answer
-    is of the same kind: the same model file, level and sampler, and no smaller context."""
-    first = begun[0]
-    gone = {name for offer in begun for name in (offer.provider, offer.url)}
-    alike = (first.model_digest, first.level, first.sampler)
-    return [
-        offer
-        for offer in offers
-        if offer.continues
-        and (offer.model_digest, offer.level, offer.sampler) == alike
-        and offer.context >= first.context
-        and gone.isdisjoint((offer.provider, offer.url))
-    ]
+def follows(offer: Offer, first: Offer) -> bool:
+    """Whether `offer` goes on with answers that `first` began, and its answers are of the same kind: the same model
+    file, level and sampler, and no smaller context."""
+    alike = (offer.model_digest, offer.level, offer.sampler) == (first.model_digest, first.level, first.sampler)
+    return offer.continues and alike and offer.context >= first.context

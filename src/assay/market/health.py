@@ -1,57 +1,136 @@
-"""What a buyer remembers of its providers: failures, load and verdicts, as records that matching reads."""
+"""What a buyer remembers of its providers: failures and load by machine, verdicts by key.
+
+An impostor under another URL spoils nobody's name: failures and load stick to the machine. Receipts are signed, so
+verdicts stick to the key.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Final
+from dataclasses import dataclass, field, replace
+from math import exp, log
+from typing import Final, NamedTuple
+
+import numpy as np
 
 from assay.core.errors import Busy
 from assay.core.keys import Address
 from assay.core.request import Level
-from assay.market.matching import Record, Records
+from assay.market.rows import Rows
 
+FALSE_ALARM: Final = 0.01
+"""Bound on how often a statistical check of an honest answer fails."""
+DOUBT: Final = 0.001
+"""Bound on the chance that statistical failures ever leave an honest provider out, however often one looks."""
+_CHEATS: Final = (0.03, 0.1, 0.3, 0.9)
+"""Rates of failure that the evidence against a provider is betted on, in equal parts."""
+UNCHECKABLE: Final = 3
+"""Checks that could not be made, before a provider is asked after others for it."""
 REST_SECONDS: Final = 2.0
 """After the first failure; doubles with each one that follows."""
 LONGEST_REST: Final = 300.0
+_MACHINE: Final = np.dtype(
+    [("resting", "f8"), ("active", "i4"), ("waiting", "i4"), ("asked", "i4"), ("failures", "i4")]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What checks of one provider's answers found."""
+
+    caught: int = 0
+    """Times that leave no doubt: a pinned check or a whole history failed, or two receipts have one number."""
+    doubts: int = 0
+    """Statistical checks that failed."""
+    checked: int = 0
+    """Statistical checks made."""
+    held: Mapping[str, int] = field(default_factory=dict)
+    """Checks that held, by level."""
+    inconclusive: Mapping[str, int] = field(default_factory=dict)
+    """Checks that its profile did not allow, by level."""
+
+    def uncheckable(self, level: Level) -> bool:
+        """Most checks at this level could not be made: it claims a machine that nobody here can recompute. It may be
+        honest, so it is only asked after those that can be checked."""
+        count = self.inconclusive.get(level, 0)
+        return count >= UNCHECKABLE and self.held.get(level, 0) < count
+
+    @property
+    def dishonest(self) -> bool:
+        """There is proof, or too many doubts to be bad luck."""
+        return self.caught > 0 or _unlikely(self.doubts, self.checked)
+
+
+class Machine(NamedTuple):
+    """What is known of one machine from dealing with it."""
+
+    resting: float = 0.0
+    """It is asked after others before this time (on the clock that `now` comes from)."""
+    active: int = 0
+    """Answers under way there for us."""
+    waiting: int = 0
+    """Of these, the ones whose first token has not come."""
+    asked: int = 0
+    """Answers that we asked for."""
+    failures: int = 0
+    """Failed answers since the last good one."""
 
 
 class Health:
     """Mutable; time is handed in, in seconds on a clock that only rises."""
 
     def __init__(self) -> None:
-        self._of_url: dict[str, Record] = {}
-        self._of_provider: dict[Address, Record] = {}
+        self.machines: Final = Rows(_MACHINE)
+        """Columns as in `Machine`, by URL."""
+        self.of_provider: Mapping[Address, Record] = {}
+        self._inconclusive: Mapping[Address, Record] = {}
+        self.dishonest: frozenset[Address] = frozenset()
+        """Providers that are never asked."""
 
-    @property
-    def records(self) -> Records:
-        """For `choose`."""
-        return Records(self._of_provider, self._of_url)
+    def at(self, url: str) -> Machine:
+        """What is known of the machine at this URL."""
+        row = self.machines.find(url)
+        return Machine() if row is None else Machine(*(self.machines[name][row].item() for name in Machine._fields))
 
     def asked(self, url: str) -> None:
         """An answer begins at a provider."""
-        record = self._at(url)
-        self._of_url[url] = replace(record, asked=record.asked + 1, active=record.active + 1)
+        row = self.machines.at(url)
+        self.machines["asked"][row] += 1
+        self.machines["active"][row] += 1
+        self.machines["waiting"][row] += 1
+
+    def began(self, url: str) -> None:
+        """Its first token has come, or it is known that none will."""
+        row = self.machines.at(url)
+        self.machines["waiting"][row] = max(self.machines["waiting"][row] - 1, 0)
 
     def over(self, url: str) -> None:
         """An answer that was begun has ended, well or not."""
-        record = self._at(url)
-        self._of_url[url] = replace(record, active=max(record.active - 1, 0))
+        row = self.machines.at(url)
+        self.machines["active"][row] = max(self.machines["active"][row] - 1, 0)
 
     def good(self, url: str) -> None:
         """An answer came whole, with its receipt."""
-        self._of_url[url] = replace(self._at(url), failures=0, resting_until=0.0)
+        row = self.machines.at(url)
+        self.machines["failures"][row] = 0
+        self.machines["resting"][row] = 0.0
 
     def failed(self, url: str, now: float, *, badly: bool = False) -> None:
         """An answer failed; `badly`: the provider lied, and rests as long as any."""
-        record = self._at(url)
-        rest = LONGEST_REST if badly else min(REST_SECONDS * 2 ** min(record.failures, 16), LONGEST_REST)
-        self._of_url[url] = replace(record, failures=record.failures + 1, resting_until=now + rest)
+        row = self.machines.at(url)
+        failures = int(self.machines["failures"][row])
+        rest = LONGEST_REST if badly else min(REST_SECONDS * 2 ** min(failures, 16), LONGEST_REST)
+        self.machines["failures"][row] = failures + 1
+        self.machines["resting"][row] = now + rest
 
     def busy(self, url: str, now: float, reason: Busy) -> None:
         """The provider is full: no failure, but others are asked first for as long as it says."""
-        record = self._at(url)
-        self._of_url[url] = replace(record, resting_until=max(record.resting_until, now + reason.retry_after))
+        self.rest(url, now + min(reason.retry_after, LONGEST_REST))
+
+    def rest(self, url: str, until: float) -> None:
+        """Others are asked first until then."""
+        row = self.machines.at(url)
+        self.machines["resting"][row] = max(self.machines["resting"][row], until)
 
     def judged(
         self, verdicts: Iterable[tuple[Address, Level, str, str, int]], contradictions: Iterable[Address]
@@ -78,11 +157,36 @@ class Health:
         for provider in contradictions:
             record = fresh.get(provider, Record())
             fresh[provider] = replace(record, caught=record.caught + 1)
-        self._of_provider = fresh
+        self.of_provider = fresh
+        self._inconclusive = {provider: record for provider, record in fresh.items() if record.inconclusive}
+        self.dishonest = frozenset(provider for provider, record in fresh.items() if record.dishonest)
 
-    def _at(self, url: str) -> Record:
-        return self._of_url.get(url, Record())
+    def unclear(self, level: Level) -> frozenset[Address]:
+        """Providers most of whose answers at this level cannot be checked here."""
+        return frozenset(name for name, record in self._inconclusive.items() if record.uncheckable(level))
+
+    def audit_share(self, provider: Address, least: float) -> float:
+        """Share of its answers to check: all of a new key's, and after n checks that held 1/(n + 1), down to `least`.
+
+        About the chance that the next one is false, as far as n that held tell: 1/(n + 2) by the rule of succession.
+        """
+        record = self.of_provider.get(provider, Record())
+        return max(least, 1 / (1 + sum(record.held.values())))
 
 
 def _more(counts: Mapping[str, int], level: Level, count: int) -> Mapping[str, int]:
     return {**counts, level: counts.get(level, 0) + count}
+
+
+def _unlikely(doubts: int, checked: int, false_alarm: float = FALSE_ALARM) -> bool:
+    """So many failures are evidence against honesty: a likelihood ratio of at least 1 / DOUBT.
+
+    Over honest checks, each failing with probability `false_alarm` at most whatever came before, the ratio is a test
+    supermartingale, also as a mixture over several rates: that it *ever* reaches 1 / DOUBT has probability DOUBT at
+    most (Ville 1939), so one may look again after each check.
+    """
+    logs = [
+        doubts * log(rate / false_alarm) + (checked - doubts) * log((1 - rate) / (1 - false_alarm)) for rate in _CHEATS
+    ]
+    peak = max(logs)
+    return peak + log(sum(exp(each - peak) for each in logs) / len(logs)) >= -log(DOUBT)

@@ -1,168 +1,205 @@
-"""Which offers to try for an ask, best first: the journey's stage match."""
+"""Which offers fit an ask. They lie in columns, so that 100,000 are looked through quickly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import exp, log
-from typing import Final
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
 
 from assay.core.errors import ModelNotFound, NoProvider
 from assay.core.keys import Address
 from assay.core.offer import Ask, Match, Offer
 from assay.core.request import LEVELS, Level
-from assay.market.pricing import blended, within
+from assay.market.continuing import follows
+from assay.market.pricing import FREE, blended
 
-FALSE_ALARM: Final = 0.01
-"""Bound on how often a statistical check of an honest answer fails."""
-DOUBT: Final = 0.001
-"""Bound on the chance that statistical failures ever leave an honest provider out, however often one looks."""
-_CHEATS: Final = (0.03, 0.1, 0.3, 0.9)
-"""Rates of failure that the evidence against a provider is betted on, in equal parts."""
-UNCHECKABLE: Final = 3
-"""Checks that could not be made, before a provider is asked after others for it."""
+Places: TypeAlias = np.ndarray
+"""int32 [k]: places of offers in their pool, ascending."""
+_FITS_KEPT: Final = 8
+"""Wishes whose fitting offers are remembered; the next one costs a look at all offers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is known about one provider from dealing with it."""
+class PoolKey(NamedTuple):
+    """What all offers of a pool have in common."""
 
-    caught: int = 0
-    """Times that leave no doubt: a pinned check or a whole history failed, or two receipts have one number."""
-    doubts: int = 0
-    """Statistical checks that failed."""
-    checked: int = 0
-    """Statistical checks made."""
-    failures: int = 0
-    """Failed answers since the last good one."""
-    resting_until: float = 0.0
-    """It is not asked before this time (on the clock that `now` comes from)."""
-    active: int = 0
-    """Answers under way there for us."""
-    asked: int = 0
-    """Answers that we asked for."""
-    held: Mapping[str, int] = field(default_factory=dict)
-    """Checks that held, by level."""
-    inconclusive: Mapping[str, int] = field(default_factory=dict)
-    """Checks that its profile did not allow, by level."""
-
-    def uncheckable(self, level: Level) -> bool:
-        """Most checks at this level could not be made: it claims a machine that nobody here can recompute. It may be
-        honest, so it is only asked after those that can be checked."""
-        count = self.inconclusive.get(level, 0)
-        return count >= UNCHECKABLE and self.held.get(level, 0) < count
-
-    @property
-    def dishonest(self) -> bool:
-        """There is proof, or too many doubts to be bad luck."""
-        return self.caught > 0 or _unlikely(self.doubts, self.checked)
+    model: str
+    level: Level
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
-    """Records by provider and address: an impostor under another URL spoils nobody's name there."""
-
-    of_provider: Mapping[Address, Record] = field(default_factory=dict)
-    """Verdicts: their receipts are signed, so they stick to the key."""
-    of_url: Mapping[str, Record] = field(default_factory=dict)
-    """Failures and load: they stick to the machine."""
+class _Wish(NamedTuple):
+    fits: Callable[[Places], np.ndarray]
+    said: str
+    remedy: str
 
 
-def choose(ask: Ask, offers: Sequence[Offer], *, records: Records | None = None, now: float = 0.0) -> Match:
-    """The offers that fit, in the order to try them.
+class Pool:
+    """The offers of one model at one level, each at its place. Does not change."""
 
-    Named in `order` first; then those that do not rest after failures, of these those whose answers can be checked,
-    cheapest first, and among equals the ones with fewer of our answers under way, then those asked less often.
-    Without `allow_fallbacks` only the first is left.
+    def __init__(self, offers: Sequence[Offer]) -> None:
+        self.offers: Final = offers
+        self.prices: Final = _column([blended(offer.price) for offer in offers])
+        """float64 [n]: of three prompt tokens and one output token, wei. Rounding keeps their order."""
+        self._prompt: Final = _column([offer.price.prompt for offer in offers])
+        self._output: Final = _column([offer.price.output for offer in offers])
+        self._seeded: Final = np.array([offer.sampler != "foreign" for offer in offers], dtype=bool)
+        self._fits: OrderedDict[object, Places] = OrderedDict()
+
+    def named(self, names: Collection[str]) -> Places:
+        """Where the offers of these providers (address in any case, or URL) are."""
+        found = {
+            place for name in names for key in {name.lower(), name.rstrip("/")} for place in self._named.get(key, ())
+        }
+        return np.array(sorted(found), dtype=np.int32)
+
+    def at(self, url: str) -> int | None:
+        """Where the offer of this machine is."""
+        return next((place for place in self._named.get(url.rstrip("/"), ()) if self.offers[place].url == url), None)
+
+    def fitting(self, ask: Ask, dishonest: frozenset[Address] = frozenset()) -> Places:
+        """Where the offers are that fit the wishes; model and level are the pool's. `dishonest` providers never fit.
+
+        Raises:
+            NoProvider: none fits; the message says which wish leaves nobody.
+        """
+        wishes = (ask.only, ask.ignore, ask.seeded, ask.max_price, ask.after, dishonest)
+        found = self._fits.pop(wishes, None)
+        if found is None:
+            found = self._look_through(ask, dishonest)
+            if len(self._fits) == _FITS_KEPT:
+                self._fits.popitem(last=False)
+        self._fits[wishes] = found
+        return found
+
+    @cached_property
+    def _named(self) -> Mapping[str, tuple[int, ...]]:
+        named: dict[str, tuple[int, ...]] = {}
+        for place, offer in enumerate(self.offers):
+            for name in (offer.provider, offer.url.rstrip("/")):
+                named[name] = (*named.get(name, ()), place)
+        return named
+
+    def _look_through(self, ask: Ask, dishonest: frozenset[Address]) -> Places:
+        """Apply one wish after the other; the one that leaves nobody is named."""
+        left = np.arange(len(self.offers), dtype=np.int32)
+        for wish in self._wishes(ask, dishonest):
+            kept = left[wish.fits(left)]
+            if not len(kept):
+                prices = f" (the cheapest left asks {self._cheapest(left)})" if "price" in wish.said else ""
+                raise NoProvider(f"no provider offers {ask.model!r} {wish.said}{prices}", wish.remedy)
+            left = kept
+        return left
+
+    def _wishes(self, ask: Ask, dishonest: frozenset[Address]) -> Sequence[_Wish]:
+        def seeded(places: Places) -> np.ndarray:
+            return self._seeded[places]
+
+        def affordable(places: Places) -> np.ndarray:
+            most = ask.max_price or FREE
+            return (self._prompt[places] <= float(most.prompt)) & (self._output[places] <= float(most.output))
+
+        def those(names: Collection[str]) -> Callable[[Places], np.ndarray]:
+            return lambda places: np.isin(places, self.named(names))
+
+        def others(names: Collection[str]) -> Callable[[Places], np.ndarray]:
+            return lambda places: ~np.isin(places, self.named(names))
+
+        def following(places: Places) -> np.ndarray:
+            return np.array([ask.after is None or follows(self.offers[place], ask.after) for place in places], bool)
+
+        wishes: list[_Wish] = []
+        if ask.after is not None:
+            wishes.append(_Wish(following, "that goes on with answers of others", "ask again"))
+        if ask.only:
+            wishes.append(_Wish(those(ask.only), "among those in `only`", "name others, or leave `only` out"))
+        if ask.ignore:
+            wishes.append(_Wish(others(ask.ignore), "that is not in `ignore`", "take one out of `ignore`"))
+        if dishonest:
+            wishes.append(
+                _Wish(others(dishonest), "that was not caught cheating", "start an honest one with `assay serve`")
+            )
+        if ask.seeded:
+            wishes.append(
+                _Wish(
+                    seeded,
+                    "whose sampler is seeded by the request",
+                    "leave `seeded` out, or start one with `assay serve`",
+                )
+            )
+        if ask.max_price is not None:
+            wishes.append(_Wish(affordable, "within `max_price`", "raise it, or leave it out"))
+        return wishes
+
+    def _cheapest(self, places: Places) -> str:
+        price = min((self.offers[place].price for place in places), key=blended)
+        return f"{price.prompt} wei a prompt token and {price.output} an output token"
+
+
+class Catalogue:
+    """Offers by model and level. Does not change: made anew when offers change."""
+
+    def __init__(self, offers: Sequence[Offer]) -> None:
+        self.size: Final = len(offers)
+        sorted_out: dict[PoolKey, list[Offer]] = {}
+        for offer in offers:
+            sorted_out.setdefault(PoolKey(offer.model, offer.level), []).append(offer)
+        self.pools: Final[Mapping[PoolKey, Pool]] = {key: Pool(found) for key, found in sorted_out.items()}
+
+    def index(self) -> Catalogue:
+        """Itself; names are put in order now, which else happens when one is looked for."""
+        for pool in self.pools.values():
+            pool.at("")
+        return self
+
+    def pool(self, ask: Ask) -> Pool:
+        """The offers of the model and level asked for.
+
+        Raises:
+            ModelNotFound: nobody offers the model.
+            NoProvider: nobody offers it at the level.
+        """
+        found = self.pools.get(PoolKey(ask.model, ask.level))
+        if found is not None:
+            return found
+        levels = {key.level for key in self.pools if key.model == ask.model}
+        if not levels:
+            served = ", ".join(sorted({key.model for key in self.pools})) or "none"
+            raise ModelNotFound(
+                f"no provider offers {ask.model[:100]!r} (offered: {served[:500]})",
+                "start one with `assay serve`, or ask for a model that is offered",
+            )
+        raise NoProvider(
+            f"no provider offers {ask.model!r} at level '{ask.level}' "
+            f"(offered: {', '.join(level for level in LEVELS if level in levels)})",
+            "start one with `assay serve`, or ask for another level",
+        )
+
+
+def choose(ask: Ask, offers: Sequence[Offer]) -> Match:
+    """The offers that fit, in the order to try them where nothing is known of the providers.
+
+    Named in `order` first, then the cheapest. Without `allow_fallbacks` only the first is left.
 
     Raises:
         ModelNotFound: nobody offers the model.
         NoProvider: nobody offers it as wished; the message says which wish leaves nobody.
     """
-    known = records or Records()
-    fit = _filter(ask, offers, known)
-
-    def rank(offer: Offer) -> tuple[int, bool, bool, int, int, int, int]:
-        place = next((i for i, name in enumerate(ask.order) if _is(offer, name)), len(ask.order))
-        record = known.of_url.get(offer.url, Record())
-        rests = record.resting_until > now
-        unclear = known.of_provider.get(offer.provider, Record()).uncheckable(offer.level)
-        return place, rests, unclear, blended(offer.price), record.failures, record.active, record.asked
-
-    ranked = sorted(fit, key=rank)
-    return Match(ask, tuple(ranked if ask.allow_fallbacks else ranked[:1]))
+    pool = Catalogue(offers).pool(ask)
+    turn = turns(ask, pool)
+    ranked = sorted(pool.fitting(ask).tolist(), key=lambda place: (turn(place), blended(pool.offers[place].price)))
+    return Match(ask, tuple(pool.offers[place] for place in (ranked if ask.allow_fallbacks else ranked[:1])))
 
 
-def _filter(ask: Ask, offers: Sequence[Offer], known: Records) -> Sequence[Offer]:
-    """Apply one wish after the other; the one that leaves nobody is named."""
-    named = [offer for offer in offers if offer.model == ask.model]
-    if not named:
-        served = ", ".join(sorted({offer.model for offer in offers})) or "none"
-        raise ModelNotFound(
-            f"no provider offers {ask.model[:100]!r} (offered: {served[:500]})",
-            "start one with `assay serve`, or ask for a model that is offered",
-        )
-    levels = {offer.level for offer in named}
-    wishes: list[tuple[Callable[[Offer], bool], str, str]] = [
-        (
-            lambda offer: offer.level == ask.level,
-            f"at level '{ask.level}' (offered: {', '.join(level for level in LEVELS if level in levels)})",
-            "start one with `assay serve`, or ask for another level",
-        ),
-        (
-            lambda offer: not ask.only or any(_is(offer, name) for name in ask.only),
-            "among those in `only`",
-            "name others, or leave `only` out",
-        ),
-        (
-            lambda offer: not any(_is(offer, name) for name in ask.ignore),
-            "that is not in `ignore`",
-            "take one out of `ignore`",
-        ),
-        (
-            lambda offer: not known.of_provider.get(offer.provider, Record()).dishonest,
-            "that was not caught cheating",
-            "start an honest one with `assay serve`",
-        ),
-        (
-            lambda offer: not ask.seeded or offer.sampler != "foreign",
-            "whose sampler is seeded by the request",
-            "leave `seeded` out, or start one with `assay serve`",
-        ),
-        (
-            lambda offer: within(offer.price, ask.max_price),
-            "within `max_price`",
-            "raise it, or leave it out",
-        ),
-    ]
-    left = named
-    for fits, wish, remedy in wishes:
-        kept = [offer for offer in left if fits(offer)]
-        if not kept:
-            prices = f" (the cheapest left asks {_spelled(left)})" if "price" in wish else ""
-            raise NoProvider(f"no provider offers {ask.model!r} {wish}{prices}", remedy)
-        left = kept
-    return left
+def turns(ask: Ask, pool: Pool) -> Callable[[int], int]:
+    """The turn of each place by the ask's `order`; places that it does not name come last."""
+    turn: dict[int, int] = {}
+    for number, name in enumerate(ask.order):
+        for place in pool.named([name]).tolist():
+            turn.setdefault(place, number)
+    return lambda place: turn.get(place, len(ask.order))
 
 
-def _spelled(offers: Sequence[Offer]) -> str:
-    price = min((offer.price for offer in offers), key=blended)
-    return f"{price.prompt} wei a prompt token and {price.output} an output token"
-
-
-def _is(offer: Offer, name: str) -> bool:
-    return name.lower() == offer.provider or name.rstrip("/") == offer.url.rstrip("/")
-
-
-def _unlikely(doubts: int, checked: int, false_alarm: float = FALSE_ALARM) -> bool:
-    """So many failures are evidence against honesty: a likelihood ratio of at least 1 / DOUBT.
-
-    Over honest checks, each failing with probability `false_alarm` at most whatever came before, the ratio is a test
-    supermartingale, also as a mixture over several rates: that it *ever* reaches 1 / DOUBT has probability DOUBT at
-    most (Ville 1939), so one may look again after each check.
-    """
-    logs = [
-        doubts * log(rate / false_alarm) + (checked - doubts) * log((1 - rate) / (1 - false_alarm)) for rate in _CHEATS
-    ]
-    peak = max(logs)
-    return peak + log(sum(exp(each - peak) for each in logs) / len(logs)) >= -log(DOUBT)
+def _column(numbers: Sequence[int]) -> np.ndarray:
+    return np.array([float(number) for number in numbers], dtype=np.float64)

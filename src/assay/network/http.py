@@ -20,7 +20,7 @@ from assay.core.completion import Step
 from assay.core.encoding import MAX_IDS, b64
 from assay.core.errors import AssayError, BindingMismatch, EncodingError, NotFound, ProviderFailed
 from assay.core.hashing import Digest
-from assay.core.offer import Offer
+from assay.core.offer import Load, Offer
 from assay.core.payment import Due
 from assay.core.ports import Purse
 from assay.core.request import Request
@@ -35,12 +35,15 @@ from assay.network.wire import (
     MAX_EVENT,
     decode_error,
     decode_event,
+    decode_load,
     encode_request,
     encode_voucher,
 )
 
 _MAX_REPLY: Final = 2**20
 """Bytes of an error, or of the reply to a voucher."""
+_MAX_LOAD: Final = 4096
+"""Bytes of a provider's load."""
 _MAX_STREAM: Final = MAX_BUNDLE_BYTES + 32 * 2**20
 """Bytes of a whole answer, its receipt included."""
 IN_FLIGHT: Final = 64
@@ -97,6 +100,16 @@ class HttpTransport:
             ProviderFailed: not one provider replies, and none was found.
         """
         return await self._listing.offers()
+
+    async def load(self, offer: Offer) -> Load:
+        """How busy a provider says it is.
+
+        Raises:
+            NotFound: it does not say.
+            ProviderFailed: it cannot be reached, or says nonsense.
+        """
+        url = f"{offer.url}/assay/v1/load"
+        return decode_load(await within(self._patience.connect, get(self._client, url, _MAX_LOAD), url))
 
     async def send(
         self, offer: Offer, request: Request, *, top_logprobs: int | None = None, purse: Purse | None = None

@@ -26,7 +26,7 @@ from assay.core.errors import (
     ProviderFailed,
 )
 from assay.core.keys import Address, parse_address
-from assay.core.offer import Offer
+from assay.core.offer import Load, Offer
 from assay.core.payment import Due, Payment, Requirements
 from assay.core.request import Request, decimal, natural, text
 from assay.core.voucher import Terms, Voucher
@@ -114,6 +114,24 @@ def decode_offers(body: bytes, url: str) -> list[Offer]:
         raise ProviderFailed(
             f"{url} does not offer as the protocol says ({error.message})", "is it an Assay provider?"
         ) from error
+
+
+def encode_load(load: Load) -> bytes:
+    """The reply to GET /assay/v1/load."""
+    return canonical({"running": load.running, "places": load.places})
+
+
+def decode_load(body: bytes) -> Load:
+    """Inverse of `encode_load`.
+
+    Raises:
+        ProviderFailed: not that reply.
+    """
+    try:
+        value = _object(body, "the load")
+        return Load(natural(value.get("running"), "running"), natural(value.get("places"), "places"))
+    except EncodingError as error:
+        raise ProviderFailed(f"the load is not as the protocol says ({error.message})", _ADVICE) from error
 
 
 def step_event(step: Step) -> bytes:

@@ -18,7 +18,7 @@ from assay.apps.demo.questions import Question
 from assay.core.errors import AssayError, EngineError, NoProvider
 from assay.core.request import LEVELS
 from assay.core.verdict import Outcome
-from assay.market.matching import Record
+from assay.market.health import Record
 
 _VERDICT_SECONDS: Final = 90.0
 """Longest wait for the next verdict when everything has been asked."""

@@ -141,6 +141,7 @@ def _ask(request: Request, wishes: Wishes) -> Ask:
         ignore=wishes.ignore or (),
         allow_fallbacks=wishes.allow_fallbacks is not False,
         seeded=wishes.seeded is True,
+        sort=wishes.sort or "balance",
     )
 
 

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from assay.core.errors import InvalidRequest
+from assay.core.offer import Sort
 from assay.core.request import Level
 
 MAX_MEMBERS: Final = 20_000
@@ -203,6 +204,7 @@ class Wishes(Part):
     ignore: Providers | None = None
     allow_fallbacks: bool | None = None
     seeded: bool | None = None
+    sort: Sort | None = Field(default=None, description="what is wanted least of; without it `balance`")
     nonce: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")] | None = Field(
         default=None, description="32 bytes in base64url; salts every digest and seeds the sampler"
     )

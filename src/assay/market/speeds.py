@@ -1,0 +1,181 @@
+"""How fast and how reliable the offers of one pool have been to this buyer, and draws of how they may be now.
+
+For each offer, what was seen is discounted: by the factor KEEP with each observation, and by exp(-t / FADE) with time
+(failures: FORGIVE), as in discounted Thompson sampling (Raj & Kalyani 2017, "Taming non-stationary bandits").
+
+    success      Beta(1 + good, 1 + bad), of discounted counts
+    time         log seconds per token ~ Normal(θ, SPREAD²), θ ~ Normal(the pool's mean, SPREAD² / PRIOR): with
+                 discounted weight w and mean m of what was seen, θ ~ Normal((PRIOR·mean + w·m) / (PRIOR + w),
+                 SPREAD² / (PRIOR + w)) (Agrawal & Goyal 2013, "Thompson sampling ... Gaussian priors")
+
+The first token comes after a round trip, which probes measure, and exp(θ) · (n + OVERHEAD) seconds for a prompt of n
+tokens. A short prompt tells little about θ: it counts as n / (n + ENOUGH) of an observation. A machine may also be slow
+for a while: what took exp(FAR) times as long as believed hardly changes θ, and is added to it for about PASSES seconds,
+unless a usual time is seen before.
+
+The mean over what is believed is exp(θ + variance/2), which puts the well-known before the less known; the draw goes
+around it, narrowed by the router's curiosity: over many providers a full draw mostly finds those of whom least is
+known. What providers say of their speed is not used.
+"""
+
+from __future__ import annotations
+
+from math import exp, log
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from assay.market.rows import Rows
+
+KEEP: Final = 0.8
+"""Of what was seen before, with each observation."""
+FADE: Final = 3600.0
+"""Seconds in which the weight of what was seen falls to 1/e: machines stay what they are for longer than an hour, and
+what may have changed since is the router's business (its STALE)."""
+FORGIVE: Final = 120.0
+"""The same for failures: most that cannot be reached can be soon."""
+SPREAD: Final = 0.4
+"""Of the logarithm of one time that was seen around its mean."""
+FAR: Final = 1.0
+"""Of a logarithm: what takes so much longer than believed, or less, shows a machine in another state."""
+DOUBTED: Final = 0.2
+"""What one answer in a slow state counts for what a machine is; and what was believed counts once it is faster."""
+PASSES: Final = 120.0
+"""Seconds in which a slow state is taken to pass, but for 1/e."""
+_TELLING: Final = 0.3
+"""Of an observation: what says less is not taken for another state."""
+PRIOR: Final = 0.5
+"""Weight of the pool's mean, in observations."""
+OVERHEAD: Final = 16
+"""Tokens that stand for what there is to do for any prompt."""
+ENOUGH: Final = 200
+"""Tokens of a prompt of which half the time, about, is reading it."""
+_LEAST: Final = 1e-6
+"""Seconds: nothing takes less."""
+_POOLED: Final = 200
+"""Observations that the pool's mean goes over."""
+_ROW: Final = np.dtype(
+    [
+        ("place", "i4"),
+        ("trip", "f4"),
+        ("machine", "i4"),
+        ("seen", "f8"),
+        ("good", "f4"),
+        ("bad", "f4"),
+        ("first", "f4"),
+        ("first_weight", "f4"),
+        ("pace", "f4"),
+        ("pace_weight", "f4"),
+        ("first_slowed", "f4"),
+        ("first_slowed_at", "f8"),
+        ("pace_slowed", "f4"),
+        ("pace_slowed_at", "f8"),
+        ("room_until", "f8"),
+    ]
+)
+
+
+class Drawn(NamedTuple):
+    """How offers may be now, drawn from what is believed of them; float64 [k] each."""
+
+    success: np.ndarray
+    """Probability that an answer comes whole."""
+    trip: np.ndarray
+    """Seconds there and back."""
+    first: np.ndarray
+    """Seconds a prompt token."""
+    pace: np.ndarray
+    """Seconds an output token."""
+
+
+class Speeds:
+    """Of one pool, by URL. Mutable; time is handed in."""
+
+    def __init__(self) -> None:
+        self.rows: Final = Rows(_ROW)
+        """`place` in the pool, -1 if it is not offered now; `machine`: row of its health; `trip`: seconds there and
+        back, 0 if unknown; `room_until`: a time up to which it is taken to have room for one more answer."""
+        self._means = {"first": log(1 / 500), "pace": log(1 / 20), "trip": log(0.05)}
+        self._counts = dict.fromkeys(self._means, 0)
+
+    def replied(self, row: int, seconds: float) -> None:
+        """A question that takes no work was answered."""
+        before = float(self.rows["trip"][row])
+        self.rows["trip"][row] = KEEP * before + (1 - KEEP) * seconds if before else seconds
+        self._pool("trip", log(max(seconds, _LEAST)))
+
+    def read(self, row: int, seconds: float, tokens: int, now: float) -> None:
+        """The first token came so long after a prompt of `tokens` was sent."""
+        trip = float(self.rows["trip"][row]) or self.usual("trip")
+        reading = max(seconds - trip, seconds / 10, _LEAST)
+        self._took(row, "first", log(reading / (tokens + OVERHEAD)), tokens / (tokens + ENOUGH), now)
+
+    def wrote(self, row: int, seconds: float, tokens: int, now: float) -> None:
+        """So many tokens came in so many seconds."""
+        self._took(row, "pace", log(max(seconds, _LEAST) / tokens), 1.0, now)
+
+    def ended(self, row: int, now: float, *, good: bool) -> None:
+        """An answer came whole, or failed."""
+        self._fade(row, now)
+        for column, more in (("good", good), ("bad", not good)):
+            self.rows[column][row] = KEEP * self.rows[column][row] + more
+
+    def draw(self, rows: np.ndarray, now: float, dice: np.random.Generator, curiosity: float) -> Drawn:
+        """Thompson sampling: one draw for each of `rows`, integers [k]. `curiosity`: of the width of
+        what is believed, how much is drawn from."""
+        left = np.exp((self.rows["seen"][rows] - now) / FADE)
+        success = dice.beta(1 + left * self.rows["good"][rows], 1 + self._bad(rows, now))
+        trip = self.rows["trip"][rows]
+        return Drawn(
+            success,
+            np.where(trip > 0, trip, self.usual("trip")),
+            self._times("first", rows, left, now, dice, curiosity),
+            self._times("pace", rows, left, now, dice, curiosity),
+        )
+
+    def good(self, rows: np.ndarray, now: float) -> np.ndarray:
+        """bool [k]: which have served us, and lately more often well than badly."""
+        good = np.exp((self.rows["seen"][rows] - now) / FADE) * self.rows["good"][rows]
+        return good > self._bad(rows, now)
+
+    def usual(self, column: str) -> float:
+        """Over the pool: seconds a token (`first`, `pace`), or there and back (`trip`)."""
+        return exp(self._means[column])
+
+    def _times(
+        self, column: str, rows: np.ndarray, left: np.ndarray, now: float, dice: np.random.Generator, curiosity: float
+    ) -> np.ndarray:
+        weight = left * self.rows[f"{column}_weight"][rows]
+        mean = (PRIOR * self._means[column] + weight * self.rows[column][rows]) / (PRIOR + weight)
+        slowed = self.rows[f"{column}_slowed"][rows]
+        mean += slowed * np.exp((self.rows[f"{column}_slowed_at"][rows] - now) / PASSES)
+        variance = SPREAD**2 / (PRIOR + weight)
+        return np.exp(mean + variance / 2 + curiosity * np.sqrt(variance) * dice.standard_normal(len(rows)))
+
+    def _bad(self, rows: np.ndarray, now: float) -> np.ndarray:
+        return np.exp((self.rows["seen"][rows] - now) / FORGIVE) * self.rows["bad"][rows]
+
+    def _took(self, row: int, column: str, seen: float, weight: float, now: float) -> None:
+        self._fade(row, now)
+        kept = KEEP * float(self.rows[f"{column}_weight"][row])
+        gap = seen - float(self.rows[column][row])
+        if kept and weight > _TELLING:
+            if gap > FAR:
+                weight *= DOUBTED
+                self.rows[f"{column}_slowed"][row], self.rows[f"{column}_slowed_at"][row] = gap, now
+            else:
+                self.rows[f"{column}_slowed"][row] = 0.0
+                kept *= DOUBTED if gap < -FAR else 1.0
+        self.rows[column][row] += (seen - float(self.rows[column][row])) * weight / (kept + weight)
+        self.rows[f"{column}_weight"][row] = kept + weight
+        self._pool(column, seen)
+
+    def _pool(self, column: str, seen: float) -> None:
+        self._counts[column] = min(self._counts[column] + 1, _POOLED)
+        self._means[column] += (seen - self._means[column]) / self._counts[column]
+
+    def _fade(self, row: int, now: float) -> None:
+        age = max(now - float(self.rows["seen"][row]), 0.0)
+        for column, seconds in (("good", FADE), ("bad", FORGIVE), ("first_weight", FADE), ("pace_weight", FADE)):
+            self.rows[column][row] *= exp(-age / seconds)
+        self.rows["seen"][row] = now
