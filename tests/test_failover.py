@@ -221,9 +221,7 @@ async def test_tokens_that_cannot_be_continued(world: World) -> None:
         await whole(answer)
     assert second.active == 0
     assert world.store.count() <= 1
-    assert market.health.records.of_url.get("memory://2") is None or (
-        market.health.records.of_url["memory://2"].failures == 0
-    )
+    assert market.router.health.at("memory://2").failures == 0
 
 
 class Ghostwriting(TinyEngine):
