@@ -20,6 +20,7 @@ from tests.engines.exact.dispute.kit import answer
 
 from assay.chain import referees
 from assay.chain.contracts import artefact
+from assay.chain.court_events import tail
 from assay.chain.dispute import DISPUTE
 from assay.chain.embedded import EmbeddedChain
 from assay.chain.ethereum import Web3
@@ -548,6 +549,22 @@ def test_the_court_and_the_game_read_the_same_state(arena: Arena) -> None:
     assert chain_call(town, sender.address, court, MOVE + b"".join(good))
 
 
+def test_a_length_that_is_not_there(arena: Arena) -> None:
+    """A move may say that it is longer than the call, up to the longest that who reads it takes (`CourtClient.moved`);
+    past that it would be a move that the other side cannot read, and the court refuses it."""
+    tops = Tops(arena)
+    arena.bond(10**6)
+    fight = arena.start(tops.case)
+    state, move = fight.raw, tops.move()
+    head = encode(["uint256", DISPUTE], [fight.number, fight.dispute.values])
+    for size in (len(move), MOST_MOVE, MOST_MOVE + 1, 2**64, 2**255, 2**256 - 500, 2**256 - 1):
+        data = b"".join([head, word(256), word(480), word(192), state, word(size), move])
+        for selector in (MOVE, PROVE):
+            held = chain_call(arena.town, fight.people[0].address, arena.court.address, selector + data)
+            assert held == (selector == MOVE and size <= MOST_MOVE)
+            assert (tail(data, 7, MOST_MOVE) is not None) == (size <= MOST_MOVE)
+
+
 def chain_call(town: Town, sender: str, to: str, data: bytes) -> bool:
     """Whether a call holds."""
     try:
@@ -639,6 +656,21 @@ def test_a_build_that_goes_on_behind_the_root(arena: Arena, board: Board) -> Non
             shows = b"".join([word(2), word(0), root, *opening, rest[cut:]])
             with pytest.raises(Refused, match="profile"):
                 board.begin(tops.case, shows, profile=other.digest)
+
+
+def test_builds_of_all_digits(arena: Arena, board: Board) -> None:
+    """Every digit is written as Python does, at every place."""
+    tops = Tops(arena)
+    opening, dice = opening_of(tops.own), Random(9)
+    roots = [bytes([16 * digit + 15 - digit]) * 32 for digit in range(16)]
+    roots += [bytes(32), b"\xff" * 32, bytes(31) + b"\1", b"\x9a" + bytes(31), bytes(15) + b"\xfa\x9f" + bytes(15)]
+    for root in (*roots, *(dice.randbytes(32) for _ in range(10))):
+        profile = profile_of(root)
+        shows = exhibit(2, token=False, parameters=root, opening=opening, profile=profile)
+        board.begin(tops.case, shows, profile=profile.digest)
+        other = bytes([root[0] ^ 16, *root[1:]])
+        with pytest.raises(Refused, match="profile"):
+            board.begin(tops.case, shows[:64] + other + shows[96:], profile=profile.digest)
 
 
 def case_rest(profile: Profile, size: int) -> bytes:
