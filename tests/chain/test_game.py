@@ -244,6 +244,43 @@ def test_a_call_of_another_size(blind: Board) -> None:
             blind.prove(state, move[:cut])
 
 
+def test_a_proof_laid_out_differently(blind: Board) -> None:
+    """What the game checks of the last move is what the referee is called with, wherever it stands in the call: before
+    the state, in its middle, or where an offset past the end would wrap around to."""
+    dice = Random(4)
+    tree = forest([dice.randbytes(32) for _ in range(20)])
+    state, terms = led(blind, tree, 7, dice)
+    move = last(terms, tree.part(0, 7, 8)[0], tree, state)
+    false = last(terms, bytes(32), tree, state)
+    head, size = word(1) + bytes(5 * 32), 256 + 32 + len(move)
+    assert len(move) == len(false)
+    blind.raw(PROVE + b"".join([head, word(size), word(256), word(len(move)), move, word(192), state]))
+    both = [word(len(move)), move, word(len(false)), false, word(192), state]
+    at = 2 * (32 + len(move)) + 256
+    blind.raw(PROVE + b"".join([head, word(at), word(256), *both]))
+    for offset in (
+        size,
+        size - 32,
+        256 + 32,
+        256 + 4,
+        0,
+        4,
+        2**256 - 4,
+        2**256 - 36,
+        2**256 - 37,
+        2**256 - 4 + 256,
+        2**255,
+    ):
+        with pytest.raises(Refused):
+            blind.raw(PROVE + b"".join([head, word(at), word(offset % 2**256), *both]))
+    for offset in (at - 1, at + 32, 2**256 - 4, 2**256 - 37):
+        with pytest.raises(Refused):
+            blind.raw(PROVE + b"".join([head, word(offset), word(256), *both]))
+    for length in (0, 4, 836, len(move) - 32, len(move) + 32, 40_961, 2**255):
+        with pytest.raises(Refused):
+            blind.raw(PROVE + b"".join([head, word(at), word(256), word(length), *both[1:]]))
+
+
 def test_a_call_of_something_else(board: Board) -> None:
     """The real referees have nothing but `judge`: another selector, or arguments cut short, fail."""
     dice = Random(3)
