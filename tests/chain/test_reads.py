@@ -1,4 +1,5 @@
-"""What referees read out of a call, at the edges: runs of leaves, bytes that end where the call does, extreme numbers.
+"""What referees read out of a call, at the edges: runs of leaves, bytes that end where the call does, extreme numbers,
+and where all of it stands in models of every size.
 
 Whatever of this differs from Python would make an honest prover unable to prove, or bind something to a root that does
 not have it.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from itertools import product
@@ -18,20 +20,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.chain.tribunal import Bench
+from tests.engines.exact.dispute.meter import SHAPES, shape_of
 
 from assay.chain import contracts
 from assay.chain.game import word
+from assay.chain.referees import KINDS, USES, Terms, encode
 from assay.core.hashing import Digest, digest
 from assay.core.keys import keccak256
+from assay.core.request import SamplerSettings
 from assay.core.tree16 import FAN
 from assay.engines.exact import parameters
 from assay.engines.exact.dispute import trees
-from assay.engines.exact.dispute.catalogue import Weights
+from assay.engines.exact.dispute.catalogue import Catalogue, Weights
+from assay.engines.exact.dispute.plan import NumberTarget, Plan, Rules, Section, TokenTarget
+from assay.engines.exact.dispute.shape import ENDS, VECTORS, Shape
 
 FRONT = 4128
 """Bytes before what is read; in a dispute, these are terms and numbers of the model."""
 TAG = "assay/exact-parameter/1"
 DICE = st.integers(0, 2**32).map(Random)
+TERMS = ",".join(
+    ["bytes32"] * 4 + ["uint256"] * 2 + ["bytes32"] + ["uint256"] * 5 + ["bool"] + ["uint256"] * 2 + ["bytes32"] * 2
+    + ["uint256", "int256", "uint256", "bytes32", "uint256"]
+)  # fmt: skip
+MODEL = ",".join(
+    ["uint256"] * 8 + ["int256"] * 2 + ["uint256"] * 2 + ["int256"] * 2 + ["uint256"] * 3 + ["int256"]
+    + ["uint256"] * 2 + ["int256", "uint256"]
+)  # fmt: skip
+"""Types of the two structs, as `opening.vy` has them."""
 MOST_RUN = {parameters.FAN: 4, FAN: 8}
 """Leaves that a referee opens side by side at most: of a row of weights; of a record."""
 
@@ -249,3 +265,76 @@ def test_products_of_any_numbers(kind: tuple[int, bool], blocks: int, dice: Rand
     x = some(-32768, 32767, count)
     assert dot(weights, x, wide=wide, behind=dice.choice([0, 0, 32, 3000])) == weights.times(x)
     assert dot(weights, x, wide=wide, front=dice.randrange(0, 3000)) in (None, weights.times(x))
+
+
+TABLES = {
+    **{name: USES.index(name) for name in USES[1:]},
+    "embedding": 20, "turns": 16, "query_bias": 17, "key_bias": 18, "value_bias": 19,
+}  # fmt: skip
+"""By their numbers in `plan.vy`."""
+
+
+def some_shape(dice: Random) -> Shape:
+    """Of any variant, with sizes that are at no edge, or at one."""
+
+    def size(most: int) -> int:
+        return dice.choice([16, 128, 256, 272, 1024, 1040, most, 16 * dice.randrange(1, most // 16 + 1)])
+
+    kv_heads = dice.choice([1, 2, 3, 16])
+    heads, wide = kv_heads * dice.choice([1, 2, 7]), dice.choice([16, 64, 80, 256, 272, 512])
+    more = {name: dice.random() < 0.5 for name in ("head_norms", "after", "biases")}
+    width, feed, vocabulary = size(16384), size(65536), size(1 << 18)
+    shape = shape_of(width, dice.choice([1, 2, 126]), heads, kv_heads, wide, feed, vocabulary,
+                     window=dice.choice([0, 1, 3, 4096]), **more)  # fmt: skip
+    return replace(shape, tied=dice.random() < 0.5)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_where_all_stands_in_real_models(name: str) -> None:
+    """Each table's first leaf, and each section's cells, in every layer that is at an end or in the middle."""
+    shape, prompt, output = SHAPES[name]
+    check_shape(shape, prompt + output - 2, prompt, output, Random(name))
+
+
+@given(DICE, st.sampled_from([0, 31, 32, 255, 131_000]))
+@settings(deadline=None, max_examples=8)
+def test_where_all_stands(dice: Random, position: int) -> None:
+    """In models of any size, and passes at any place."""
+    check_shape(some_shape(dice), position, position + 1, 1, dice)
+
+
+def check_shape(shape: Shape, position: int, prompt: int, output: int, dice: Random) -> None:
+    """Contracts look where Python does."""
+    catalogue = Catalogue(shape)
+    last = len(shape.layers) - 1
+    for (layer, table), placed in catalogue.tables.items():
+        if layer in (ENDS, 0, last // 2, last):
+            found = ask("table", f"({MODEL}),int256,uint256", (shape.leaf, layer, TABLES[table]), ())
+            assert found == word(placed.start) + word(catalogue.count), (layer, table)
+    draws = (SamplerSettings(0), SamplerSettings(700_000), SamplerSettings(700_000, top_k=40, top_p=900_000))
+    plans = [Plan(shape, TokenTarget(position), Rules(each, bytes(32), prompt)) for each in draws]
+    for layer, vector in {(0, "input"), *((n, name) for n in (0, last // 2, last) for name in VECTORS[:-1])}:
+        start, size = shape.vector(layer, vector)
+        plans.append(Plan(shape, NumberTarget(position, start + dice.choice([0, size - 1, dice.randrange(size)]))))
+    start, size = shape.vector(ENDS, "head input")
+    plans += [Plan(shape, NumberTarget(position, start + at)) for at in (0, size - 1)]
+    for plan in plans:
+        for section in plan.sections:
+            if section.layer in (ENDS, 0, last // 2, last):
+                check_section(plan, section, prompt, output)
+
+
+def check_section(plan: Plan, section: Section, prompt: int, output: int) -> None:
+    """Where it begins, and how its cells are cut."""
+    shape, target, rules = plan.shape, plan.target, plan.rules.settings
+    zeros, layout = bytes(32), shape.layout
+    terms = Terms(
+        zeros, zeros, zeros, zeros, prompt, output, zeros, rules.temperature, rules.top_k, rules.top_p, rules.min_p,
+        target.position, isinstance(target, TokenTarget), layout.kept_chunks, layout.chunks - layout.kept_chunks, zeros,
+        zeros, target.index if isinstance(target, NumberTarget) else 0, 0, plan.count, zeros, section.start,
+    )  # fmt: skip
+    numbers = b"" if section.layer == ENDS else shape.layers[section.layer].leaf
+    args = (encode(terms), shape.leaf, section.layer, KINDS.index(section.kind), USES.index(section.use), numbers)
+    found = ask("section", f"({TERMS}),({MODEL}),int256,uint256,uint256", args, ())
+    wanted = (section.start, section.rows, section.length, section.piece, section.extra, section.width)
+    assert found == b"".join(map(word, wanted)), section
