@@ -26,9 +26,11 @@ from assay.chain.embedded import EmbeddedChain
 from assay.chain.ethereum import Web3
 from assay.chain.game import FILLING, PADDING, STAGES, UNNAMED, Descent, exhibit, read_state, step_move, word
 from assay.chain.transactions import MAX_TRANSACTION
+from assay.core.encoding import canonical
 from assay.core.evidence import evidence_salt
 from assay.core.hashing import Digest, digest
 from assay.core.keys import keccak256
+from assay.core.profile import MOST_BYTES as MOST_PROFILE
 from assay.core.profile import Profile
 from assay.core.receipt import Receipt
 from assay.engines.exact.dispute import trees
@@ -690,7 +692,7 @@ def test_a_build_that_goes_on_behind_the_root(arena: Arena, board: Board) -> Non
         other = replace(honest, build=build)
         rest = case_rest(other, 64)
         for cut in range(4):
-            shows = b"".join([word(2), word(0), root, *opening, rest[cut:]])
+            shows = b"".join([word(2), word(0), root, *opening, rest[cut:], word(rest.index(b',"regime":') - cut)])
             with pytest.raises(Refused, match="profile"):
                 board.begin(tops.case, shows, profile=other.digest)
 
@@ -710,10 +712,32 @@ def test_builds_of_all_digits(arena: Arena, board: Board) -> None:
             board.begin(tops.case, shows[:64] + other + shows[96:], profile=profile.digest)
 
 
+def test_semantics_that_are_not_judged_here(arena: Arena, board: Board) -> None:
+    """A court has one game for good, and the game one version of the semantics: who signs under another one, honestly,
+    is not led through this one. Nor is a profile taken for it because the words stand somewhere else in it; the longest
+    profile there may be is one that can be shown."""
+    tops = Tops(arena)
+    opening, root = opening_of(tops.own), tops.one.root
+    words = ',"regime":"exact/1","sampler":"gumbel/2",'
+    honest = profile_of(root)
+    for isa in ("", words, "x" * (MOST_PROFILE - len(canonical(honest.to_json())))):
+        longer = replace(honest, isa=isa)
+        shows = exhibit(2, token=False, parameters=root, opening=opening, profile=longer)
+        board.begin(tops.case, shows, profile=longer.digest)
+    for other in (
+        replace(honest, regime="exact/2"), replace(honest, regime="exact/10"), replace(honest, regime="free"),
+        replace(honest, sampler="gumbel/1"), replace(honest, regime="exact/2", isa=words),
+        replace(honest, regime="exact/2", isa=words + ",", template=words[1:-1]), replace(honest, regime=words),
+    ):  # fmt: skip
+        shows = exhibit(2, token=False, parameters=root, opening=opening, profile=other)
+        rest = case_rest(other, 65)
+        for where in (*range(len(rest) + 1), 2**256 - 1, 2**256 - 41):
+            with pytest.raises(Refused):
+                board.begin(tops.case, shows[:-32] + word(where), profile=other.digest)
+
+
 def case_rest(profile: Profile, size: int) -> bytes:
     """The canonical JSON behind so many digits of the build."""
-    from assay.core.encoding import canonical
-
     return canonical(profile.to_json())[len('{"build":"') + size :]
 
 
