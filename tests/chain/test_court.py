@@ -26,6 +26,7 @@ from tests.chain.courtroom import (
     PROVER_WINS,
     PROVIDER,
     UNBONDING,
+    VALUES,
     VOID,
     WINDOW,
     Courtroom,
@@ -424,6 +425,34 @@ def test_who_paid_for_it(room: Courtroom) -> None:
     paid, insured = room.credit(PAYER), room.credit(INSURER)
     room.lose(room.receipt(channel=channel, amount=120))
     assert (room.credit(PAYER) - paid, room.credit(INSURER) - insured) == (0, 250)
+
+
+def test_the_largest_amounts(exact: Courtroom, clock: Clock) -> None:
+    """Deposit and fee as high as they can be, for the longest answer, and the largest receipt, which are kept in one
+    word: neither changes the other, and each goes to whom it is due."""
+    most = 2**120 - 1
+    room = Courtroom(exact.town, values=(*VALUES[:3], most, most, 10_000, *VALUES[6:]))
+    town = room.town
+    town.send(PEOPLE[0], town.token.functions.mint(address(ADA), 2**128))
+    change(room, {3: 10 * most, 4: 10 * most})
+    terms = town.terms(PAYER, PROVIDER, 1)
+    answer: dict[str, Any] = {"channel": terms.channel(town.domain), "amount": 2**128 - 1}
+    room.bond(1000)
+    number = room.open(room.receipt(**answer), config=config(terms))
+    dispute = room.dispute(number)
+    assert (dispute.deposit, dispute.money >> 128) == (10 * most, 2**128 - 1)
+    clock.now += WINDOW + 1
+    town.send(EVE, room.timeout(number))
+    assert (room.credit(ADA), room.credit(PAYER), room.credit(INSURER)) == (10 * most + 250, 500, 0)
+    town.send(ADA, room.call.collect(address(ADA)))
+    room.earn(8)
+    receipt = room.receipt(prompt_count=3800, output_count=200, evidence=keccak256(b"data"), **answer)
+    town.send(PEOPLE[0], town.token.functions.mint(address(ADA), 2**128))
+    number = room.demand(receipt)
+    dispute = room.dispute(number)
+    assert (dispute.deposit, dispute.money >> 128) == (160 * most, 0)
+    town.send(BOB, room.produce(number, receipt, b"data"))
+    assert (room.credit(ADA), room.credit(PROVIDER)) == (0, 160 * most)
 
 
 def test_channels_of_others(room: Courtroom) -> None:

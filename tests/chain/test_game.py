@@ -20,14 +20,17 @@ from tests.engines.exact.dispute.kit import answer
 
 from assay.chain import referees
 from assay.chain.contracts import artefact
+from assay.chain.court_events import tail
 from assay.chain.dispute import DISPUTE
 from assay.chain.embedded import EmbeddedChain
 from assay.chain.ethereum import Web3
 from assay.chain.game import FILLING, PADDING, STAGES, UNNAMED, Descent, exhibit, read_state, step_move, word
 from assay.chain.transactions import MAX_TRANSACTION
+from assay.core.encoding import canonical
 from assay.core.evidence import evidence_salt
 from assay.core.hashing import Digest, digest
 from assay.core.keys import keccak256
+from assay.core.profile import MOST_BYTES as MOST_PROFILE
 from assay.core.profile import Profile
 from assay.core.receipt import Receipt
 from assay.engines.exact.dispute import trees
@@ -241,6 +244,43 @@ def test_a_call_of_another_size(blind: Board) -> None:
     for cut in (0, 31, 32, 100, 32 + 4 + 704, len(move) - 600):
         with pytest.raises(Refused):
             blind.prove(state, move[:cut])
+
+
+def test_a_proof_laid_out_differently(blind: Board) -> None:
+    """What the game checks of the last move is what the referee is called with, wherever it stands in the call: before
+    the state, in its middle, or where an offset past the end would wrap around to."""
+    dice = Random(4)
+    tree = forest([dice.randbytes(32) for _ in range(20)])
+    state, terms = led(blind, tree, 7, dice)
+    move = last(terms, tree.part(0, 7, 8)[0], tree, state)
+    false = last(terms, bytes(32), tree, state)
+    head, size = word(1) + bytes(5 * 32), 256 + 32 + len(move)
+    assert len(move) == len(false)
+    blind.raw(PROVE + b"".join([head, word(size), word(256), word(len(move)), move, word(192), state]))
+    both = [word(len(move)), move, word(len(false)), false, word(192), state]
+    at = 2 * (32 + len(move)) + 256
+    blind.raw(PROVE + b"".join([head, word(at), word(256), *both]))
+    for offset in (
+        size,
+        size - 32,
+        256 + 32,
+        256 + 4,
+        0,
+        4,
+        2**256 - 4,
+        2**256 - 36,
+        2**256 - 37,
+        2**256 - 4 + 256,
+        2**255,
+    ):
+        with pytest.raises(Refused):
+            blind.raw(PROVE + b"".join([head, word(at), word(offset % 2**256), *both]))
+    for offset in (at - 1, at + 32, 2**256 - 4, 2**256 - 37):
+        with pytest.raises(Refused):
+            blind.raw(PROVE + b"".join([head, word(offset), word(256), *both]))
+    for length in (0, 4, 836, len(move) - 32, len(move) + 32, 40_961, 2**255):
+        with pytest.raises(Refused):
+            blind.raw(PROVE + b"".join([head, word(at), word(256), word(length), *both[1:]]))
 
 
 def test_a_call_of_something_else(board: Board) -> None:
@@ -548,6 +588,22 @@ def test_the_court_and_the_game_read_the_same_state(arena: Arena) -> None:
     assert chain_call(town, sender.address, court, MOVE + b"".join(good))
 
 
+def test_a_length_that_is_not_there(arena: Arena) -> None:
+    """A move may say that it is longer than the call, up to the longest that who reads it takes (`CourtClient.moved`);
+    past that it would be a move that the other side cannot read, and the court refuses it."""
+    tops = Tops(arena)
+    arena.bond(10**6)
+    fight = arena.start(tops.case)
+    state, move = fight.raw, tops.move()
+    head = encode(["uint256", DISPUTE], [fight.number, fight.dispute.values])
+    for size in (len(move), MOST_MOVE, MOST_MOVE + 1, 2**64, 2**255, 2**256 - 500, 2**256 - 1):
+        data = b"".join([head, word(256), word(480), word(192), state, word(size), move])
+        for selector in (MOVE, PROVE):
+            held = chain_call(arena.town, fight.people[0].address, arena.court.address, selector + data)
+            assert held == (selector == MOVE and size <= MOST_MOVE)
+            assert (tail(data, 7, MOST_MOVE) is not None) == (size <= MOST_MOVE)
+
+
 def chain_call(town: Town, sender: str, to: str, data: bytes) -> bool:
     """Whether a call holds."""
     try:
@@ -636,15 +692,52 @@ def test_a_build_that_goes_on_behind_the_root(arena: Arena, board: Board) -> Non
         other = replace(honest, build=build)
         rest = case_rest(other, 64)
         for cut in range(4):
-            shows = b"".join([word(2), word(0), root, *opening, rest[cut:]])
+            shows = b"".join([word(2), word(0), root, *opening, rest[cut:], word(rest.index(b',"regime":') - cut)])
             with pytest.raises(Refused, match="profile"):
                 board.begin(tops.case, shows, profile=other.digest)
 
 
+def test_builds_of_all_digits(arena: Arena, board: Board) -> None:
+    """Every digit is written as Python does, at every place."""
+    tops = Tops(arena)
+    opening, dice = opening_of(tops.own), Random(9)
+    roots = [bytes([16 * digit + 15 - digit]) * 32 for digit in range(16)]
+    roots += [bytes(32), b"\xff" * 32, bytes(31) + b"\1", b"\x9a" + bytes(31), bytes(15) + b"\xfa\x9f" + bytes(15)]
+    for root in (*roots, *(dice.randbytes(32) for _ in range(10))):
+        profile = profile_of(root)
+        shows = exhibit(2, token=False, parameters=root, opening=opening, profile=profile)
+        board.begin(tops.case, shows, profile=profile.digest)
+        other = bytes([root[0] ^ 16, *root[1:]])
+        with pytest.raises(Refused, match="profile"):
+            board.begin(tops.case, shows[:64] + other + shows[96:], profile=profile.digest)
+
+
+def test_semantics_that_are_not_judged_here(arena: Arena, board: Board) -> None:
+    """A court has one game for good, and the game one version of the semantics: who signs under another one, honestly,
+    is not led through this one. Nor is a profile taken for it because the words stand somewhere else in it; the longest
+    profile there may be is one that can be shown."""
+    tops = Tops(arena)
+    opening, root = opening_of(tops.own), tops.one.root
+    words = ',"regime":"exact/1","sampler":"gumbel/2",'
+    honest = profile_of(root)
+    for isa in ("", words, "x" * (MOST_PROFILE - len(canonical(honest.to_json())))):
+        longer = replace(honest, isa=isa)
+        shows = exhibit(2, token=False, parameters=root, opening=opening, profile=longer)
+        board.begin(tops.case, shows, profile=longer.digest)
+    for other in (
+        replace(honest, regime="exact/2"), replace(honest, regime="exact/10"), replace(honest, regime="free"),
+        replace(honest, sampler="gumbel/1"), replace(honest, regime="exact/2", isa=words),
+        replace(honest, regime="exact/2", isa=words + ",", template=words[1:-1]), replace(honest, regime=words),
+    ):  # fmt: skip
+        shows = exhibit(2, token=False, parameters=root, opening=opening, profile=other)
+        rest = case_rest(other, 65)
+        for where in (*range(len(rest) + 1), 2**256 - 1, 2**256 - 41):
+            with pytest.raises(Refused):
+                board.begin(tops.case, shows[:-32] + word(where), profile=other.digest)
+
+
 def case_rest(profile: Profile, size: int) -> bytes:
     """The canonical JSON behind so many digits of the build."""
-    from assay.core.encoding import canonical
-
     return canonical(profile.to_json())[len('{"build":"') + size :]
 
 

@@ -74,6 +74,35 @@ def test_bounds(town: Town, params: Any, name: str, lowest: int, highest: int) -
         assert town.post(EVE, made)["status"] == 0
 
 
+CORNERS = {
+    "lowest": (600, DAY, HOUR, 1, 1, 1000, 0, 500, 12, 1),
+    "highest": (2 * DAY, 90 * DAY, 30 * DAY, 2**120 - 1, 2**120 - 1, 10_000, 5000, 2500, HOUR, 2**160 - 1),
+    "both": (2 * DAY, 90 * DAY, HOUR, 1, 2**120 - 1, 1000, 5000, 500, HOUR, 1),
+    "other": (600, DAY, HOUR, 2**120 - 1, 1, 10_000, 0, 2500, 12, 2**160 - 1),
+}
+
+
+@pytest.mark.parametrize("corner", CORNERS)
+def test_values_at_their_bounds_stay_apart(town: Town, clock: Clock, corner: str) -> None:
+    """However small or large, each is told as it is, and none changes another that is kept beside it: neither at the
+    beginning, nor when one after the other is changed to an end of what it may be."""
+    values = list(CORNERS[corner])
+    params = town.deploy("Params", values)
+    assert params.functions.all().call() == values
+    most = [10 * value for value in values]
+    highest = [most[n] if n in (3, 4) else HIGHEST[n] for n in range(10)]
+    lowest = [max(1, values[n] // 10) if n in (3, 4) else LOWEST[n] for n in range(10)]
+    for ends in (highest, lowest, highest):
+        for name in sorted(
+            range(10), key=lambda n: (n != 1) if ends is highest else (n == 1)
+        ):  # what frees others first
+            town.send(OWNER, params.functions.propose(name, ends[name]))
+            clock.now += LOCK
+            town.send(OWNER, params.functions.apply(name))
+            values[name] = ends[name]
+            assert params.functions.all().call() == values
+
+
 def test_the_token_s_units(town: Town) -> None:
     """What DEPOSIT and FEE begin with sets their bounds; nothing, and more than can be kept, are no beginning."""
     found = artefact("Params")

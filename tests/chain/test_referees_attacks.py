@@ -150,6 +150,38 @@ def test_zeros_at_the_end_of_a_record() -> None:
         assert (tribunal().gas("Stream", data) is not None) == (claimed == 0)
 
 
+@pytest.mark.parametrize("vector", ["keys", "mixed", "gated", "feed"])
+def test_the_numbers_of_another_layer(vector: str) -> None:
+    """Nor roots that change places, or stand for the model's: a layer's numbers are its own, with their own path, and
+    the model root is over both roots in their order."""
+    one = answer("gemma3")
+    paths = one.own.parameters
+    place = one.shape.vector(1, vector)[0]  # type: ignore[arg-type]
+    found = side("gemma3", NumberTarget(len(one.own.records) - 1, place))
+    section = next(section for section in found.plan.sections if section.layer == 1)
+    case = found.case(section.start)
+    assert accepts(case)
+    head, rest = case.opening[: MODEL_BYTES + 64], case.opening[MODEL_BYTES + 64 :]
+    own = [one.shape.layers[n].leaf + b"".join(paths.layer(n)) for n in range(2)]
+    assert own[0] != own[1]
+    assert rest.startswith(own[1])
+    rest = rest[len(own[1]) :]
+    swapped = head[:MODEL_BYTES] + head[-32:] + head[MODEL_BYTES:-32]
+    mixed = one.shape.layers[0].leaf + b"".join(paths.layer(1)), one.shape.layers[1].leaf + b"".join(paths.layer(0))
+    for opening in (
+        head + own[0] + rest,
+        *(head + each + rest for each in mixed),
+        head + rest,
+        swapped + own[1] + rest,
+    ):
+        assert not accepts(replace(case, opening=opening))
+        assert not accepts(replace(case, opening=opening), case.step._replace(layer=0))
+    roots = paths.parameters.roots
+    for root in (*roots, paths.parameters.layers[1], digest("assay/exact-parameter/1", head[:MODEL_BYTES])):
+        data = encode_judge(case.terms._replace(parameters=root), case.leaf, case.step, case.opening)
+        assert tribunal().gas(case.step.referee, data) is None
+
+
 @given(DICE)
 @settings(deadline=None, max_examples=60)
 def test_a_model_of_absurd_sizes(dice: Random) -> None:

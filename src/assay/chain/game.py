@@ -90,10 +90,14 @@ def exhibit(position: int, *, token: bool, parameters: Digest, opening: Opening,
     """What a dispute is opened with: the pass that is wrong, or that the token behind it is.
 
     `parameters`: the model's root, of which `profile.build` has the digits. `opening`: of the request.
+    `profile`: under the semantics that the contract judges, or it refuses.
     """
     head = '{"build":"' + profile.build + '"'
     rest = canonical(profile.to_json())[len(head) :]
-    return b"".join([word(position), word(token), parameters, opening.body, opening.seed, opening.rules, rest])
+    at = rest.index(b',"regime":')
+    return b"".join(
+        [word(position), word(token), parameters, opening.body, opening.seed, opening.rules, rest, word(at)]
+    )
 
 
 def step_move(referee: str, call: bytes, siblings: bytes) -> bytes:

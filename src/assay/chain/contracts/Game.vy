@@ -92,6 +92,7 @@ MOST_CHUNKS: constant(uint256) = 2**23  # of each part: so that four bytes name 
 MOST_CELLS: constant(uint256) = 2**32
 REQUEST_TAG: constant(bytes32) = sha256("assay/request/2")
 PROFILE_TAG: constant(bytes32) = sha256("assay/profile/1")
+REGIME: constant(Bytes[41]) = b',"regime":"exact/1","sampler":"gumbel/2",'  # in no string: quotes in one have a backslash
 
 REFEREES: immutable(address[7])
 
@@ -115,13 +116,15 @@ def begin(receipt: Receipt, exhibit: Bytes[2048]) -> Bytes[192]:
     @notice What a dispute begins with.
     @param exhibit Position of the pass that is wrong, whether it is the token behind it (32 bytes each); the model's root, the
            opening of the request (body and seed, 32 bytes each, and 33 of rules); the profile's canonical JSON behind the root
-           and a quotation mark.
+           and a quotation mark; in one word, where its regime stands in that. Others are not judged by these referees.
     """
     rules: Bytes[33] = slice(exhibit, 160, 33)
     assert opening._digest(REQUEST_TAG, slice(exhibit, 96, 97)) == receipt.request, "request"
     build: Bytes[64] = self._hex(extract32(exhibit, 64))
-    rest: Bytes[2048] = slice(exhibit, 193, len(exhibit) - 193)
+    rest: Bytes[2048] = slice(exhibit, 193, len(exhibit) - 225)
+    at: uint256 = extract32(exhibit, len(exhibit) - 32, output_type=uint256)
     assert opening._digest(PROFILE_TAG, concat(b'{"build":"', build, b'"', rest)) == receipt.profile, "profile"
+    assert slice(rest, at, 41) == REGIME, "regime"
     facts: Facts = Facts(
         parameters=extract32(exhibit, 64),
         evidence=receipt.evidence,
