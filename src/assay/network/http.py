@@ -23,6 +23,7 @@ from assay.core.hashing import Digest
 from assay.core.offer import Offer
 from assay.core.payment import Due
 from assay.core.ports import Purse
+from assay.core.reach import WAYS, Way
 from assay.core.request import Request
 from assay.core.sse import EventReader
 from assay.core.voucher import Terms, Voucher
@@ -77,8 +78,14 @@ class HttpTransport:
     """Reaches the providers at `urls`, and those in a `book` by their keys. Close it with `aclose`."""
 
     def __init__(
-        self, urls: Sequence[str], *, patience: Patience | None = None, book: RecordBook | None = None
+        self,
+        urls: Sequence[str],
+        *,
+        patience: Patience | None = None,
+        book: RecordBook | None = None,
+        ways: Sequence[Way] = WAYS,
     ) -> None:
+        """`ways`: how those in the book are reached, see `usable`."""
         self._patience: Final = patience or Patience()
         wait = httpx.Timeout(self._patience.reply, connect=self._patience.connect)
         limits = httpx.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS)
@@ -88,7 +95,7 @@ class HttpTransport:
             headers={"accept-encoding": "identity"},
             trust_env=False,
         )
-        self._listing: Final = Listing(urls, book, self._client, self._patience)
+        self._listing: Final = Listing(urls, book, self._client, self._patience, ways=ways)
 
     async def offers(self) -> Sequence[Offer]:
         """See `Listing.offers`.

@@ -88,6 +88,7 @@ def gateway(
             settings.providers,
             patience=Patience(silence=settings.timeout_seconds),
             book=None if discoveries is None else discoveries.book,
+            ways=config.network.ways,
         )
         wallet = None
         if config.chain.url:
