@@ -18,8 +18,9 @@ from assay.core.hashing import Digest
 from assay.core.verdict import Verdict
 from assay.engines.llama_model import LlamaModel, LlamaTokenizer
 from assay.engines.models import resolve
+from assay.network.iroh import installed
 
-WAYS: Final = ("relay",)
+WAYS: Final = ("relay", "iroh")
 SIZE = ("--port", "0", "--json", "--threads", "1", "--parallel", "4", "--context", "320")
 
 
@@ -155,12 +156,13 @@ def exact_nodes(network: Network) -> Iterator[Mapping[str, Program]]:
 
 @pytest.fixture(scope="session")
 def far(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
-    """Providers that gateways without any address of theirs reach through a relay, started when the first test wants
+    """Providers that gateways reach through a relay or iroh, without any address, started when the first test wants
     them."""
     place = Place(tmp_path_factory.mktemp("far"))
     with ExitStack() as stack:
         relay = stack.enter_context(place.running("relay", "relay", "--port", "0", "--json"))
-        serve = ("serve", *SIZE, "--relay", relay.url)
+        ways = [way for way in WAYS if way != "iroh" or installed()]
+        serve = ("serve", *SIZE, "--relay", relay.url, *(("--iroh", "direct") if "iroh" in ways else ()))
         starts = [
             place.running(f"far-{name}", *serve, "--key", name, "--model", str(path), wait=False)
             for name, path in (("plain", network.model), ("tools", network.tools_model))
@@ -170,7 +172,7 @@ def far(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             way: stack.enter_context(
                 place.running(f"by-{way}", "gateway", "--port", "0", "--json", ASSAY_NETWORK_WAYS=way)
             )
-            for way in WAYS
+            for way in ways
         }
         for gateway in gateways.values():
             until(lambda: len(httpx.get(f"{gateway.url}/v1/models").json().get("data", ())) == 2)  # noqa: B023
@@ -192,7 +194,10 @@ def surface_of(request: pytest.FixtureRequest) -> str:
 
 EXACT: Final = pytest.param("exact", marks=pytest.mark.slow)
 """A node of the exact engine, or the engine itself, as a parameter."""
-ROUNDABOUT: Final = [pytest.param(way, marks=pytest.mark.slow) for way in WAYS]
+ROUNDABOUT: Final = [
+    pytest.param("relay", marks=pytest.mark.slow),
+    pytest.param("iroh", marks=[pytest.mark.slow, pytest.mark.skipif(not installed(), reason="iroh is not installed")]),
+]
 """Gateways that reach their providers in roundabout ways, as parameters."""
 ENGINES: Final = pytest.mark.parametrize("engine", ["llama.cpp", EXACT])
 """For tests that start providers of their own."""

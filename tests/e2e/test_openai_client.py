@@ -50,6 +50,7 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
     "gateway": ("signed", "statistical", "pinned"),
     "node": ("signed", "statistical", "pinned"),
     "relay": ("signed", "statistical", "pinned"),
+    "iroh": ("signed", "statistical", "pinned"),
     "exact": ("signed", "exact"),
 }
 """What each surface offers, weakest first."""

@@ -192,6 +192,9 @@ class Network(_Section):
     """Base URLs of directories: providers hand in their records, and others read them, there."""
     ways: Annotated[tuple[Way, ...], Field(min_length=1)] = WAYS
     """How providers that are found are reached, the favourite first."""
+    iroh: Literal["off", "direct", "n0"] = "off"
+    """Whether a provider has an iroh node, and whose servers help to reach it: nobody's, or those of iroh's makers,
+    which a gateway asks too."""
     relays: Annotated[tuple[str, ...], Field(max_length=4)] = ()
     """Addresses (`wss://HOST`) of relays through which a provider is reached; it then serves HTTPS, as with `tls`."""
     region: Annotated[str, Field(max_length=MAX_REGION, pattern="^[a-z0-9-]*$")] = ""

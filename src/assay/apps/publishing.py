@@ -35,12 +35,15 @@ from assay.core.record import (
 )
 from assay.network.discovery.directory import Directory
 from assay.network.discovery.registry import Registry
+from assay.network.iroh import IrohDoor, Servers, installed, node_of
 from assay.network.relay.berth import Berth
 
 LIFE_SECONDS: Final = 3600
 """A record's; it is renewed when a third of that is over."""
 TICK_SECONDS: Final = 1.0
 """Between two looks at what is offered."""
+MOST_NODES: Final = 2
+"""Addresses of a provider's iroh node that its record names."""
 RETRY_SECONDS: Final = 30.0
 """Until a record is told again to who could not be told."""
 
@@ -164,9 +167,10 @@ def open_publisher(
         from assay.apps.certificate import certificate_of
 
         certificate = certificate_of(key.address, tls_path(home(), settings.key), now=time.time())
-    relays = [relay_endpoint(url) for url in config.network.relays]
+    relays, iroh = [relay_endpoint(url) for url in config.network.relays], config.network.iroh
+    nodes = [] if iroh == "off" else iroh_endpoints(key, host, port, iroh)
     station = Station(
-        _reached(endpoints_of(settings.url, host, port, tls=settings.tls), relays),
+        _reached(endpoints_of(settings.url, host, port, tls=settings.tls), [*relays, *nodes]),
         parallel,
         config.network.region,
         stake,
@@ -190,7 +194,10 @@ def open_publisher(
         tell.append(notice.publish)
         ends.append(notice.close)
     try:
-        doors = [Berth(each, key, (nearest(host), port), failed=_relay_failed).run for each in relays]
+        local = nearest(host), port
+        doors = [Berth(each, key, local, failed=_way_failed).run for each in relays]
+        if iroh != "off":
+            doors.append(IrohDoor(key, local, f"{_bracketed(host)}:{port}", iroh, failed=_way_failed).run)
         yield Publisher(key, offers, station, tell, ends, doors), None if certificate is None else certificate.path
     finally:
         registry.withdraw(key.address)
@@ -227,6 +234,20 @@ def relay_endpoint(url: str) -> Endpoint:
     """
     scheme, place = _parts(url, {"wss": 443, "ws": 80})
     return Endpoint("relay", f"{scheme}://{place}")
+
+
+def iroh_endpoints(key: Key, host: str, port: int, servers: Servers) -> list[Endpoint]:
+    """How a provider's iroh node is reached that listens, over UDP, at this address and port.
+
+    Raises:
+        ConfigError: iroh is not installed.
+    """
+    if not installed():
+        raise ConfigError("iroh is not installed", "run `pip install 'assay[iroh]'`")
+    node = node_of(key)
+    if servers == "n0":
+        return [Endpoint("iroh", node)]
+    return [Endpoint("iroh", f"{node}@{_bracketed(each)}:{port}") for each in _hosts(host)[:MOST_NODES]]
 
 
 def _parts(url: str, schemes: Mapping[str, int]) -> tuple[str, str]:
@@ -278,8 +299,8 @@ def _reached(own: Sequence[Endpoint], more: Sequence[Endpoint]) -> tuple[Endpoin
     return (*own[: MAX_ENDPOINTS - len(more)], *more)
 
 
-def _relay_failed(reason: str) -> None:
-    logger("provider").warning("relay_failed", reason=reason)
+def _way_failed(reason: str) -> None:
+    logger("provider").warning("way_failed", reason=reason)
 
 
 def _bracketed(host: str) -> str:

@@ -28,6 +28,7 @@ from assay.core.request import Request
 from assay.core.sse import EventReader
 from assay.core.voucher import Terms, Voucher
 from assay.network.discovery.book import RecordBook
+from assay.network.iroh import Servers
 from assay.network.keyed import KeyedTransport
 from assay.network.listing import Listing
 from assay.network.replies import body, check_plain, get, read, within
@@ -84,14 +85,15 @@ class HttpTransport:
         patience: Patience | None = None,
         book: RecordBook | None = None,
         ways: Sequence[Way] = WAYS,
+        iroh: Servers = "direct",
     ) -> None:
-        """`ways`: how those in the book are reached, see `usable`."""
+        """`ways`: how those in the book are reached, see `usable`. `iroh`: see `Servers`."""
         self._patience: Final = patience or Patience()
         wait = httpx.Timeout(self._patience.reply, connect=self._patience.connect)
         limits = httpx.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS)
         self._client: Final = httpx.AsyncClient(
             timeout=wait,
-            transport=KeyedTransport(lambda provider: self._listing.place(provider), limits=limits),
+            transport=KeyedTransport(lambda provider: self._listing.place(provider), limits=limits, iroh=iroh),
             headers={"accept-encoding": "identity"},
             trust_env=False,
         )

@@ -23,6 +23,7 @@ from assay.core.hashing import ZERO, Digest
 from assay.core.keys import Address
 from assay.core.reach import Reach
 from assay.core.record import BY_KEY, Endpoint
+from assay.network.iroh import IrohDialler, Servers
 from assay.network.links import Dial, LinkedTransport
 from assay.network.relay.dial import dial_relay
 from assay.network.resolve import resolve
@@ -50,7 +51,8 @@ Find: TypeAlias = Callable[[Address], Place | None]
 class KeyedTransport(httpx.AsyncBaseTransport):
     """Sends requests for `assay://0x…` to the provider's place, and all others as they are."""
 
-    def __init__(self, find: Find, *, limits: httpx.Limits) -> None:
+    def __init__(self, find: Find, *, limits: httpx.Limits, iroh: Servers = "direct") -> None:
+        self._iroh: Final = IrohDialler(iroh)
         self._find: Final = find
         self._limits: Final = limits
         self._plain: Final = httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
@@ -70,14 +72,10 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         if place is None:
             raise ProviderFailed(f"no record of {request.url.host} is known now", "wait until it is found again")
         provider = request.url.host
-        if place.endpoint.kind == "relay":
+        if place.endpoint.kind in ("relay", "iroh"):
             request.url = request.url.copy_with(scheme="https")
-            pool = await self._pinned_to(
-                place,
-                f"{place.endpoint.address} {provider}",
-                partial(dial_relay, place.endpoint, provider, place.reach),
-            )
-            return await pool.send(request)
+            way = f"{place.endpoint.url} {provider} {place.reach}"
+            return await (await self._pinned_to(place, way, self._dialling(place, provider))).send(request)
         await _redirect(request, place)
         if place.endpoint.kind != "https" or place.tls == ZERO:
             return await self._plain.handle_async_request(request)
@@ -89,6 +87,12 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         await self._plain.aclose()
         for pool in self._pinned.values():
             await pool.transport.aclose()
+        await self._iroh.aclose()
+
+    def _dialling(self, place: Place, provider: Address) -> Dial:
+        if place.endpoint.kind == "relay":
+            return partial(dial_relay, place.endpoint, provider, place.reach)
+        return partial(self._iroh.dial, place.endpoint, place.reach)
 
     async def _pinned_to(self, place: Place, way: str = "", dial: Dial | None = None) -> _Pool:
         """Connections on which the place's certificate was shown, and no others. `way`: names what `dial` connects to;

@@ -32,7 +32,7 @@ def providers(
     from assay.apps.discovering import Discoveries, registry_folder, sources_of, uses_lan
     from assay.apps.logs import configure_logs
     from assay.apps.metrics import DiscoveryMetrics
-    from assay.apps.wiring import check_url, override
+    from assay.apps.wiring import check_url, override, ways_of
 
     given = {
         "lan": lan, "peers": tuple(peer) if peer else None, "directories": tuple(directory) if directory else None
@@ -45,7 +45,7 @@ def providers(
     discoveries = Discoveries(sources, DiscoveryMetrics(CollectorRegistry()))
     asyncio.run(_look(discoveries, seconds))
     now = time.time()
-    found = [_facts(record, entry, config.network.ways, now) for record, entry in discoveries.book.entries(now)]
+    found = [_facts(record, entry, ways_of(config.network), now) for record, entry in discoveries.book.entries(now)]
     if as_json:
         print_json({"providers": found})
         return

@@ -60,6 +60,12 @@ def serve(
         list[str] | None,
         typer.Option(help="Be reached through this relay, wss://HOST (may be repeated); turns --tls on."),
     ] = None,
+    iroh: Annotated[
+        str | None,
+        typer.Option(
+            help="Be reached through iroh: direct, or n0, whose servers help through routers; turns --tls on."
+        ),
+    ] = None,
     chain: ChainOption = None,
     as_json: JsonFlag = False,
     cheat: Annotated[
@@ -99,8 +105,8 @@ def serve(
         "engine": engine, "levels": tuple(level) if level else None, "url": url, "key": key,
         "upstream": upstream, "upstream_model": upstream_model, "tls": tls,
     }  # fmt: skip
-    config = override(load_config(), "network", {"relays": tuple(relay) if relay else None})
-    if config.network.relays:
+    config = override(load_config(), "network", {"relays": tuple(relay) if relay else None, "iroh": iroh})
+    if config.network.relays or config.network.iroh != "off":
         given["tls"] = True
     config = override(override(config, "chain", {"url": chain}), "provider", given)
     settings = config.provider
