@@ -176,7 +176,7 @@ async def test_one_network_floods_only_its_own_share() -> None:
     """A thousand records from one address push out none that came from elsewhere."""
     async with directory(most=50, puts=10_000) as (url, found):
         for number in range(1, 20):
-            found.book.put(record(number, issued=now(), endpoints=HERE), now(), f"network {number}")
+            found.book.put(record(number, issued=now(), endpoints=HERE), now(), f"elsewhere {number}")
         statuses = {
             (await put(url, record(number, issued=now(), endpoints=HERE).encode())).status_code
             for number in range(100, 300)

@@ -252,7 +252,7 @@ async def _bind(servers: Servers, bind: str | None = None, secret: bytes | None 
     import iroh
     from iroh import iroh_ffi
 
-    iroh_ffi._UniffiRustBufferBuilder.write = _write  # pyrefly: ignore[method-assign] - see below
+    setattr(iroh_ffi._UniffiRustBufferBuilder, "write", _write)  # noqa: B010 - a method is replaced
     alone = servers == "direct"
     return await iroh.Endpoint.bind(
         iroh.EndpointOptions(
