@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from assay.apps.cli.app import app
 from assay.apps.cli.exits import ExitCode
 from assay.apps.config import Config
-from assay.apps.metrics import CheckMetrics, DiscoveryMetrics, DisputeMetrics, Metrics
+from assay.apps.metrics import CheckMetrics, DiscoveryMetrics, DisputeMetrics, Metrics, RelayMetrics
 from assay.store.receipts import ReceiptStore
 
 ROOT = Path(__file__).parent.parent
@@ -166,6 +166,7 @@ def test_metrics(tmp_path: Path) -> None:
     metrics.watch_money(lambda: {"owed": 1})
     DisputeMetrics(metrics.registry)
     DiscoveryMetrics(metrics.registry)
+    RelayMetrics(metrics.registry)
     exposed = {
         family.name + ("_total" if family.type == "counter" else ""): family
         for registry in (metrics.registry, checks.registry)

@@ -27,7 +27,20 @@ GROUPS = {
     "stake": ("show", "bond", "unbond", "withdraw"),
 }
 COMMANDS = (
-    *("demo", "up", "chat", "ask", "serve", "gateway", "directory", "providers", "validate", "verify", "trace"),
+    *(
+        "demo",
+        "up",
+        "chat",
+        "ask",
+        "serve",
+        "gateway",
+        "directory",
+        "relay",
+        "providers",
+        "validate",
+        "verify",
+        "trace",
+    ),
     *("disputes", "doctor", "devnet", "economics", "bench"),
 )
 

@@ -23,9 +23,10 @@ from assay.apps.config import Network
 from assay.apps.directory import Rates, directory_app
 from assay.apps.discovering import Discoveries, sources_of, uses_lan
 from assay.apps.metrics import DiscoveryMetrics
-from assay.apps.publishing import Publisher, Station, addresses, endpoints_of
+from assay.apps.publishing import Publisher, Station, addresses, endpoints_of, relay_endpoint
 from assay.core.errors import Busy, ConfigError, MachineError, RecordRefused
 from assay.core.offer import Offer, Price
+from assay.core.reach import WAYS, Reach, Way, usable
 from assay.core.record import MAX_RECORD_BYTES, Endpoint, ProviderRecord
 from assay.network.discovery.directory import Directory
 from assay.network.discovery.pages import Page
@@ -175,7 +176,7 @@ async def test_one_network_floods_only_its_own_share() -> None:
     """A thousand records from one address push out none that came from elsewhere."""
     async with directory(most=50, puts=10_000) as (url, found):
         for number in range(1, 20):
-            found.book.put(record(number, issued=now(), endpoints=HERE), now(), f"network {number}")
+            found.book.put(record(number, issued=now(), endpoints=HERE), now(), f"elsewhere {number}")
         statuses = {
             (await put(url, record(number, issued=now(), endpoints=HERE).encode())).status_code
             for number in range(100, 300)
@@ -321,6 +322,49 @@ def test_endpoints() -> None:
     for url in ("https://a.example/path", "a.example", "ftp://a.example", "http://me@a.example", "http://a b"):
         with pytest.raises(ConfigError, match="cannot stand in a record"):
             endpoints_of(url, "x", 1, tls=False)
+
+
+def test_endpoints_of_relays() -> None:
+    """Scheme, host and port, the port being the scheme's own where it is left out."""
+    assert relay_endpoint("wss://relay.example/") == Endpoint("relay", "wss://relay.example:443")
+    assert relay_endpoint("ws://127.0.0.1:8500") == Endpoint("relay", "ws://127.0.0.1:8500")
+    for url in ("https://relay.example", "wss://relay.example/path", "wss://me@relay.example", "relay.example"):
+        with pytest.raises(ConfigError, match="cannot stand in a record"):
+            relay_endpoint(url)
+
+
+def test_the_way_is_the_consumers_choice() -> None:
+    """In its order; within a way the provider's favourite; through others' hands only to a certificate."""
+    direct, relay = "http://127.0.0.1:1", "ws://127.0.0.1:2"
+    urls = (direct, "http://127.0.0.1:3", relay, f"iroh://{'0f' * 32}")
+    sure, unsure = record(1, endpoints=urls, tls=bytes([1]) * 32), record(1, endpoints=urls)
+
+    def way(item: ProviderRecord, *ways: Way, reach: Reach = Reach.MACHINE) -> str:
+        found = usable(item, reach, ways or WAYS)
+        return "" if found is None else found.url
+
+    assert way(sure) == way(unsure) == direct
+    assert way(sure, "relay", "direct") == relay
+    assert way(unsure, "relay", "direct") == direct
+    assert way(unsure, "relay", "iroh") == ""
+    assert way(sure, reach=Reach.PUBLIC) == urls[-1]
+
+
+async def test_doors_are_open_while_a_record_is_told() -> None:
+    """And closed at the end."""
+    shop, seen = Shop(), list[str]()
+
+    async def door() -> None:
+        seen.append("open")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            seen.append("closed")
+
+    async with Publisher(A, shop.offers, STATION, doors=[door]).running():
+        await until(lambda: seen)
+        assert seen == ["open"]
+    assert seen == ["open", "closed"]
 
 
 async def test_a_provider_in_the_folder_is_found_by_discoveries(tmp_path: Path) -> None:

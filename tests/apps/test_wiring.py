@@ -12,10 +12,11 @@ from tests.tiny import TinyEngine, tiny_key, tiny_request
 
 from assay.apps import speed
 from assay.apps.cheats.forgetful import ForgetfulStore
-from assay.apps.config import Config, load_config
+from assay.apps.config import Config, Network, load_config
 from assay.apps.levelled import Levelled
+from assay.apps.publishing import iroh_endpoints
 from assay.apps.serving import LocalAnswers
-from assay.apps.wiring import known_models, open_speller, open_store, override, tool_reader
+from assay.apps.wiring import known_models, open_speller, open_store, override, tool_reader, ways_of
 from assay.core.errors import AssayError, BindingMismatch, ConfigError, ModelFileError, StoreError
 from assay.core.offer import Ask
 from assay.engines.models import CATALOGUE, ModelFile
@@ -141,3 +142,13 @@ def test_threads(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 speed, "_rate", lambda _model, threads, _tokens, fast=fast: 10.0 * fast ** (threads > 1)
             )
             assert speed.choose_threads(model) == chosen
+
+
+def test_ways_without_iroh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not installed the other ways are taken; if it is the only one, that is said."""
+    monkeypatch.setattr("assay.network.iroh.find_spec", lambda _name: None)
+    assert ways_of(Network()) == ("direct", "relay")
+    with pytest.raises(ConfigError, match="not installed"):
+        ways_of(Network(ways=("iroh",)))
+    with pytest.raises(ConfigError, match="not installed"):
+        iroh_endpoints(tiny_key(1), "127.0.0.1", 1, "direct")

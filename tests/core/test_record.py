@@ -20,6 +20,7 @@ from assay.core.record import (
     MAX_LIFE,
     MAX_SKEW,
     Endpoint,
+    EndpointKind,
     ProviderRecord,
     Stake,
     next_sequence,
@@ -177,6 +178,41 @@ def test_addresses() -> None:
     for address, host in (("a.example:1", "a.example"), ("10.0.0.1:65535", "10.0.0.1"), ("[fe80::1]:80", "fe80::1")):
         endpoint = Endpoint("https", address)
         assert (endpoint.host, endpoint.url) == (host, f"https://{address}")
+
+
+NODE = "0f" * 32
+
+
+@pytest.mark.parametrize(
+    ("kind", "address", "place"),
+    [
+        ("relay", "wss://relay.example:443", "relay.example:443"),
+        ("relay", "ws://[2001:db8::1]:80", "[2001:db8::1]:80"),
+        ("iroh", NODE, ""),
+        ("iroh", f"{NODE}@192.0.2.1:9", "192.0.2.1:9"),
+    ],
+)
+def test_addresses_through_others(kind: EndpointKind, address: str, place: str) -> None:
+    """A relay's, and a node's with or without a place of its own."""
+    endpoint = Endpoint(kind, address)
+    assert endpoint.place == place
+    host, _, port = place.rpartition(":")
+    assert (endpoint.host, endpoint.port) == (host.strip("[]"), int(port or 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "address"),
+    [
+        *(("relay", each) for each in ("a:1", "http://a:1", "wss://a", "wss://a:1/", "wss://A:1", "wss://u@a:1")),
+        ("relay", "ws://127.1:1"),
+        *(("iroh", each) for each in ("", NODE[1:], NODE.upper(), f"{NODE}@", f"{NODE}@a", f"{NODE}@127.1:1")),
+        ("iroh", f"{NODE}\n"),
+    ],
+)  # fmt: skip
+def test_addresses_through_others_have_one_spelling(kind: EndpointKind, address: str) -> None:
+    """As all have; a relay is no more than scheme, host and port."""
+    with pytest.raises(EncodingError):
+        Endpoint(kind, address)
 
 
 def test_another_key_cannot_sign() -> None:

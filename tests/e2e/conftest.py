@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
-from tests.e2e.kit import MODEL, TOOLS_MODEL, TOOLS_TEMPLATE, Place, Program, all_running, with_template
+from tests.e2e.kit import MODEL, TOOLS_MODEL, TOOLS_TEMPLATE, Place, Program, all_running, until, with_template
 
 from assay.apps.checking import open_checker
 from assay.core.bundle import Bundle
@@ -17,8 +18,24 @@ from assay.core.hashing import Digest
 from assay.core.verdict import Verdict
 from assay.engines.llama_model import LlamaModel, LlamaTokenizer
 from assay.engines.models import resolve
+from assay.network.iroh import installed
 
+WAYS: Final = ("relay", "iroh")
 SIZE = ("--port", "0", "--json", "--threads", "1", "--parallel", "4", "--context", "320")
+
+
+@dataclass(frozen=True)
+class Far:
+    """Providers that are reached in roundabout ways only."""
+
+    providers: list[Program]
+    gateways: Mapping[str, Program]
+    """By the way that they take, as `[network] ways` has it."""
+    services: list[Program]
+
+    def programs(self) -> list[Program]:
+        """All of them."""
+        return [*self.providers, *self.gateways.values(), *self.services]
 
 
 @dataclass
@@ -34,10 +51,19 @@ class Network:
     providers: list[Program]
     exact_nodes: Mapping[str, Program] = field(default_factory=dict)
     """Nodes of the exact engine by model: see the fixture of that name."""
+    far: Far | None = None
+    """Providers that are reached in roundabout ways: see the fixture of that name."""
 
     def programs(self) -> list[Program]:
         """All of them."""
-        return [self.gateway, self.node, self.tools_node, *self.providers, *self.exact_nodes.values()]
+        return [
+            self.gateway,
+            self.node,
+            self.tools_node,
+            *self.providers,
+            *self.exact_nodes.values(),
+            *(self.far.programs() if self.far else ()),
+        ]
 
     def file(self, model: str) -> Path:
         """The model file that is served under a name."""
@@ -49,6 +75,9 @@ class Network:
             return self.exact_nodes[model]
         if name == "gateway":
             return self.gateway
+        if name in WAYS:
+            assert self.far is not None
+            return self.far.gateways[name]
         return self.tools_node if model == TOOLS_MODEL else self.node
 
 
@@ -125,14 +154,50 @@ def exact_nodes(network: Network) -> Iterator[Mapping[str, Program]]:
         network.exact_nodes = {}
 
 
+@pytest.fixture(scope="session")
+def far(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
+    """Providers that gateways reach through a relay or iroh, without any address, started when the first test wants
+    them."""
+    place = Place(tmp_path_factory.mktemp("far"))
+    with ExitStack() as stack:
+        relay = stack.enter_context(place.running("relay", "relay", "--port", "0", "--json"))
+        ways = [way for way in WAYS if way != "iroh" or installed()]
+        serve = ("serve", *SIZE, "--relay", relay.url, *(("--iroh", "direct") if "iroh" in ways else ()))
+        starts = [
+            place.running(f"far-{name}", *serve, "--key", name, "--model", str(path), wait=False)
+            for name, path in (("plain", network.model), ("tools", network.tools_model))
+        ]
+        providers = stack.enter_context(all_running(starts))
+        gateways = {
+            way: stack.enter_context(
+                place.running(f"by-{way}", "gateway", "--port", "0", "--json", ASSAY_NETWORK_WAYS=way)
+            )
+            for way in ways
+        }
+        for gateway in gateways.values():
+            until(lambda: len(httpx.get(f"{gateway.url}/v1/models").json().get("data", ())) == 2)  # noqa: B023
+        network.far = Far(providers, gateways, [relay])
+        yield network.far
+        for program in network.far.programs():
+            assert "Traceback" not in program.log, program.log
+        network.far = None
+
+
 def surface_of(request: pytest.FixtureRequest) -> str:
     """The surface that a test is parametrised with; starts what it needs."""
     if request.param == "exact":
         request.getfixturevalue("exact_nodes")
+    if request.param in WAYS:
+        request.getfixturevalue("far")
     return request.param
 
 
 EXACT: Final = pytest.param("exact", marks=pytest.mark.slow)
 """A node of the exact engine, or the engine itself, as a parameter."""
+ROUNDABOUT: Final = [
+    pytest.param("relay", marks=pytest.mark.slow),
+    pytest.param("iroh", marks=[pytest.mark.slow, pytest.mark.skipif(not installed(), reason="iroh is not installed")]),
+]
+"""Gateways that reach their providers in roundabout ways, as parameters."""
 ENGINES: Final = pytest.mark.parametrize("engine", ["llama.cpp", EXACT])
 """For tests that start providers of their own."""

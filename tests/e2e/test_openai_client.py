@@ -11,7 +11,7 @@ import jsonschema
 import openai as official
 import pytest
 from openai import OpenAI
-from tests.e2e.conftest import EXACT, Network, surface_of
+from tests.e2e.conftest import EXACT, ROUNDABOUT, Network, surface_of
 from tests.e2e.kit import MODEL, SAY, TOOLS_MODEL, Place, bundles, openai, with_template
 from tests.engines.chat_templates import LLAMA3, QWEN
 
@@ -49,12 +49,14 @@ CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type"
 LEVELS: Mapping[str, tuple[str, ...]] = {
     "gateway": ("signed", "statistical", "pinned"),
     "node": ("signed", "statistical", "pinned"),
+    "relay": ("signed", "statistical", "pinned"),
+    "iroh": ("signed", "statistical", "pinned"),
     "exact": ("signed", "exact"),
 }
 """What each surface offers, weakest first."""
 
 
-@pytest.fixture(params=["gateway", "node", EXACT])
+@pytest.fixture(params=["gateway", "node", EXACT, *ROUNDABOUT])
 def surface(request: pytest.FixtureRequest) -> str:
     """Against whom a test runs."""
     return surface_of(request)
@@ -393,8 +395,8 @@ def test_tools_that_the_template_does_not_take(client: OpenAI) -> None:
 
 def test_models(client: OpenAI, network: Network, surface: str) -> None:
     """`/v1/models` lists what can be asked for, and each one by name."""
-    listed = [model.id for model in client.models.list()]
-    assert listed == ([MODEL, TOOLS_MODEL] if surface == "gateway" else [MODEL])
+    listed = sorted(model.id for model in client.models.list())
+    assert listed == ([MODEL, TOOLS_MODEL] if surface not in ("node", "exact") else [MODEL])
     offers = client.models.retrieve(MODEL).model_extra["assay"]["offers"]
     assert {offer["level"] for offer in offers} == set(LEVELS[surface])
     with pytest.raises(official.NotFoundError) as error:

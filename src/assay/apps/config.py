@@ -17,6 +17,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assay.core.errors import ConfigError
+from assay.core.reach import WAYS, Way
 from assay.core.record import MAX_REGION
 from assay.core.request import LEVELS, Level
 from assay.core.voucher import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
@@ -189,6 +190,13 @@ class Network(_Section):
     """Base URLs of providers that are asked for their records."""
     directories: tuple[str, ...] = ()
     """Base URLs of directories: providers hand in their records, and others read them, there."""
+    ways: Annotated[tuple[Way, ...], Field(min_length=1)] = WAYS
+    """How providers that are found are reached, the favourite first."""
+    iroh: Literal["off", "direct", "n0"] = "off"
+    """Whether a provider has an iroh node, and whose servers help to reach it: nobody's, or those of iroh's makers,
+    which a gateway asks too."""
+    relays: Annotated[tuple[str, ...], Field(max_length=4)] = ()
+    """Addresses (`wss://HOST`) of relays through which a provider is reached; it then serves HTTPS, as with `tls`."""
     region: Annotated[str, Field(max_length=MAX_REGION, pattern="^[a-z0-9-]*$")] = ""
     """What a provider says of where it is."""
 
@@ -204,6 +212,22 @@ class Directory(_Section):
     puts_per_minute: Positive = 30
     """From one address."""
     gets_per_minute: Positive = 600
+
+
+class Relay(_Section):
+    """`[relay]`: a service through which providers are reached that take no connections (`assay relay`)."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8500
+    certificate: str = ""
+    """PEM file of a certificate and its key, to be reached as `wss://`; empty: a reverse proxy does that."""
+    max_providers: Positive = 1000
+    max_streams: Positive = 64
+    """Of one provider, at a time."""
+    max_connections: Positive = 8192
+    max_connections_per_address: Positive = 256
+    idle_seconds: Positive = 120
+    """After which a stream ends on which nothing is passed on."""
 
 
 class Log(_Section):
@@ -227,6 +251,7 @@ class Config(_Section):
     chain: Chain = Chain()
     network: Network = Network()
     directory: Directory = Directory()
+    relay: Relay = Relay()
     log: Log = Log()
 
     @property

@@ -8,7 +8,6 @@ book, where all that comes from one network has one share, and every address has
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import secrets
 import time
 from collections import OrderedDict
@@ -28,7 +27,7 @@ from assay.apps.limits import Limits
 from assay.apps.metrics import DiscoveryMetrics, metrics_route
 from assay.core.encoding import canonical
 from assay.core.errors import Busy, RecordRefused
-from assay.core.reach import Reach, reach_of
+from assay.core.reach import Reach, network_of, reach_of
 from assay.core.record import MAX_RECORD_BYTES, ProviderRecord
 from assay.network.discovery.pages import MAX_PAGE, MAX_RECORDS, MEDIA_TYPE, Page
 
@@ -124,13 +123,7 @@ def directory_app(
 def _origin(request: Request) -> tuple[str, Reach]:
     """The network that a request comes from, of the size that one customer gets, and how near it is."""
     host = "" if request.client is None else request.client.host
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host, Reach.PUBLIC
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        return str(ipaddress.ip_network((address, 64), strict=False)), reach_of(host)
-    return str(address), reach_of(host)
+    return network_of(host), reach_of(host)
 
 
 def _group(network: str, salt: bytes) -> int:

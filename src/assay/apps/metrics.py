@@ -129,6 +129,20 @@ class DiscoveryMetrics:
         )
 
 
+class RelayMetrics:
+    """What passes through a relay, in its registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry: Final = registry
+        self.providers: Final = Gauge("assay_relay_providers", "Providers that wait", registry=registry)
+        self.streams: Final = Gauge("assay_relay_streams", "Streams that are passed on", registry=registry)
+        self.connections: Final = Gauge("assay_relay_connections", "Connections of all kinds", registry=registry)
+        self.passed: Final = Counter("assay_relay_bytes", "Bytes that were passed on", registry=registry)
+        self.refused: Final = Counter(
+            "assay_relay_refused", "Connections that were refused or cut, by the reason", ["reason"], registry=registry
+        )
+
+
 class Measured:
     """Implements `Answers` by passing everything through, measuring and logging it."""
 

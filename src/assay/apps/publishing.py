@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,11 +35,15 @@ from assay.core.record import (
 )
 from assay.network.discovery.directory import Directory
 from assay.network.discovery.registry import Registry
+from assay.network.iroh import IrohDoor, Servers, installed, node_of
+from assay.network.relay.berth import Berth
 
 LIFE_SECONDS: Final = 3600
 """A record's; it is renewed when a third of that is over."""
 TICK_SECONDS: Final = 1.0
 """Between two looks at what is offered."""
+MOST_NODES: Final = 2
+"""Addresses of a provider's iroh node that its record names."""
 RETRY_SECONDS: Final = 30.0
 """Until a record is told again to who could not be told."""
 
@@ -68,15 +72,16 @@ class Publisher:
         station: Station,
         tell: Sequence[Tell] = (),
         ends: Sequence[Callable[[], Awaitable[None]]] = (),
+        doors: Sequence[Callable[[], Awaitable[None]]] = (),
         *,
         life: int = LIFE_SECONDS,
         tick: float = TICK_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`tell`: where to; `ends` take back what can be, at the end. `life`, `tick`: seconds.
-
-        `clock`: Unix seconds.
+        """`tell`: where to; `ends` take back what can be, at the end; `doors` let consumers in by other ways than the
+        provider's own socket, until they are cancelled. `life`, `tick`: seconds. `clock`: Unix seconds.
         """
+        self._doors: Final = doors
         self._key: Final = key
         self._offers: Final = offers
         self._station: Final = station
@@ -113,9 +118,10 @@ class Publisher:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep the record, and tell it, until the end of the block."""
+        """Keep the record, tell it, and keep the doors open, until the end of the block."""
         await self.record()  # what cannot stand in one shows at the start
-        tasks = [asyncio.create_task(self._keep_told(tell)) for tell in self._tell]
+        tasks = [asyncio.ensure_future(door()) for door in self._doors]
+        tasks += [asyncio.create_task(self._keep_told(tell)) for tell in self._tell]
         try:
             yield
         finally:
@@ -161,8 +167,10 @@ def open_publisher(
         from assay.apps.certificate import certificate_of
 
         certificate = certificate_of(key.address, tls_path(home(), settings.key), now=time.time())
+    relays, iroh = [relay_endpoint(url) for url in config.network.relays], config.network.iroh
+    nodes = [] if iroh == "off" else iroh_endpoints(key, host, port, iroh)
     station = Station(
-        endpoints_of(settings.url, host, port, tls=settings.tls),
+        _reached(endpoints_of(settings.url, host, port, tls=settings.tls), [*relays, *nodes]),
         parallel,
         config.network.region,
         stake,
@@ -186,7 +194,11 @@ def open_publisher(
         tell.append(notice.publish)
         ends.append(notice.close)
     try:
-        yield Publisher(key, offers, station, tell, ends), None if certificate is None else certificate.path
+        local = nearest(host), port
+        doors = [Berth(each, key, local, failed=_way_failed).run for each in relays]
+        if iroh != "off":
+            doors.append(IrohDoor(key, local, f"{_bracketed(host)}:{port}", iroh, failed=_way_failed).run)
+        yield Publisher(key, offers, station, tell, ends, doors), None if certificate is None else certificate.path
     finally:
         registry.withdraw(key.address)
 
@@ -210,17 +222,52 @@ def endpoints_of(url: str, host: str, port: int, *, tls: bool) -> tuple[Endpoint
     if not url:
         kind: EndpointKind = "https" if tls else "http"
         return tuple(Endpoint(kind, f"{_bracketed(each)}:{port}") for each in _hosts(host)[:MAX_ENDPOINTS])
+    scheme, place = _parts(url, {"https": 443, "http": 80})
+    return (Endpoint("https" if scheme == "https" else "http", place),)
+
+
+def relay_endpoint(url: str) -> Endpoint:
+    """How a provider is reached that waits at the relay with this address.
+
+    Raises:
+        ConfigError: it is more than scheme, host and port.
+    """
+    scheme, place = _parts(url, {"wss": 443, "ws": 80})
+    return Endpoint("relay", f"{scheme}://{place}")
+
+
+def iroh_endpoints(key: Key, host: str, port: int, servers: Servers) -> list[Endpoint]:
+    """How a provider's iroh node is reached that listens, over UDP, at this address and port.
+
+    Raises:
+        ConfigError: iroh is not installed.
+    """
+    if not installed():
+        raise ConfigError("iroh is not installed", "run `pip install 'assay[iroh]'`")
+    node = node_of(key)
+    if servers == "n0":
+        return [Endpoint("iroh", node)]
+    return [Endpoint("iroh", f"{node}@{_bracketed(each)}:{port}") for each in _hosts(host)[:MOST_NODES]]
+
+
+def _parts(url: str, schemes: Mapping[str, int]) -> tuple[str, str]:
+    """Scheme and `host:port` of an address with one of these schemes, which have these ports if it names none.
+
+    Raises:
+        ConfigError: it cannot stand in a record.
+    """
     try:
         parts = urlsplit(url.rstrip("/"))
-        if parts.scheme not in ("http", "https") or parts.path or parts.query or parts.username:
+        if parts.scheme not in schemes or parts.path or parts.query or parts.username:
             raise EncodingError("it has more or other parts")
-        default = 443 if parts.scheme == "https" else 80
-        kind = "https" if parts.scheme == "https" else "http"
-        return (Endpoint(kind, f"{_bracketed(parts.hostname or '')}:{parts.port or default}"),)
+        place = f"{_bracketed(parts.hostname or '')}:{parts.port or schemes[parts.scheme]}"
+        Endpoint("http", place)
     except (EncodingError, ValueError) as error:
         raise ConfigError(
-            f"{url[:200]!r} cannot stand in a record ({error})", "write https://HOST:PORT, without a path"
+            f"{url[:200]!r} cannot stand in a record ({error})",
+            f"write {next(iter(schemes))}://HOST:PORT, without a path",
         ) from error
+    return parts.scheme, place
 
 
 def addresses() -> list[str]:
@@ -237,9 +284,23 @@ def addresses() -> list[str]:
     return sorted((each for each in dict.fromkeys(found) if reach_of(each) < Reach.MACHINE), key=reach_of)
 
 
+def nearest(host: str) -> str:
+    """Where a program of this machine that listens on `host` is reached from it."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
 def _hosts(host: str) -> list[str]:
     """Where a program is reached that listens on `host`, in numbers."""
     return (addresses() or ["127.0.0.1"]) if host in EVERYWHERE else [host]
+
+
+def _reached(own: Sequence[Endpoint], more: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+    """All ways in, as many as there is room for."""
+    return (*own[: MAX_ENDPOINTS - len(more)], *more)
+
+
+def _way_failed(reason: str) -> None:
+    logger("provider").warning("way_failed", reason=reason)
 
 
 def _bracketed(host: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from assay.apps.config import Config, EngineName, home
+from assay.apps.config import Config, EngineName, Network, home
 from assay.apps.config import Provider as ProviderSettings
 from assay.apps.keyfile import key_path, load_or_new
 from assay.apps.progress import progress_bar
@@ -19,6 +19,7 @@ from assay.core.errors import AssayError, BindingMismatch, ConfigError, ModelFil
 from assay.core.hashing import Digest
 from assay.core.keys import Key
 from assay.core.ports import Engine
+from assay.core.reach import Way
 from assay.engines.llama_model import LlamaModel, LlamaTokenizer
 from assay.engines.llama_reader import LlamaReader
 from assay.engines.llama_regime import file_refusal, probe
@@ -282,6 +283,20 @@ def check_url(address: str, what: str) -> None:
     """
     if not address.startswith(("http://", "https://")):
         raise ConfigError(f"{address!r} is no address of {what}", "write http://HOST:PORT")
+
+
+def ways_of(settings: Network) -> tuple[Way, ...]:
+    """The ways that providers are reached here.
+
+    Raises:
+        ConfigError: only iroh is left, and it is not installed.
+    """
+    from assay.network.iroh import installed
+
+    ways = tuple(way for way in settings.ways if way != "iroh" or installed())
+    if not ways:
+        raise ConfigError("iroh is not installed", "run `pip install 'assay[iroh]'`, or add another of `ways`")
+    return ways
 
 
 def override(config: Config, section: str, settings: Mapping[str, object]) -> Config:

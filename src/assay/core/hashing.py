@@ -39,6 +39,8 @@ Tag: TypeAlias = Literal[
     "assay/exact-challenge/1",
     "assay/exact-cell/1",
     "assay/record/1",
+    "assay/relay/1",
+    "assay/iroh/1",
 ]
 """Every domain in use; the number rises when what is hashed under it changes."""
 

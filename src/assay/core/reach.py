@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
-from assay.core.record import Endpoint, ProviderRecord
+from assay.core.hashing import ZERO
+from assay.core.record import Endpoint, EndpointKind, ProviderRecord
 
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 """To listen on these is to listen on every address of this machine."""
+Way: TypeAlias = Literal["direct", "relay", "iroh"]
+"""How a provider is connected to."""
+WAYS: Final[tuple[Way, ...]] = get_args(Way)
+_KINDS: Final[dict[Way, tuple[EndpointKind, ...]]] = {
+    "direct": ("http", "https"),
+    "relay": ("relay",),
+    "iroh": ("iroh",),
+}
 _LOCAL_NAMES: Final = (".localhost", ".local", ".internal", ".home.arpa")
 
 
@@ -39,9 +49,25 @@ def reach_of(host: str) -> Reach:
     return Reach.PUBLIC if address.is_global else Reach.NEIGHBOURHOOD
 
 
-def usable(record: ProviderRecord, reach: Reach) -> Endpoint | None:
-    """The endpoint by which the provider is asked if the record came from so near; None if there is none."""
-    for endpoint in record.endpoints:
-        if endpoint.kind in ("http", "https") and reach_of(endpoint.host) <= reach:
-            return endpoint
+def usable(record: ProviderRecord, reach: Reach, ways: Sequence[Way] = WAYS) -> Endpoint | None:
+    """The endpoint by which the provider is asked if the record came from so near; None if there is none.
+
+    `ways`: those that may be taken, the favourite first. Through others' hands only with a certificate to compare.
+    """
+    for way in ways:
+        for endpoint in record.endpoints:
+            sure = way == "direct" or record.tls != ZERO
+            if endpoint.kind in _KINDS[way] and sure and reach_of(endpoint.host) <= reach:
+                return endpoint
     return None
+
+
+def network_of(host: str) -> str:
+    """The network of the size that one customer gets, of an address in numbers: itself, or its /64 in IPv6."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)

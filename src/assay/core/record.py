@@ -38,7 +38,8 @@ BY_KEY: Final = "assay://"
 ENDPOINT_KINDS: Final[tuple[EndpointKind, ...]] = get_args(EndpointKind)
 
 _REGION: Final = re.compile(r"[a-z0-9-]*")
-_NAME: Final = re.compile(r"[A-Za-z0-9._~:/?=&%@+-]+")
+_RELAY: Final = re.compile(r"wss?://(?P<place>.+)")
+_NODE: Final = re.compile(r"[0-9a-f]{64}(@(?P<place>.+))?")
 _PLACE: Final = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?):(?P<port>[1-9][0-9]{0,4})")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
@@ -49,7 +50,8 @@ class Endpoint:
 
     kind: EndpointKind
     address: str
-    """`host:port`, lower-case, for `http` and `https`; for the others what their network calls the provider."""
+    """`http` and `https`: `host:port` in lower case. `relay`: `ws://` or `wss://` and that, of the relay. `iroh`: the
+    64 hexadecimal digits of the provider's node, and `@host:port` where it can be reached at once."""
 
     def __post_init__(self) -> None:
         """Check the spelling.
@@ -63,18 +65,34 @@ class Endpoint:
             raise EncodingError(f"an endpoint's address has 1 to {_MAX_ADDRESS} characters")
         if self.kind in ("http", "https"):
             _check_place(self.address)
-        elif not _NAME.fullmatch(self.address):
-            raise EncodingError("an endpoint's address holds other characters than those of a name")
+            return
+        match = (_RELAY if self.kind == "relay" else _NODE).fullmatch(self.address)
+        if match is None:
+            raise EncodingError(f"an endpoint's address is none of kind {self.kind}")
+        if match["place"] is not None:
+            _check_place(match["place"])
+
+    @property
+    def place(self) -> str:
+        """`host:port` that is connected to; empty for an `iroh` node that has to be looked up."""
+        if self.kind == "iroh":
+            return self.address.partition("@")[2]
+        return self.address.rpartition("/")[2]
 
     @property
     def host(self) -> str:
-        """Of an `http` or `https` endpoint: the name or number without its port and brackets."""
-        return self.address.rpartition(":")[0].strip("[]")
+        """The place's name or number, without brackets."""
+        return self.place.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The place's; 0 without one."""
+        return int(self.place.rpartition(":")[2] or 0)
 
     @property
     def url(self) -> str:
-        """Of an `http` or `https` endpoint: the base URL."""
-        return f"{self.kind}://{self.address}"
+        """For people, and of an `http` or `https` endpoint the base URL."""
+        return self.address if self.kind == "relay" else f"{self.kind}://{self.address}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,12 @@ from assay.core.hashing import Digest
 from assay.core.offer import Load, Offer
 from assay.core.payment import Due
 from assay.core.ports import Purse
+from assay.core.reach import WAYS, Way
 from assay.core.request import Request
 from assay.core.sse import EventReader
 from assay.core.voucher import Terms, Voucher
 from assay.network.discovery.book import RecordBook
+from assay.network.iroh import Servers
 from assay.network.keyed import KeyedTransport
 from assay.network.listing import Listing
 from assay.network.replies import body, check_plain, get, read, within
@@ -80,18 +82,25 @@ class HttpTransport:
     """Reaches the providers at `urls`, and those in a `book` by their keys. Close it with `aclose`."""
 
     def __init__(
-        self, urls: Sequence[str], *, patience: Patience | None = None, book: RecordBook | None = None
+        self,
+        urls: Sequence[str],
+        *,
+        patience: Patience | None = None,
+        book: RecordBook | None = None,
+        ways: Sequence[Way] = WAYS,
+        iroh: Servers = "direct",
     ) -> None:
+        """`ways`: how those in the book are reached, see `usable`. `iroh`: see `Servers`."""
         self._patience: Final = patience or Patience()
         wait = httpx.Timeout(self._patience.reply, connect=self._patience.connect)
         limits = httpx.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS)
         self._client: Final = httpx.AsyncClient(
             timeout=wait,
-            transport=KeyedTransport(lambda provider: self._listing.place(provider), limits=limits),
+            transport=KeyedTransport(lambda provider: self._listing.place(provider), limits=limits, iroh=iroh),
             headers={"accept-encoding": "identity"},
             trust_env=False,
         )
-        self._listing: Final = Listing(urls, book, self._client, self._patience)
+        self._listing: Final = Listing(urls, book, self._client, self._patience, ways=ways)
 
     async def offers(self) -> Sequence[Offer]:
         """See `Listing.offers`.

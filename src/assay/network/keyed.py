@@ -2,18 +2,17 @@
 
 A record comes from a stranger. So a name in it is resolved here, and what it stands for must be no nearer than who told
 the record; and where the record names a certificate, every connection shows exactly that one before anything is sent.
+So it does not matter through whose hands a connection goes, and some go through a relay's.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import ipaddress
-import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias
 
 import httpx
@@ -22,8 +21,12 @@ from typing_extensions import override
 from assay.core.errors import ProviderFailed
 from assay.core.hashing import ZERO, Digest
 from assay.core.keys import Address
-from assay.core.reach import Reach, reach_of
+from assay.core.reach import Reach
 from assay.core.record import BY_KEY, Endpoint
+from assay.network.iroh import IrohDialler, Servers
+from assay.network.links import Dial, LinkedTransport
+from assay.network.relay.dial import dial_relay
+from assay.network.resolve import resolve
 
 MOST_PINNED: Final = 256
 """Pinned providers whose connections are kept; idle ones are let go first."""
@@ -48,11 +51,12 @@ Find: TypeAlias = Callable[[Address], Place | None]
 class KeyedTransport(httpx.AsyncBaseTransport):
     """Sends requests for `assay://0x…` to the provider's place, and all others as they are."""
 
-    def __init__(self, find: Find, *, limits: httpx.Limits) -> None:
+    def __init__(self, find: Find, *, limits: httpx.Limits, iroh: Servers = "direct") -> None:
+        self._iroh: Final = IrohDialler(iroh)
         self._find: Final = find
         self._limits: Final = limits
         self._plain: Final = httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
-        self._pinned: Final[OrderedDict[Digest, _Pool]] = OrderedDict()
+        self._pinned: Final[OrderedDict[tuple[Digest, str], _Pool]] = OrderedDict()
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -67,10 +71,15 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         place = self._find(request.url.host)
         if place is None:
             raise ProviderFailed(f"no record of {request.url.host} is known now", "wait until it is found again")
+        provider = request.url.host
+        if place.endpoint.kind in ("relay", "iroh"):
+            request.url = request.url.copy_with(scheme="https")
+            way = f"{place.endpoint.url} {provider} {place.reach}"
+            return await (await self._pinned_to(place, way, self._dialling(place, provider))).send(request)
         await _redirect(request, place)
         if place.endpoint.kind != "https" or place.tls == ZERO:
             return await self._plain.handle_async_request(request)
-        return await (await self._pinned_to(place.tls)).send(request)
+        return await (await self._pinned_to(place)).send(request)
 
     @override
     async def aclose(self) -> None:
@@ -78,14 +87,26 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         await self._plain.aclose()
         for pool in self._pinned.values():
             await pool.transport.aclose()
+        await self._iroh.aclose()
 
-    async def _pinned_to(self, tls: Digest) -> _Pool:
-        """Connections on which this certificate was shown, and no others."""
-        pool = self._pinned.get(tls)
+    def _dialling(self, place: Place, provider: Address) -> Dial:
+        if place.endpoint.kind == "relay":
+            return partial(dial_relay, place.endpoint, provider, place.reach)
+        return partial(self._iroh.dial, place.endpoint, place.reach)
+
+    async def _pinned_to(self, place: Place, way: str = "", dial: Dial | None = None) -> _Pool:
+        """Connections on which the place's certificate was shown, and no others. `way`: names what `dial` connects to;
+        without it they are direct."""
+        name = (place.tls, way)
+        pool = self._pinned.get(name)
         if pool is None:
-            context = pinned_context(tls)
-            pool = self._pinned[tls] = _Pool(httpx.AsyncHTTPTransport(verify=context, limits=self._limits))
-        self._pinned.move_to_end(tls)
+            context = pinned_context(place.tls)
+            if dial is None:
+                transport = httpx.AsyncHTTPTransport(verify=context, limits=self._limits)
+            else:
+                transport = LinkedTransport(dial, context, self._limits)
+            pool = self._pinned[name] = _Pool(transport)
+        self._pinned.move_to_end(name)
         idle = [each for each, other in self._pinned.items() if not other.active and other is not pool]
         for each in idle[: max(len(self._pinned) - MOST_PINNED, 0)]:
             await self._pinned.pop(each).transport.aclose()
@@ -150,31 +171,9 @@ def pinned_context(tls: Digest) -> ssl.SSLContext:
 
 async def _redirect(request: httpx.Request, place: Place) -> None:
     """Put the place's address into a request."""
-    host, port = place.endpoint.host, place.endpoint.address.rpartition(":")[2]
+    host, port = place.endpoint.host, place.endpoint.port
     request.url = request.url.copy_with(
-        scheme=place.endpoint.kind, host=await _resolve(host, int(port), place.reach), port=int(port)
+        scheme=place.endpoint.kind, host=await resolve(host, port, place.reach), port=port
     )
     request.headers["host"] = place.endpoint.address
     request.extensions = {**request.extensions, "sni_hostname": host}
-
-
-async def _resolve(host: str, port: int, reach: Reach) -> str:
-    """An address of a host that is no nearer than `reach`: a name can stand for any machine, as its owner likes."""
-    if reach_of(host) <= reach and _is_number(host):
-        return host
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise httpx.ConnectError(f"{host} is not known ({error})") from error
-    for _, _, _, _, (address, *_) in found:
-        if isinstance(address, str) and reach_of(address) <= reach:
-            return address
-    raise ProviderFailed(f"{host} leads into a network that its record's source cannot know", "ask another provider")
-
-
-def _is_number(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -12,7 +12,7 @@ import httpx
 
 from assay.core.errors import AssayError, ProviderFailed
 from assay.core.offer import Offer
-from assay.core.reach import usable
+from assay.core.reach import WAYS, Way, usable
 from assay.network.discovery.book import RecordBook
 from assay.network.keyed import Place
 from assay.network.replies import get, within
@@ -39,9 +39,11 @@ class Listing:
         client: httpx.AsyncClient,
         patience: Patience,
         *,
+        ways: Sequence[Way] = WAYS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock`: Unix seconds, for the records."""
+        """`ways`: how providers that were found are reached, see `usable`. `clock`: Unix seconds, for the records."""
+        self._ways: Final = ways
         self._urls: Final = tuple(url.rstrip("/") for url in urls)
         self._book: Final = book
         self._client: Final = client
@@ -79,7 +81,7 @@ class Listing:
     def place(self, provider: str) -> Place | None:
         """Where a provider that was found answers."""
         entry = None if self._book is None else self._book.get(provider, self._clock())
-        endpoint = None if entry is None or entry.record is None else usable(entry.record, entry.reach)
+        endpoint = None if entry is None or entry.record is None else usable(entry.record, entry.reach, self._ways)
         if entry is None or entry.record is None or endpoint is None:
             return None
         return Place(endpoint, entry.record.tls, entry.reach)
@@ -104,7 +106,8 @@ class Listing:
         if (self._book.version != self._found_version and now - self._found_at > _FOUND_SECONDS) or not self._found:
             self._found_at, self._found_version = now, self._book.version
             alive = self._book.entries(self._clock())
-            self._found = [offer for record, _ in alive for offer in record.offers]
+            reached = (record for record, entry in alive if usable(record, entry.reach, self._ways))
+            self._found = [offer for record in reached for offer in record.offers]
         return self._found
 
     async def _given(self) -> list[Offer]:

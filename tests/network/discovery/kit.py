@@ -46,10 +46,22 @@ def record(
         )
         for level in levels
     )
-    parts = [url.split("://") for url in endpoints]
-    places = tuple(Endpoint("https" if kind == "https" else "http", address) for kind, address in parts)
-    unsigned = ProviderRecord(key.address, sequence, issued, issued + life, places, offers, 4, tls=tls)
+    unsigned = ProviderRecord(
+        key.address, sequence, issued, issued + life, tuple(map(endpoint, endpoints)), offers, 4, tls=tls
+    )
     return sign_record(unsigned, signer or key)
+
+
+def endpoint(url: str) -> Endpoint:
+    """What stands in a record for an address."""
+    kind, _, address = url.partition("://")
+    match kind:
+        case "ws" | "wss":
+            return Endpoint("relay", url)
+        case "iroh" | "https":
+            return Endpoint(kind, address)
+        case _:
+            return Endpoint("http", address)
 
 
 async def until(holds: Callable[[], object], seconds: float = 5.0) -> None:

@@ -25,6 +25,7 @@ from assay.apps.cli import (
     keys,
     models,
     providers,
+    relay,
     serve,
     stake,
     trace,
@@ -62,6 +63,7 @@ _command(_TRY, "ask", ask.ask, 'assay ask "Why is the sky blue?" --receipt recei
 _command(_SHARE, "serve", serve.serve, "assay serve --model smollm2-135m")
 _command(_SHARE, "gateway", gateway.gateway, "assay gateway --provider http://127.0.0.1:8100")
 _command(_SHARE, "directory", directory.directory, "assay directory --host 0.0.0.0")
+_command(_SHARE, "relay", relay.relay, "assay relay --host 0.0.0.0 --certificate relay.pem")
 _command(_SHARE, "providers", providers.providers, "assay providers --json")
 _command(_SHARE, "validate", validate.validate, "assay validate --share 0.1")
 _command(_CHECK, "verify", verify.verify, "assay verify receipt.json --json")

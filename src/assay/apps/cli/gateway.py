@@ -39,6 +39,7 @@ def gateway(
         override,
         store_url,
         tool_reader,
+        ways_of,
     )
 
     given = {
@@ -88,6 +89,8 @@ def gateway(
             settings.providers,
             patience=Patience(silence=settings.timeout_seconds),
             book=None if discoveries is None else discoveries.book,
+            ways=ways_of(config.network),
+            iroh="n0" if config.network.iroh == "n0" else "direct",
         )
         wallet = None
         if config.chain.url:

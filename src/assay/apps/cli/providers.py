@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +13,7 @@ from assay.apps.cli.console import JsonFlag, note, out, plain, print_json
 
 if TYPE_CHECKING:
     from assay.apps.discovering import Discoveries
+    from assay.core.reach import Way
     from assay.core.record import ProviderRecord
     from assay.network.discovery.book import Entry
 
@@ -31,7 +32,7 @@ def providers(
     from assay.apps.discovering import Discoveries, registry_folder, sources_of, uses_lan
     from assay.apps.logs import configure_logs
     from assay.apps.metrics import DiscoveryMetrics
-    from assay.apps.wiring import check_url, override
+    from assay.apps.wiring import check_url, override, ways_of
 
     given = {
         "lan": lan, "peers": tuple(peer) if peer else None, "directories": tuple(directory) if directory else None
@@ -44,7 +45,7 @@ def providers(
     discoveries = Discoveries(sources, DiscoveryMetrics(CollectorRegistry()))
     asyncio.run(_look(discoveries, seconds))
     now = time.time()
-    found = [_facts(record, entry, now) for record, entry in discoveries.book.entries(now)]
+    found = [_facts(record, entry, ways_of(config.network), now) for record, entry in discoveries.book.entries(now)]
     if as_json:
         print_json({"providers": found})
         return
@@ -62,11 +63,11 @@ async def _look(discoveries: Discoveries, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
-def _facts(record: ProviderRecord, entry: Entry, now: float) -> Mapping[str, object]:
+def _facts(record: ProviderRecord, entry: Entry, ways: Sequence[Way], now: float) -> Mapping[str, object]:
     """What is shown of a provider."""
     from assay.core.reach import usable
 
-    endpoint = usable(record, entry.reach)
+    endpoint = usable(record, entry.reach, ways)
     return {
         "provider": record.provider,
         "address": "" if endpoint is None else endpoint.url,

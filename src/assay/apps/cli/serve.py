@@ -56,6 +56,16 @@ def serve(
         bool | None,
         typer.Option("--tls/--no-tls", help="Serve HTTPS with a certificate of its own, which the record names."),
     ] = None,
+    relay: Annotated[
+        list[str] | None,
+        typer.Option(help="Be reached through this relay, wss://HOST (may be repeated); turns --tls on."),
+    ] = None,
+    iroh: Annotated[
+        str | None,
+        typer.Option(
+            help="Be reached through iroh: direct, or n0, whose servers help through routers; turns --tls on."
+        ),
+    ] = None,
     chain: ChainOption = None,
     as_json: JsonFlag = False,
     cheat: Annotated[
@@ -96,7 +106,10 @@ def serve(
         "engine": engine, "levels": tuple(level) if level else None, "url": url, "key": key,
         "upstream": upstream, "upstream_model": upstream_model, "tls": tls,
     }  # fmt: skip
-    config = override(override(load_config(), "chain", {"url": chain}), "provider", given)
+    config = override(load_config(), "network", {"relays": tuple(relay) if relay else None, "iroh": iroh})
+    if config.network.relays or config.network.iroh != "off":
+        given["tls"] = True
+    config = override(override(config, "chain", {"url": chain}), "provider", given)
     settings = config.provider
     configure_logs(config.log.level, config.log.format)
     signer, made = open_key(settings.key)

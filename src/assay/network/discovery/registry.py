@@ -108,14 +108,14 @@ def _small_file(path: Path) -> bytes:
 async def _answers(data: bytes) -> bool:
     """Somebody takes connections where the record says; garbage is passed on to who counts it."""
     try:
-        endpoint = usable(ProviderRecord.decode(data), Reach.MACHINE)
+        endpoint = usable(ProviderRecord.decode(data), Reach.MACHINE, ["direct"])
     except AssayError:
         return True
     if endpoint is None:
         return False
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
-            _, writer = await asyncio.open_connection(endpoint.host, int(endpoint.address.rpartition(":")[2]))
+            _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
     except OSError:  # TimeoutError is one
         return False
     writer.close()

@@ -1,0 +1,1 @@
+"""Providers that take no connections are reached through a relay, which passes on what it cannot read."""
