@@ -65,7 +65,7 @@ class Publisher:
         self,
         key: Key,
         offers: Callable[[], Awaitable[Sequence[Offer]]],
-        station: Station,
+        station: Callable[[], Station],
         tell: Sequence[Tell] = (),
         ends: Sequence[Callable[[], Awaitable[None]]] = (),
         *,
@@ -73,9 +73,8 @@ class Publisher:
         tick: float = TICK_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`tell`: where to; `ends` take back what can be, at the end. `life`, `tick`: seconds.
-
-        `clock`: Unix seconds.
+        """`station` is asked again and again, as addresses change. `tell`: where to; `ends` take back what can be, at
+        the end. `life`, `tick`: seconds. `clock`: Unix seconds.
         """
         self._key: Final = key
         self._offers: Final = offers
@@ -92,10 +91,13 @@ class Publisher:
         offers = tuple(
             replace(offer, url=url_by_key(self._key.address)) for offer in (await self._offers())[:MAX_RECORD_OFFERS]
         )
-        now, held = self._clock(), self._record
-        if held is not None and held.offers == offers and held.issued <= now < held.issued + self._life / 3:
+        now, held, station = self._clock(), self._record, self._station()
+        if (
+            held is not None
+            and (held.offers, held.endpoints) == (offers, station.endpoints)
+            and held.issued <= now < held.issued + self._life / 3
+        ):
             return held
-        station = self._station
         unsigned = ProviderRecord(
             provider=self._key.address,
             sequence=next_sequence(0 if held is None else held.sequence, now),
@@ -161,13 +163,12 @@ def open_publisher(
         from assay.apps.certificate import certificate_of
 
         certificate = certificate_of(key.address, tls_path(home(), settings.key), now=time.time())
-    station = Station(
-        endpoints_of(settings.url, host, port, tls=settings.tls),
-        parallel,
-        config.network.region,
-        stake,
-        certificate.digest if certificate else ZERO,
-    )
+    tls = certificate.digest if certificate else ZERO
+
+    def station() -> Station:
+        endpoints = endpoints_of(settings.url, host, port, tls=settings.tls)
+        return Station(endpoints, parallel, config.network.region, stake, tls)
+
     registry = Registry(registry_folder(home()))
 
     async def list_here(record: ProviderRecord) -> None:
@@ -178,11 +179,12 @@ def open_publisher(
 
     tell: list[Tell] = [list_here, *(partial(hand_in, Directory(url)) for url in config.network.directories)]
     ends: list[Callable[[], Awaitable[None]]] = []
-    near = [each for each in _hosts(host) if reach_of(each) < Reach.MACHINE]
-    if near and uses_lan(config.network, host):
+    if uses_lan(config.network, host):
         from assay.network.discovery.lan import Notice
 
-        notice = Notice(port, near, tls=settings.tls)
+        notice = Notice(
+            port, lambda: [each for each in _hosts(host) if reach_of(each) < Reach.MACHINE], tls=settings.tls
+        )
         tell.append(notice.publish)
         ends.append(notice.close)
     try:
@@ -239,7 +241,9 @@ def addresses() -> list[str]:
 
 def _hosts(host: str) -> list[str]:
     """Where a program is reached that listens on `host`, in numbers."""
-    return (addresses() or ["127.0.0.1"]) if host in EVERYWHERE else [host]
+    if host not in EVERYWHERE:
+        return [host]
+    return [each for each in addresses() if ":" in host or ":" not in each] or ["127.0.0.1"]
 
 
 def _bracketed(host: str) -> str:

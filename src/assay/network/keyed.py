@@ -27,7 +27,16 @@ from assay.core.record import BY_KEY, Endpoint
 
 MOST_PINNED: Final = 256
 """Pinned providers whose connections are kept; idle ones are let go first."""
+DEAD_SECONDS: Final = 5
+"""Until a connection is given up whose other machine acknowledges nothing, or has no room for more of a request: its
+cable is cut, or it moved away. The system of a machine that is there acknowledges, however slow its programs are."""
 _SCHEME: Final = BY_KEY.partition(":")[0]
+_TIMES: Final = {"TCP_USER_TIMEOUT": DEAD_SECONDS * 1000, "TCP_KEEPIDLE": DEAD_SECONDS, "TCP_KEEPINTVL": 1}
+_SOCKET: Final = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *((socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in _TIMES.items() if hasattr(socket, name)),
+]
+"""As far as the system can: the first of the times is Linux's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,7 @@ class KeyedTransport(httpx.AsyncBaseTransport):
     def __init__(self, find: Find, *, limits: httpx.Limits) -> None:
         self._find: Final = find
         self._limits: Final = limits
-        self._plain: Final = httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
+        self._plain: Final = httpx.AsyncHTTPTransport(limits=limits, trust_env=False, socket_options=_SOCKET)
         self._pinned: Final[OrderedDict[Digest, _Pool]] = OrderedDict()
 
     @override
@@ -84,7 +93,9 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         pool = self._pinned.get(tls)
         if pool is None:
             context = pinned_context(tls)
-            pool = self._pinned[tls] = _Pool(httpx.AsyncHTTPTransport(verify=context, limits=self._limits))
+            pool = self._pinned[tls] = _Pool(
+                httpx.AsyncHTTPTransport(verify=context, limits=self._limits, socket_options=_SOCKET)
+            )
         self._pinned.move_to_end(tls)
         idle = [each for each, other in self._pinned.items() if not other.active and other is not pool]
         for each in idle[: max(len(self._pinned) - MOST_PINNED, 0)]:
