@@ -20,11 +20,12 @@ from tests.e2e.kit import MODEL, SAY, Place, Program, all_running, until
 from assay.core.bundle import Bundle
 from assay.core.receipt import Receipt
 
+REASON = impossible()
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.model,
     pytest.mark.slow,
-    pytest.mark.skipif(impossible() != "", reason=f"there are no network namespaces: {impossible()}"),
+    pytest.mark.skipif(REASON != "", reason=f"there are no network namespaces: {REASON}"),
 ]
 
 
