@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+import time
 
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+from tests.running import running
 
+from assay.apps import server
 from assay.apps.server import announce, bind, url_of
 from assay.core.errors import ConfigError, MachineError
 
@@ -55,3 +62,36 @@ def test_the_announcement_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert json.loads(capsys.readouterr().out) == {"program": "provider", "url": "http://127.0.0.1:1", "address": "0x1"}
     announce("provider", "http://127.0.0.1:1", as_json=False)
     assert capsys.readouterr().out == "provider answers at http://127.0.0.1:1\n"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "head", [b"", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HT"], ids=["no", "first", "later"]
+)
+async def test_who_dribbles_holds_no_connection(monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+    """A connection is closed whose next request's head is not whole in time, though bytes keep coming; an answer that
+    takes longer than that is not cut."""
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.5)
+
+    async def slow(_request: object) -> Response:
+        await asyncio.sleep(1)
+        return Response("whole")
+
+    async with running(Starlette(routes=[Route("/", slow)])) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(head)
+        whole = head.count(b"\r\n\r\n")
+        if whole:
+            assert await asyncio.wait_for(reader.readuntil(b"whole"), 10)
+        began = time.monotonic()
+
+        async def dribble() -> None:
+            while head:
+                writer.write(b"x")
+                await asyncio.sleep(0.05)
+
+        dribbling = asyncio.create_task(dribble())
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert time.monotonic() - began > 0.2
+        dribbling.cancel()
+        writer.close()

@@ -21,9 +21,10 @@ from tests.running import free_port
 from assay.apps.config import home
 from assay.chain.addresses import Addresses
 from assay.chain.client import ChainClient
-from assay.chain.court import CourtClient, Dispute
+from assay.chain.court import CourtClient
 from assay.chain.court_events import PROVER
 from assay.chain.devnet import CHAIN_ID, MINTER, Devnet
+from assay.chain.dispute import Dispute
 from assay.chain.ethereum import Web3
 from assay.chain.node import HttpProvider
 from assay.chain.outbox import Outbox

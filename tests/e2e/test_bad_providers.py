@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -85,6 +86,16 @@ def _liar(sock: socket.socket, head: bytes) -> None:
         _reply(sock, OFFERS.replace(b'"pinned"', b'"absolute"'))
 
 
+def _dribbling(sock: socket.socket, head: bytes) -> None:
+    if b"/assay/v1/offers" in head:
+        _reply(sock, OFFERS)
+        return
+    sock.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+    while True:
+        sock.sendall(b"x")
+        time.sleep(0.1)
+
+
 BAD: dict[str, Talk] = {
     "mute": _mute,
     "broken": _broken,
@@ -100,6 +111,10 @@ BAD: dict[str, Talk] = {
     "the same token again": _answering(STREAM, TOKEN, TOKEN),
     "a receipt that is none": _answering(STREAM, TOKEN, b'data: {"bundle": {}}\n\n'),
     "an endless line": _answering(STREAM, b"data: " + b"x" * 65_536, again=True),
+    "a bomb": _answering(
+        STREAM.replace(b"connection", b"content-encoding: gzip\r\nconnection"), gzip.compress(bytes(50_000_000))
+    ),
+    "a head that dribbles": _dribbling,
     "endless comments": _answering(STREAM, b": still there\n\n", again=True),
 }
 

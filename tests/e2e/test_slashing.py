@@ -14,9 +14,9 @@ from tests.e2e.kit import Place, until
 from tests.e2e.scene import BOND, CREDIT, OUTPUT, PROMPT, Books, Chain, Scene, customer, missing, receipts, scene, tried
 
 from assay.chain.client import NOBODY
-from assay.chain.court import Dispute
 from assay.chain.court_events import PROVER_WINS, read_ended, read_slashed
 from assay.chain.devnet import HELD, MINTER, TOKENS
+from assay.chain.dispute import Dispute
 from assay.core.errors import ChainFailed
 from assay.core.offer import Price
 from assay.core.receipt import Receipt

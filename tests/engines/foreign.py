@@ -1,11 +1,15 @@
-"""A foreign OpenAI server over the tiny model, speaking as others do: vLLM, Ollama, or less than they."""
+"""Foreign OpenAI servers: llama.cpp's, and one over the tiny model that speaks as others do (vLLM, Ollama, less)."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -210,3 +214,33 @@ def canned_app(
         return StreamingResponse(send(), status_code=status, media_type="text/event-stream", headers=headers)
 
     return Starlette(routes=[Route("/v1/completions", completions, methods=["POST"])])
+
+
+_SERVER = """
+import sys, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path = sys.argv[1]
+params.n_parallel, params.n_ctx, params.warmup, params.port = 2, 1024, False, 0
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+server = xllamacpp.Server(params)
+print(server.listening_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def llama_server(path: Path) -> Iterator[str]:
+    """llama.cpp's own server in a process of its own: two places of 512 positions, one thread."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.communicate()

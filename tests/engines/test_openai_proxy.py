@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engines.foreign import Dialect, canned_app, foreign_app
+from tests.engines.foreign import Dialect, canned_app, foreign_app, llama_server
 from tests.running import free_port, running
 from tests.tiny import EOG, MODEL, N_VOCAB, TinyEngine, TinyModel, TinyReader, TinyTokenizer, tiny_key, tiny_request
 
@@ -481,36 +479,6 @@ def test_alternatives_are_ranked() -> None:
 
     assert top(tops) == ((97, -1.0), (99, -1.0), (98, -2.0))
     assert top([*tops, {"token": "<end>", "logprob": -3.0}]) == ()
-
-
-_SERVER = """
-import sys, xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path = sys.argv[1]
-params.n_parallel, params.n_ctx, params.warmup, params.port = 2, 1024, False, 0
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-server = xllamacpp.Server(params)
-print(server.listening_address, flush=True)
-sys.stdin.read()
-"""
-
-
-@contextmanager
-def llama_server(path: Path) -> Iterator[str]:
-    """llama.cpp's own server in a process of its own: two places of 512 positions, one thread."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")

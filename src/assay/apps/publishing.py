@@ -69,7 +69,7 @@ class Publisher:
         self,
         key: Key,
         offers: Callable[[], Awaitable[Sequence[Offer]]],
-        station: Station,
+        station: Callable[[], Station],
         tell: Sequence[Tell] = (),
         ends: Sequence[Callable[[], Awaitable[None]]] = (),
         doors: Sequence[Callable[[], Awaitable[None]]] = (),
@@ -78,8 +78,9 @@ class Publisher:
         tick: float = TICK_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`tell`: where to; `ends` take back what can be, at the end; `doors` let consumers in by other ways than the
-        provider's own socket, until they are cancelled. `life`, `tick`: seconds. `clock`: Unix seconds.
+        """`station` is asked again and again, as addresses change. `tell`: where to; `ends` take back what can be, at
+        the end; `doors` let consumers in by other ways than the provider's own socket, until they are cancelled.
+        `life`, `tick`: seconds. `clock`: Unix seconds.
         """
         self._doors: Final = doors
         self._key: Final = key
@@ -97,10 +98,13 @@ class Publisher:
         offers = tuple(
             replace(offer, url=url_by_key(self._key.address)) for offer in (await self._offers())[:MAX_RECORD_OFFERS]
         )
-        now, held = self._clock(), self._record
-        if held is not None and held.offers == offers and held.issued <= now < held.issued + self._life / 3:
+        now, held, station = self._clock(), self._record, self._station()
+        if (
+            held is not None
+            and (held.offers, held.endpoints) == (offers, station.endpoints)
+            and held.issued <= now < held.issued + self._life / 3
+        ):
             return held
-        station = self._station
         unsigned = ProviderRecord(
             provider=self._key.address,
             sequence=next_sequence(0 if held is None else held.sequence, now),
@@ -168,14 +172,14 @@ def open_publisher(
 
         certificate = certificate_of(key.address, tls_path(home(), settings.key), now=time.time())
     relays, iroh = [relay_endpoint(url) for url in config.network.relays], config.network.iroh
-    nodes = [] if iroh == "off" else iroh_endpoints(key, host, port, iroh)
-    station = Station(
-        _reached(endpoints_of(settings.url, host, port, tls=settings.tls), [*relays, *nodes]),
-        parallel,
-        config.network.region,
-        stake,
-        certificate.digest if certificate else ZERO,
-    )
+    tls = certificate.digest if certificate else ZERO
+
+    def station() -> Station:
+        nodes = [] if iroh == "off" else iroh_endpoints(key, host, port, iroh)
+        endpoints = _reached(endpoints_of(settings.url, host, port, tls=settings.tls), [*relays, *nodes])
+        return Station(endpoints, parallel, config.network.region, stake, tls)
+
+    station()  # says now what is wrong with the settings
     registry = Registry(registry_folder(home()))
 
     async def list_here(record: ProviderRecord) -> None:
@@ -186,11 +190,12 @@ def open_publisher(
 
     tell: list[Tell] = [list_here, *(partial(hand_in, Directory(url)) for url in config.network.directories)]
     ends: list[Callable[[], Awaitable[None]]] = []
-    near = [each for each in _hosts(host) if reach_of(each) < Reach.MACHINE]
-    if near and uses_lan(config.network, host):
+    if uses_lan(config.network, host):
         from assay.network.discovery.lan import Notice
 
-        notice = Notice(port, near, tls=settings.tls)
+        notice = Notice(
+            port, lambda: [each for each in _hosts(host) if reach_of(each) < Reach.MACHINE], tls=settings.tls
+        )
         tell.append(notice.publish)
         ends.append(notice.close)
     try:
@@ -291,7 +296,9 @@ def nearest(host: str) -> str:
 
 def _hosts(host: str) -> list[str]:
     """Where a program is reached that listens on `host`, in numbers."""
-    return (addresses() or ["127.0.0.1"]) if host in EVERYWHERE else [host]
+    if host not in EVERYWHERE:
+        return [host]
+    return [each for each in addresses() if ":" in host or ":" not in each] or ["127.0.0.1"]
 
 
 def _reached(own: Sequence[Endpoint], more: Sequence[Endpoint]) -> tuple[Endpoint, ...]:

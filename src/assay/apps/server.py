@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from typing_extensions import override
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from assay.core.errors import ConfigError, MachineError
 
@@ -23,6 +25,8 @@ _FAREWELL_SECONDS: Final = 15
 """After that: for hanging up, signing, and writing the last events."""
 _KEEP_ALIVE_SECONDS: Final = 30
 """Idle connections are kept longer than our own clients use them."""
+HEAD_SECONDS: Final = 15.0
+"""For the whole head of a request, from the connection or its first byte on: who dribbles holds no connection."""
 _HEADER_BYTES: Final = 65_536
 
 Drain = Callable[[float], Awaitable[None]]
@@ -94,7 +98,7 @@ class Server(uvicorn.Server):
         its key, to serve HTTPS."""
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=_Punctual,
             ws="none",
             log_config=None,
             access_log=False,
@@ -139,6 +143,38 @@ class Server(uvicorn.Server):
         if not draining.done():
             await self._drain(0)
         await draining
+
+
+class _Punctual(H11Protocol):
+    """Of uvicorn, which alone would wait for ever for the first head on a connection, or the rest of a later one."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget()
+
+    def _watch(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._forget()
+        elif self._late is None and not self.transport.is_closing():
+            self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _forget(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
 
 def serve(

@@ -25,8 +25,8 @@ MAX_RECORD_BYTES: Final = 65_536
 """Of a record's canonical form."""
 MAX_LIFE: Final = 86_400
 """Seconds from a record's issue to its end, at most."""
-MAX_SKEW: Final = 300
-"""Seconds by which a record's issue may lie ahead: clocks differ."""
+MAX_SKEW: Final = 600
+"""Seconds by which a record's issue may lie ahead: each of two clocks may be wrong by five minutes."""
 MAX_ENDPOINTS: Final = 8
 MAX_RECORD_OFFERS: Final = 64
 MAX_REGION: Final = 16

@@ -8,6 +8,7 @@ So it does not matter through whose hands a connection goes, and some go through
 from __future__ import annotations
 
 import hashlib
+import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -30,7 +31,16 @@ from assay.network.resolve import resolve
 
 MOST_PINNED: Final = 256
 """Pinned providers whose connections are kept; idle ones are let go first."""
+DEAD_SECONDS: Final = 5
+"""Until a connection is given up whose other machine acknowledges nothing, or has no room for more of a request: its
+cable is cut, or it moved away. The system of a machine that is there acknowledges, however slow its programs are."""
 _SCHEME: Final = BY_KEY.partition(":")[0]
+_TIMES: Final = {"TCP_USER_TIMEOUT": DEAD_SECONDS * 1000, "TCP_KEEPIDLE": DEAD_SECONDS, "TCP_KEEPINTVL": 1}
+_SOCKET: Final = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *((socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in _TIMES.items() if hasattr(socket, name)),
+]
+"""As far as the system can: the first of the times is Linux's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,7 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         self._iroh: Final = IrohDialler(iroh)
         self._find: Final = find
         self._limits: Final = limits
-        self._plain: Final = httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
+        self._plain: Final = httpx.AsyncHTTPTransport(limits=limits, trust_env=False, socket_options=_SOCKET)
         self._pinned: Final[OrderedDict[tuple[Digest, str], _Pool]] = OrderedDict()
 
     @override
@@ -102,7 +112,7 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         if pool is None:
             context = pinned_context(place.tls)
             if dial is None:
-                transport = httpx.AsyncHTTPTransport(verify=context, limits=self._limits)
+                transport = httpx.AsyncHTTPTransport(verify=context, limits=self._limits, socket_options=_SOCKET)
             else:
                 transport = LinkedTransport(dial, context, self._limits)
             pool = self._pinned[name] = _Pool(transport)

@@ -32,7 +32,7 @@ def local(key=A, **more: object) -> ProviderRecord:  # noqa: ANN001
 @asynccontextmanager
 async def announced(port: int, *items: ProviderRecord) -> AsyncIterator[Notice]:
     """Notices of a provider, one after the other."""
-    notice = Notice(port, HERE, tls=False, interfaces=HERE)
+    notice = Notice(port, lambda: HERE, tls=False, interfaces=HERE)
     try:
         for item in items:
             await notice.publish(item)
@@ -63,6 +63,22 @@ async def test_a_provider_announces_itself() -> None:
             await notice.publish(second)
             await until(lambda: found.outcomes == [("lan", "new")] * 2, 15)
         await until(lambda: found.providers == set(), 15)
+
+
+async def test_a_provider_without_an_address_says_nothing_until_it_has_one() -> None:
+    """Then where it is."""
+    addresses: list[str] = []
+    item = local()
+    async with stranger(reply(item.encode())) as url, looking() as found:
+        notice = Notice(port_of(url), lambda: addresses, tls=False, interfaces=HERE)
+        try:
+            await notice.publish(item)
+            assert notice._zeroconf is None
+            addresses += HERE
+            await notice.publish(item)
+            await until(lambda: found.providers == {A.address}, 15)
+        finally:
+            await notice.close()
 
 
 async def test_a_notice_for_another_record_counts_nothing() -> None:

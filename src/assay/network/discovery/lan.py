@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -31,6 +30,8 @@ WAITING: Final = 256
 """Notices that wait to be followed; further ones are dropped."""
 REMEMBERED: Final = 4096
 """Notices whose record is known, so that it is not asked for again."""
+LOOK_SECONDS: Final = 30.0
+"""Between two times that everybody is asked: who came while the network was cut was not heard."""
 _WORKERS: Final = 4
 _RESOLVE_MS: Final = 3000
 _NAME: Final = re.compile(r"([0-9a-f]{40})\._assay\._tcp\.local\.")
@@ -43,9 +44,15 @@ Interfaces: TypeAlias = Sequence[str] | Literal["all"]
 class LocalNetwork:
     """Implements `Discovery` over notices; one that is withdrawn takes away only what it brought."""
 
-    def __init__(self, interfaces: Interfaces = "all", *, dropped: Callable[[], None] = lambda: None) -> None:
-        """`dropped`: told of each notice that is not followed, because too many wait."""
+    def __init__(
+        self, interfaces: Interfaces = "all", *, look: float = LOOK_SECONDS, dropped: Callable[[], None] = lambda: None
+    ) -> None:
+        """`look`: seconds between two times that everybody is asked.
+
+        `dropped`: told of each notice that is not followed, because too many wait.
+        """
         self._interfaces: Final = interfaces
+        self._look: Final = look
         self._dropped: Final = dropped
         self._waiting: Final[OrderedDict[str, None]] = OrderedDict()
         self._known: Final[OrderedDict[str, str]] = OrderedDict()
@@ -68,15 +75,21 @@ class LocalNetwork:
             del zeroconf, service_type
             self.notice(name, gone=state_change is ServiceStateChange.Removed, finder=finder)
 
+        async def ask() -> None:
+            while True:
+                browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[changed])
+                try:
+                    await asyncio.sleep(self._look)
+                finally:
+                    await browser.async_cancel()
+                await zeroconf.async_update_interfaces()
+
         zeroconf = _open(self._interfaces)
         try:
-            browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[changed])
-            try:
-                async with record_client() as client, asyncio.TaskGroup() as group:
-                    for _ in range(_WORKERS):
-                        group.create_task(self._work(zeroconf, client, finder))
-            finally:
-                await browser.async_cancel()
+            async with record_client() as client, asyncio.TaskGroup() as group:
+                group.create_task(ask())
+                for _ in range(_WORKERS):
+                    group.create_task(self._work(zeroconf, client, finder))
         finally:
             await zeroconf.async_close()
 
@@ -126,30 +139,33 @@ class LocalNetwork:
 class Notice:
     """A provider's own notice on the local network; close it."""
 
-    def __init__(self, port: int, addresses: Sequence[str], *, tls: bool, interfaces: Interfaces = "all") -> None:
-        """The provider answers at these addresses (in numbers) and port, by HTTPS or HTTP."""
+    def __init__(
+        self, port: int, addresses: Callable[[], Sequence[str]], *, tls: bool, interfaces: Interfaces = "all"
+    ) -> None:
+        """The provider answers at these addresses (in numbers; they may change) and port, by HTTPS or HTTP."""
         self._port: Final = port
-        self._addresses: Final = [
-            socket.inet_pton(socket.AF_INET6 if ":" in each else socket.AF_INET, each) for each in addresses
-        ]
+        self._addresses: Final = addresses
         self._tls: Final = tls
         self._interfaces: Final = interfaces
         self._zeroconf: AsyncZeroconf | None = None
         self._said: AsyncServiceInfo | None = None
 
     async def publish(self, record: ProviderRecord) -> None:
-        """Announce a record, in place of the one before.
+        """Announce a record, in place of the one before, where this machine is now; nothing if that is nowhere.
 
         Raises:
             MachineError: there is no network, or another machine announces this provider.
         """
+        addresses = self._addresses()
+        if not addresses:
+            return
         info = AsyncServiceInfo(
             SERVICE,
             f"{record.provider[2:]}.{SERVICE}",
             port=self._port,
             properties={"record": record.digest.hex(), "tls": "1" if self._tls else "0"},
             server=f"assay-{record.provider[2:18]}.local.",
-            addresses=self._addresses,
+            parsed_addresses=list(addresses),
         )
         if self._zeroconf is None:
             self._zeroconf = _open(self._interfaces)
@@ -157,7 +173,9 @@ class Notice:
             if self._said is None:
                 await (await self._zeroconf.async_register_service(info))
             else:
-                await (await self._zeroconf.async_update_service(info))
+                told = await self._zeroconf.async_update_service(info)
+                await self._zeroconf.async_update_interfaces()
+                await told
         except NonUniqueNameException as error:
             raise MachineError(
                 f"another machine announces {record.provider}", "give each provider a key of its own"
