@@ -366,7 +366,7 @@ async def test_doors_are_open_while_a_record_is_told() -> None:
         finally:
             seen.append("closed")
 
-    async with Publisher(A, shop.offers, STATION, doors=[door]).running():
+    async with Publisher(A, shop.offers, lambda: STATION, doors=[door]).running():
         await until(lambda: seen)
         assert seen == ["open"]
     assert seen == ["open", "closed"]
