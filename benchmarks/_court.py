@@ -33,6 +33,8 @@ from assay.engines.exact.dispute.steps import step
 CELLS: Final = 1 << 24
 """Of the longest dispute that contracts lead through in three exchanges of cells."""
 OPERATIONS: Final = 1 << 24
+BASE: Final = 21_000
+"""Gas of a transaction that does nothing."""
 NOW: Final = 2_000_000_000
 LAYER: Final = 14
 CELL: Final = 300
@@ -96,7 +98,7 @@ def disputes(town: Town, own: Response) -> dict[str, int]:
     """Gas of the two disputes and of each of their transactions, by what was done; the most, where it is done again.
 
     By the rules of EIP-7623 as well: a transaction then takes at least 10 gas for a zero byte and 40 for another one.
-    Both chains are at the same time, so that receipts have the same bytes.
+    `bare` is without what bytes of transactions cost (4 and 16): deadlines among them are of a real node's own seconds.
     """
     while (left := NOW - town.web3.eth.get_block("latest")["timestamp"]) > 0:
         town.pass_time(min(left, MOST_SECONDS))
@@ -104,6 +106,7 @@ def disputes(town: Town, own: Response) -> dict[str, int]:
     for name, fight in (("operations", real_dispute(town, own, root)), ("cells", long_dispute(town, own, root))):
         found[f"dispute.{name}"] = sum(gas for _, gas, _ in fight.gas)
         found[f"dispute.{name}.prague"] = sum(max(gas, least) for _, gas, least in fight.gas)
+        found[f"dispute.{name}.bare"] = sum(gas - (least - BASE) * 2 // 5 for _, gas, least in fight.gas)
         for what, gas, _ in fight.gas:
             key = f"dispute.{name}.{what.replace(' ', '_')}"
             found[key] = max(gas, found.get(key, 0))
