@@ -25,6 +25,7 @@ from assay.chain.court import CourtClient
 from assay.chain.court_events import PROVER
 from assay.chain.devnet import CHAIN_ID, MINTER, Devnet
 from assay.chain.dispute import Dispute
+from assay.chain.docket import Docket
 from assay.chain.ethereum import Web3
 from assay.chain.node import HttpProvider
 from assay.chain.outbox import Outbox
@@ -129,6 +130,7 @@ class Scene:
                 assert httpx.post(f"{self.url}/fund/{address}", timeout=20).status_code == 200
             there = Addresses.fetch(self.url)
         self.court = stack.enter_context(watching(self.url, there))
+        self.docket = Docket(self.court)
 
     def at(self, name: str) -> str:
         """A program's address."""
@@ -208,8 +210,8 @@ class Scene:
 
     def disputes(self) -> list[Dispute]:
         """That are open now."""
-        numbers = range(1, self.court.count() + 1)
-        return [each for each in map(self.court.dispute, numbers) if each is not None]
+        cases = self.docket.look(range(1, self.court.count() + 1))
+        return [each.dispute for each in cases if each.gone is None]
 
     def hurry(self) -> None:
         """Let time pass where everybody waits for it: a minute where a validator has opened no dispute, and an hour

@@ -81,7 +81,9 @@ def test_the_cheat_is_caught_and_every_receipt_verifies(
     }
     change = {name: int(chain["after_wei"][name]) - int(before) for name, before in chain["before_wei"].items()}
     assert change["eve"] < -(10**19)
-    assert min(change[name] for name in ("ada", "boole", "church", "validator", "burned")) > 0
+    assert min(change[name] for name in ("validator", "burned")) > 0
+    honest = [change[name] for name in ("ada", "boole", "church")]  # whom the gateway has asked, it paid
+    assert min(honest) >= 0 < sum(honest)
     assert sum(change.values()) == 0
     assert {row["level"] for row in result["answers"]} >= {"pinned", "statistical", "exact"}
     files = [(path, 0) for path in result["receipts"]] + [(path, 1) for path in result["exhibits"]]
