@@ -254,9 +254,12 @@ def scene(place: Place, model: Path, chain: Chain) -> Iterator[Scene]:
 
 @contextmanager
 def watching(url: str, there: Addresses) -> Iterator[CourtClient]:
-    """Somebody who only looks at the chain."""
+    """Somebody who only looks at the chain, as it is in its latest block."""
     key = Key.from_secret(bytes(31) + b"\7")
-    with closing(HttpProvider(url)) as node, closing(Outbox(None, node, key, there.chain_id)) as outbox:
+    with (
+        closing(HttpProvider(url)) as node,
+        closing(Outbox(None, node, key, there.chain_id, confirmations=0)) as outbox,
+    ):
         yield CourtClient(ChainClient(node, there, key, outbox))
 
 
