@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from assay.core.errors import ConfigError
 from assay.core.reach import WAYS, Way
@@ -30,6 +30,8 @@ Delay: TypeAlias = Annotated[int, Field(ge=MIN_WITHDRAW_DELAY, le=MAX_WITHDRAW_D
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Bytes: TypeAlias = Annotated[int, Field(ge=1024)]
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
+Who: TypeAlias = Annotated[str, Field(pattern="^0x[0-9a-fA-F]{40}$"), AfterValidator(str.lower)]
+"""A key's address."""
 EngineName: TypeAlias = Literal["llama.cpp", "exact"]
 
 _MAX_FILE = 1 << 20
@@ -86,6 +88,10 @@ class Provider(_Section):
     """How long withdrawals from channels take at least: the time there is to claim."""
     least_deposit_wei: Wei | None = None
     """That a client of x402 deposits at least; None: `[chain] claim_factor` times the gas, which the provider pays."""
+    consumers: tuple[Who, ...] = ()
+    """Addresses of the keys of those who are served, and nobody else; empty: everybody."""
+    requests_per_minute: Annotated[int, Field(ge=0)] = 0
+    """Of a key that is listed or pays; of a network for all others. 0: no limit."""
     max_body_bytes: Bytes = 4 << 20
     tls: bool = False
     """Serve HTTPS, with a certificate of its own that the provider's record names."""
@@ -103,7 +109,7 @@ class Gateway(_Section):
     max_prompt_price_wei: Wei | None = None
     max_output_price_wei: Wei | None = None
     key: str = "gateway"
-    """Name of the key that pays."""
+    """Name of the key that pays, and that signs requests: providers know it."""
     budget_wei: Wei | None = None
     """Most that is in channels and spent, in all. None: nothing, and on a development chain DEVNET_BUDGET."""
     deposit_wei: Wei | None = None

@@ -85,18 +85,19 @@ def gateway(
             )
             marks = MarkStore(config.database_url or store_url(config, "gateway"), most=MOST)
             discoveries = Discoveries(sources, counts, marks)
+        payer, _ = open_key(settings.key)
         transport = HttpTransport(
             settings.providers,
             patience=Patience(silence=settings.timeout_seconds),
             book=None if discoveries is None else discoveries.book,
             ways=ways_of(config.network),
             iroh="n0" if config.network.iroh == "n0" else "direct",
+            key=payer,
         )
         wallet = None
         if config.chain.url:
             from assay.apps.onchain import open_wallet
 
-            payer, _ = open_key(settings.key)
             wallet = stack.enter_context(open_wallet(config, payer, transport, tell))
         market = MarketAnswers(
             transport,
