@@ -24,6 +24,7 @@ GROUPS = {
     "channels": ("list", "close"),
     "keys": ("new", "show"),
     "models": ("list", "pull", "add", "rm"),
+    "identity": ("register", "change", "show"),
     "stake": ("show", "bond", "unbond", "withdraw"),
 }
 COMMANDS = (

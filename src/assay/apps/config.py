@@ -175,6 +175,8 @@ class Chain(_Section):
     """The contract that takes deposits by signature; empty: clients of x402 are not served."""
     court: str = ""
     """The contract of bonds and disputes; empty: there are none."""
+    identity: str = ""
+    """An ERC-8004 registry of identities (`assay identity`); empty: none is used."""
     confirmations: Annotated[int, Field(ge=0)] = 5
     """Blocks until a transaction is final; 0 on a development chain."""
     claim_factor: Positive = 20
