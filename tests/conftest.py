@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and how hypothesis runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every machine, and no stopwatch on busy ones.
+settings.register_profile("assay", deadline=None, derandomize=True)
+settings.load_profile("assay")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts its background jobs so, and programs that tests start would not hear Ctrl-C either.

@@ -13,7 +13,7 @@ from tests.chain.arena import Arena, Case, Fight
 from tests.chain.courtroom import ADA, DEAD, DEPOSIT, EVE, INSURER, MOST_MOVES, PAYER, PROVIDER, WINDOW
 from tests.chain.fighters import Calls, Forest, Honest, Liar, Side, Wild, forest, zero_leaf
 from tests.chain.kit import PEOPLE, Clock, Town, anvil, embedded, town_of
-from tests.engines.exact.dispute.kit import VARIANTS, Answer, LyingProver, answer, changed, rerun
+from tests.engines.exact.dispute.kit import VARIANTS, Answer, LyingProver, answer, changed, plain_cells
 from tests.engines.exact.dispute.test_game import targets
 
 from assay.chain import referees
@@ -69,7 +69,7 @@ def wrong_numbers(arena: Arena, one: Answer, dice: Random) -> Fighters:
         if strategy < 2:
             return last if strategy else {}
         at = dice.randrange(plan.count)
-        return {at: bent(plan, at, rerun(plan, one.own, {}, onwards=False)[at], dice)} | last
+        return {at: bent(plan, at, plain_cells(one.own, plan.target)[at], dice)} | last
 
     return found(arena, one, theirs, LyingProver(theirs, change, onwards=strategy == 3))
 
@@ -84,7 +84,7 @@ def wrong_token(arena: Arena, one: Answer, dice: Random) -> Fighters:
 
     def change(plan: Plan) -> dict[int, bytes]:
         index = dice.choice([plan.count - 1, dice.randrange(plan.count)])
-        return {index: bent(plan, index, rerun(plan, theirs, {}, onwards=False)[index], dice)}
+        return {index: bent(plan, index, plain_cells(theirs, plan.target)[index], dice)}
 
     prover = dice.choice([Prover(theirs), LyingProver(theirs, change, onwards=True)])
     return found(arena, one, theirs, prover, mine=theirs)

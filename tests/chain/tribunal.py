@@ -219,11 +219,16 @@ def targets(name: str) -> tuple[Target, ...]:
 
 
 @cache
+def plans(name: str) -> tuple[Plan, ...]:
+    """Those of the targets."""
+    return tuple(Plan(answer(name).shape, target, answer(name).rules) for target in targets(name))
+
+
+@cache
 def sections(name: str, kind: str) -> tuple[tuple[Side, Section], ...]:
     """All of a kind that the targets of a variant have."""
-    plans = [Plan(answer(name).shape, target, answer(name).rules) for target in targets(name)]
     return tuple(
-        (side(name, plan.target), section) for plan in plans for section in plan.sections if section.kind == kind
+        (side(name, plan.target), section) for plan in plans(name) for section in plan.sections if section.kind == kind
     )
 
 

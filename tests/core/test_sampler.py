@@ -53,9 +53,14 @@ def kept(row: np.ndarray, settings: SamplerSettings, allowed: np.ndarray | None 
 # --- distribution
 
 
-def chi_square(row: np.ndarray, settings: SamplerSettings, expected: np.ndarray, draws: int = 12_000) -> float:
-    """Chi-square of `draws` positions as a normal deviate (Wilson and Hilferty 1931); rare tokens are pooled."""
-    counts = np.bincount([draw(row, settings, SEED, i) for i in range(draws)], minlength=row.size)
+def drawn(row: np.ndarray, settings: SamplerSettings, draws: int = 12_000) -> np.ndarray:
+    """How often each token is drawn at so many positions."""
+    return np.bincount([draw(row, settings, SEED, i) for i in range(draws)], minlength=row.size)
+
+
+def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
+    """Chi-square of draws as a normal deviate (Wilson and Hilferty 1931); rare tokens are pooled."""
+    draws = counts.sum()
     rare = expected * draws < 10
     observed = np.append(counts[~rare], counts[rare].sum())
     wanted = np.append(expected[~rare], expected[rare].sum()) * draws
@@ -71,8 +76,9 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
     """Over positions, tokens come as often as the softmax at the temperature says, and not as another one says."""
     row = np.random.default_rng(5).normal(0, 2, 50).astype(np.float32)
     settings = SamplerSettings(temperature=round(temperature * MICRO))
-    assert abs(chi_square(row, settings, softmax(row, temperature))) < 4
-    assert chi_square(row, settings, softmax(row, temperature * 1.15)) > 8
+    counts = drawn(row, settings)
+    assert abs(chi_square(counts, softmax(row, temperature))) < 4
+    assert chi_square(counts, softmax(row, temperature * 1.15)) > 8
 
 
 def test_draws_follow_the_filtered_softmax() -> None:
@@ -83,8 +89,9 @@ def test_draws_follow_the_filtered_softmax() -> None:
     left = sorted(kept(row, settings))
     expected[left] = softmax(row, 0.9)[left] / softmax(row, 0.9)[left].sum()
     assert 3 < len(left) < 20
-    assert abs(chi_square(row, settings, expected)) < 4
-    assert chi_square(row, settings, softmax(row, 0.9)) > 8
+    counts = drawn(row, settings)
+    assert abs(chi_square(counts, expected)) < 4
+    assert chi_square(counts, softmax(row, 0.9)) > 8
 
 
 def test_seeds_and_positions_are_independent() -> None:

@@ -100,7 +100,7 @@ def test_kill_a_provider_in_mid_stream(place: Place, model_path: Path, engine: s
                 if len(chunks) == 5:
                     provider.kill()
                     killed = time.monotonic()
-        assert time.monotonic() - killed < 5
+        assert time.monotonic() - killed < provider.within(5)
         error = chunks[-1]["error"]
         assert error["type"] == "provider_error"
         assert error["code"] == "provider_failed"
@@ -176,7 +176,7 @@ def test_a_provider_that_freezes(place: Place, model_path: Path) -> None:
                     if len(chunks) == 5:
                         provider.process.send_signal(signal.SIGSTOP)
                         frozen = time.monotonic()
-            assert time.monotonic() - frozen < 12
+            assert time.monotonic() - frozen < provider.within(12)
             assert chunks[-1]["error"]["code"] == "provider_failed"
         finally:
             provider.process.send_signal(signal.SIGCONT)
@@ -228,8 +228,8 @@ def test_control_c(place: Place, model_path: Path, command: str) -> None:
     }
     with place.running(command, command, "--port", "0", "--json", *options[command]) as program:
         asked = time.monotonic()
-        assert program.interrupt() == 0
-        assert time.monotonic() - asked < 5
+        assert program.interrupt(60) == 0
+        assert time.monotonic() - asked < program.within(5)
         assert "Traceback" not in program.log
         assert "error" not in program.log
 
@@ -246,8 +246,8 @@ def test_control_c_in_mid_stream(place: Place, model_path: Path, number: signal.
                 if len(chunks) == 4:
                     node.process.send_signal(number)
                     asked = time.monotonic()
-        assert node.process.wait(20) == 0
-        assert time.monotonic() - asked < 8
+        assert node.process.wait(60) == 0
+        assert time.monotonic() - asked < node.within(8)
         assert "error" in chunks[-1]
         (receipt,) = (Receipt.from_json(item) for item in chunks[-1]["assay"]["receipts"])
         assert "Traceback" not in node.log
@@ -269,8 +269,8 @@ def test_control_c_twice(place: Place, model_path: Path) -> None:
                         time.sleep(0.2)
                         provider.process.send_signal(signal.SIGINT)
                         asked = time.monotonic()
-        provider.process.wait(20)
-        assert time.monotonic() - asked < 5
+        provider.process.wait(60)
+        assert time.monotonic() - asked < provider.within(5)
         assert "Traceback" not in provider.log
     assert before in stored(place, "provider")
 

@@ -16,6 +16,7 @@ from assay.core.hashing import Digest
 from assay.core.keys import Address
 from assay.core.request import natural
 from assay.core.verdict import Verdict
+from assay.network.failures import happened
 from assay.store.receipts import ReceiptStore
 
 _LIST_BYTES: Final = 2**20
@@ -175,7 +176,7 @@ class HttpDesk:
                 return self._checked(response.status_code, bytes(data))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ProviderFailed(
-                f"the gateway at {self._url} cannot be reached ({type(error).__name__})",
+                f"the gateway at {self._url} cannot be reached: {happened(error)}",
                 "start it, or check the address",
             ) from error
 

@@ -30,6 +30,7 @@ from assay.core.offer import Price
 from assay.core.receipt import Receipt
 from assay.core.request import decimal
 from assay.core.sse import EventReader
+from assay.network.failures import happened
 
 MAX_REPLY: Final = 2**20
 """Bytes of one event, or of a reply that is no receipt."""
@@ -257,7 +258,7 @@ class Client:
         except httpx.TimeoutException as error:
             raise ProviderFailed(f"{self.url} went silent", "try again, or ask another provider") from error
         except (httpx.HTTPError, httpx.StreamError) as error:
-            raise ProviderFailed(f"the connection to {self.url} broke ({type(error).__name__})", "try again") from error
+            raise ProviderFailed(f"{self.url}: {happened(error)}", "try again") from error
 
 
 def _events(reply: httpx.Response) -> Iterator[Mapping[str, object]]:

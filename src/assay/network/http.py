@@ -30,6 +30,7 @@ from assay.core.request import Request
 from assay.core.sse import EventReader
 from assay.core.voucher import Terms, Voucher
 from assay.network.discovery.book import RecordBook
+from assay.network.failures import happened
 from assay.network.iroh import Servers
 from assay.network.keyed import KeyedTransport
 from assay.network.listing import Listing
@@ -282,9 +283,7 @@ class HttpAnswer:
         except AssayError as error:
             self._failure = error
         except (httpx.HTTPError, httpx.StreamError) as error:
-            self._failure = ProviderFailed(
-                f"the connection to {self._offer.url} broke ({type(error).__name__})", "ask again"
-            )
+            self._failure = ProviderFailed(f"{self._offer.url}: {happened(error)}", "ask again")
         except TimeoutError:
             self._failure = ProviderFailed(f"{self._offer.url} went silent", "ask another provider")
         finally:

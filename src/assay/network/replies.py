@@ -11,6 +11,7 @@ import httpx
 
 from assay.core.errors import ProviderFailed
 from assay.core.reach import Reach, reach_of
+from assay.network.failures import happened
 from assay.network.wire import decode_error
 
 _T = TypeVar("_T")
@@ -75,6 +76,4 @@ async def within(seconds: float, work: Awaitable[_T], late: str) -> _T:
     except TimeoutError as error:
         raise ProviderFailed(f"{late} (waited {seconds:g} s)", "ask another provider") from error
     except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, ValueError) as error:
-        raise ProviderFailed(
-            f"{late} ({type(error).__name__}: {error})", "check the address, or ask another provider"
-        ) from error
+        raise ProviderFailed(f"{late}: {happened(error)}", "check the address, or ask another provider") from error

@@ -12,6 +12,7 @@ import httpx
 from assay.core.encoding import b64
 from assay.core.errors import AssayError, ProviderFailed
 from assay.core.request import Request
+from assay.network.failures import happened
 from assay.network.positions import spell_positions
 from assay.network.wire import decode_error, decode_offers
 
@@ -61,7 +62,7 @@ def fetch_trace(
             yield from _up_to(room, until, url, reply)
     except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
         raise ProviderFailed(
-            f"{url} gives no trace ({type(error).__name__})", "check the address, or do without a trace"
+            f"{url} gives no trace: {happened(error)}", "check the address, or do without a trace"
         ) from error
 
 
@@ -79,7 +80,7 @@ def provider_at(url: str) -> str:
             body = b"".join(_up_to(_MAX_REPLY, until, url, reply))
         offers = decode_offers(body, url)
     except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
-        raise ProviderFailed(f"{url} cannot be reached ({type(error).__name__})", "check the address") from error
+        raise ProviderFailed(f"{url} cannot be reached: {happened(error)}", "check the address") from error
     except AssayError as error:
         raise ProviderFailed(f"{url} is no provider ({error.message})", "check the address") from error
     if not offers:

@@ -9,6 +9,10 @@ from fractions import Fraction
 SATURATED = 2**62 - 1
 
 
+_ONE = 2**140
+"""What stands for 1 below: enough for what is rounded to 30 bits."""
+
+
 def _pi() -> Fraction:
     def arctan_of_inverse(x: int) -> Fraction:
         return sum((Fraction((-1) ** n, (2 * n + 1) * x ** (2 * n + 1)) for n in range(40)), Fraction(0))
@@ -16,34 +20,38 @@ def _pi() -> Fraction:
     return 4 * (4 * arctan_of_inverse(5) - arctan_of_inverse(239))
 
 
-def _series(x: Fraction, start: int, step: int, sign: int) -> Fraction:
-    """x^start/start! + sign x^(start+step)/(start+step)! + … with 120 bits, enough for what is rounded to 30."""
-    term = x**start / math.factorial(start)
-    total, n = Fraction(0), start
-    while abs(term) > Fraction(1, 2**130):
+def _series(x: int, start: int, step: int, sign: int) -> int:
+    """x^start/start! + sign x^(start+step)/(start+step)! + …, of so many `_ONE`s."""
+    term = x if start else _ONE
+    total, n = 0, start
+    while abs(term) > 2**10:
         total += term
         for _ in range(step):
             n += 1
-            term = Fraction(round(term * x / n * 2**140), 2**140)
+            term = term * x // (n * _ONE)
         term *= sign
     return total
 
 
+def _rounded(x: int, bits: int) -> int:
+    """To so many bits after the point."""
+    return round(Fraction(x * 2**bits, _ONE))
+
+
 def _table(name: str) -> list[int]:
-    two_pi = 2 * _pi()
     ln2 = 2 * sum((Fraction(1, (2 * n + 1) * 3 ** (2 * n + 1)) for n in range(80)), Fraction(0))
-    two_pi, ln2 = (Fraction(round(x * 2**140), 2**140) for x in (two_pi, ln2))
+    two_pi, ln2 = (round(x * _ONE) for x in (2 * _pi(), ln2))
     if name == "exp2":
-        return [round(2**30 * _series(-ln2 * i / 1024, 0, 1, 1)) for i in range(1025)]
+        return [_rounded(_series(-ln2 * i // 1024, 0, 1, 1), 30) for i in range(1025)]
     if name == "sigmoid":
-        step = _series(Fraction(-1, 256), 0, 1, 1)
-        table, power = [], Fraction(1)
+        step = _series(-_ONE // 256, 0, 1, 1)
+        table, power = [], _ONE
         for _ in range(4097):
-            table.append(round(2**24 / (1 + power)))
-            power = Fraction(round(power * step * 2**160), 2**160)
+            table.append(round(Fraction(2**24 * _ONE, _ONE + power)))
+            power = power * step // _ONE
         return table
-    angles = [two_pi * (i if i <= 2048 else i - 4096) / 4096 for i in range(4097)]
-    return [round(2**30 * _series(angle, 1, 2, -1)) for angle in angles]
+    angles = [two_pi * (i if i <= 2048 else i - 4096) // 4096 for i in range(4097)]
+    return [_rounded(_series(angle, 1, 2, -1), 30) for angle in angles]
 
 
 EXP2, SIGMOID, SINE = (_table(name) for name in ("exp2", "sigmoid", "sine"))

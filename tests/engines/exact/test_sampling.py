@@ -87,9 +87,14 @@ def left(row: np.ndarray, settings: SamplerSettings, allowed: np.ndarray | None 
 # --- distribution
 
 
-def chi_square(row: np.ndarray, settings: SamplerSettings, expected: np.ndarray, draws: int = 12_000) -> float:
-    """Chi-square of `draws` positions as a normal deviate (Wilson and Hilferty 1931); rare tokens are pooled."""
-    counts = np.bincount([fast.draw(row, settings, SEED, i) for i in range(draws)], minlength=row.size)
+def drawn(row: np.ndarray, settings: SamplerSettings, draws: int = 12_000) -> np.ndarray:
+    """How often each token is drawn at so many positions."""
+    return np.bincount([fast.draw(row, settings, SEED, i) for i in range(draws)], minlength=row.size)
+
+
+def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
+    """Chi-square of draws as a normal deviate (Wilson and Hilferty 1931); rare tokens are pooled."""
+    draws = counts.sum()
     rare = expected * draws < 10
     observed = np.append(counts[~rare], counts[rare].sum())
     wanted = np.append(expected[~rare], expected[rare].sum()) * draws
@@ -105,8 +110,9 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
     """Over positions, tokens come as often as the softmax at the temperature says, and not as another one says."""
     row = row_of(5, 50)
     settings = SamplerSettings(temperature=round(temperature * MICRO))
-    assert abs(chi_square(row, settings, softmax(row, temperature))) < 4
-    assert chi_square(row, settings, softmax(row, temperature * 1.15)) > 8
+    counts = drawn(row, settings)
+    assert abs(chi_square(counts, softmax(row, temperature))) < 4
+    assert chi_square(counts, softmax(row, temperature * 1.15)) > 8
 
 
 def test_draws_follow_the_filtered_softmax() -> None:
@@ -117,14 +123,15 @@ def test_draws_follow_the_filtered_softmax() -> None:
     some = left(row, settings)
     expected[some] = softmax(row, 0.9)[some] / softmax(row, 0.9)[some].sum()
     assert 3 < len(some) < 20
-    assert abs(chi_square(row, settings, expected)) < 4
-    assert chi_square(row, settings, softmax(row, 0.9)) > 8
+    counts = drawn(row, settings)
+    assert abs(chi_square(counts, expected)) < 4
+    assert chi_square(counts, softmax(row, 0.9)) > 8
 
 
 def test_equal_logits_are_drawn_equally() -> None:
     """Where all logits are the same, each token comes as often as any other, also without a filter's help."""
     row = np.full(200, -MOST, np.int32)
-    assert abs(chi_square(row, SamplerSettings(), np.full(200, 1 / 200))) < 4
+    assert abs(chi_square(drawn(row, SamplerSettings()), np.full(200, 1 / 200))) < 4
 
 
 @pytest.mark.parametrize("settings", EVERYTHING, ids=str)

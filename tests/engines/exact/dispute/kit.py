@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,8 +19,8 @@ from assay.core.request import SamplerSettings
 from assay.engines.exact.convert import convert
 from assay.engines.exact.dispute.game import Terms, dispute
 from assay.engines.exact.dispute.moves import MOST_BYTES, Outcome
-from assay.engines.exact.dispute.plan import GREEDY, Plan, Rules
-from assay.engines.exact.dispute.response import OwnReader, Response
+from assay.engines.exact.dispute.plan import GREEDY, Plan, Rules, Target
+from assay.engines.exact.dispute.response import OwnReader, Response, expand
 from assay.engines.exact.dispute.shape import Shape
 from assay.engines.exact.dispute.sides import Player, Prover, play
 from assay.engines.exact.dispute.steps import step
@@ -122,21 +122,23 @@ def answer(name: str, *, seed: int = 0) -> Answer:
 
 def rerun(plan: Plan, own: Response, changes: dict[int, bytes], *, onwards: bool) -> list[bytes]:
     """All cells with some changed; those after them follow from them, or are as they were."""
-    cells: list[bytes] = []
+    plain = plain_cells(own, plan.target)
+    first = min(changes, default=plan.count) if onwards else plan.count
+    cells = [changes.get(index, cell) for index, cell in enumerate(plain[: first + 1])]
     reader = OwnReader(plan, own, cells)
-    plain: list[bytes] = []
-    before = OwnReader(plan, own, plain)
     for section in plan.sections:
-        for index in range(section.start, section.stop):
-            plain.append(section.encode(step(before, index)))
-            if index in changes:
-                cells.append(changes[index])
-                continue
+        for index in range(max(section.start, len(cells)), section.stop):
             try:
-                cells.append(section.encode(step(reader, index)) if onwards and changes else plain[-1])
+                cells.append(changes[index] if index in changes else section.encode(step(reader, index)))
             except Exception:  # noqa: BLE001 - no number follows from the lie: keep what was there
-                cells.append(plain[-1])
+                cells.append(plain[index])
     return cells
+
+
+@lru_cache(maxsize=4)
+def plain_cells(own: Response, target: Target) -> list[bytes]:
+    """All cells of a target; the last few are kept."""
+    return expand(Plan(own.shape, target, own.rules), own)
 
 
 class LyingProver(Prover):

@@ -18,7 +18,7 @@ from tests.engines.exact.dispute.kit import (
     LyingProver,
     answer,
     changed,
-    rerun,
+    plain_cells,
     run,
     settle,
 )
@@ -93,7 +93,7 @@ def test_wrong_numbers_are_found(name: str, dice: Random) -> None:
         if strategy < 2:
             return last if strategy else {}
         at = dice.randrange(plan.count)
-        return {at: bent(plan, at, rerun(plan, one.own, {}, onwards=False)[at], dice)} | last
+        return {at: bent(plan, at, plain_cells(one.own, plan.target)[at], dice)} | last
 
     challenge = find_fault(one.own, theirs.leaves)
     assert challenge == Challenge(position)
@@ -167,7 +167,7 @@ def test_a_wrong_token_is_found(name: str, dice: Random) -> None:
 
     def change(plan: Plan) -> dict[int, bytes]:
         index = dice.choice([plan.count - 1, dice.randrange(plan.count)])
-        return {index: bent(plan, index, rerun(plan, theirs, {}, onwards=False)[index], dice)}
+        return {index: bent(plan, index, plain_cells(theirs, plan.target)[index], dice)}
 
     for prover in (Prover(theirs), LyingProver(theirs, change, onwards=True)):
         outcome = settle(one.terms(theirs), prover, Challenger(theirs, challenge))
