@@ -32,9 +32,9 @@ from assay.core.errors import (
     VerificationError,
 )
 from assay.core.hashing import Digest
-from assay.core.offer import Ask, Offer, Price
+from assay.core.offer import Ask, Defaults, Offer
 from assay.core.ports import Answer, Payer, Purse, Transport
-from assay.core.request import Request
+from assay.core.request import Level, Request
 from assay.core.trace import Diary
 from assay.delivery import NOTE, MarketAnswer, Part, Spell, check_promise
 from assay.market.failing import all_failed
@@ -63,7 +63,7 @@ class MarketAnswers:
         *,
         payer: Payer | None = None,
         known: Mapping[str, Digest] | None = None,
-        ceiling: Price | None = None,
+        defaults: Defaults | None = None,
         spell: Spell = lambda _model, _tokens, _stops: None,
         clock: Callable[[], float] = time.monotonic,
         dice: np.random.Generator | None = None,
@@ -73,13 +73,13 @@ class MarketAnswers:
 
         `known`: digests of models by name; offers of other files under these names are passed over.
 
-        `ceiling`: for asks that name no `max_price`. `spell`: what tokens say, where that is known here. `clock`:
+        `defaults`: what is wished where asks do not say. `spell`: what tokens say, where that is known here. `clock`:
         seconds that only rise. `dice`: decide whom to ask. `log`: told of events and facts.
         """
         self._transport: Final = transport
         self._store: Final = store
         self._payer: Final = payer
-        self._ceiling: Final = ceiling
+        self._defaults: Final = defaults or Defaults()
         self.spell: Final = spell
         self._clock: Final = clock
         self._log: Final = log
@@ -102,6 +102,14 @@ class MarketAnswers:
         """What the providers offer now, except other files under names that are known."""
         return await self.choosing.models()
 
+    async def strongest(self, ask: Ask) -> Level:
+        """The strongest level at which somebody fits the other wishes, those of the gateway included.
+
+        Raises:
+            ModelNotFound: nobody offers the model.
+        """
+        return await self.choosing.strongest(self._defaults.fill(ask))
+
     async def answer(self, request: Request, ask: Ask, *, top_logprobs: int | None = None) -> MarketAnswer:
         """Match, then send to one provider after the other until the first token comes.
 
@@ -113,7 +121,7 @@ class MarketAnswers:
             ProviderFailed: all that fit failed; the message has each one's reason.
         """
         diary = Diary(self._clock)
-        wish = replace(ask, model=request.model, level=request.level, max_price=ask.max_price or self._ceiling)
+        wish = replace(self._defaults.fill(ask), model=request.model, level=request.level)
         try:
             part = await self._begin(wish, request, top_logprobs, diary)
         except AssayError:

@@ -153,6 +153,19 @@ def test_an_impostors_failures_stick_to_its_url() -> None:
     assert [each.offer.url for each in found] == ["http://p1", "http://p2"]
 
 
+def test_only_what_the_chain_says_is_at_stake() -> None:
+    """Who is not known has nothing; the next news replaces all that was known."""
+    health = Health()
+    ask, offers = replace(ASK, min_stake=10), (offer(1), offer(2))
+    with pytest.raises(NoProvider, match=r"that has `min_stake` to lose: lower it"):
+        chosen(ask, *offers, health=health)
+    health.staked({address(1): 9, address(2): 10})
+    assert chosen(ask, *offers, health=health) == [2]
+    assert chosen(replace(ASK, min_stake=0), *offers, health=health) == [1, 2]
+    health.staked({address(1): 11})
+    assert chosen(ask, *offers, health=health) == [1]
+
+
 def test_rests_double_and_end_with_a_good_answer() -> None:
     """Two seconds, four, eight … up to the longest; a good answer forgets them."""
     health, rests = Health(), []

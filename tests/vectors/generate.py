@@ -500,6 +500,7 @@ def _record() -> dict[str, Any]:
             PROFILE.digest,
             "gumbel/1",
             paid,
+            region="eu-west",
         )
         for level in LEVELS[:2]
     )

@@ -30,6 +30,7 @@ Delay: TypeAlias = Annotated[int, Field(ge=MIN_WITHDRAW_DELAY, le=MAX_WITHDRAW_D
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Bytes: TypeAlias = Annotated[int, Field(ge=1024)]
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
+Region: TypeAlias = Annotated[str, Field(max_length=MAX_REGION, pattern="^[a-z0-9-]*$")]
 EngineName: TypeAlias = Literal["llama.cpp", "exact"]
 
 _MAX_FILE = 1 << 20
@@ -102,6 +103,12 @@ class Gateway(_Section):
     """Also ask providers that are found (see `[network]`); None: if no `providers` are named."""
     max_prompt_price_wei: Wei | None = None
     max_output_price_wei: Wei | None = None
+    region: Region = ""
+    """Of providers, for requests that wish none."""
+    min_stake_wei: Wei = 0
+    """That providers have to lose, for requests that wish none."""
+    ignore: tuple[str, ...] = ()
+    """Providers (address or URL) that are never asked."""
     key: str = "gateway"
     """Name of the key that pays."""
     budget_wei: Wei | None = None
@@ -197,7 +204,7 @@ class Network(_Section):
     which a gateway asks too."""
     relays: Annotated[tuple[str, ...], Field(max_length=4)] = ()
     """Addresses (`wss://HOST`) of relays through which a provider is reached; it then serves HTTPS, as with `tls`."""
-    region: Annotated[str, Field(max_length=MAX_REGION, pattern="^[a-z0-9-]*$")] = ""
+    region: Region = ""
     """What a provider says of where it is."""
 
 

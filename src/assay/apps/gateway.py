@@ -94,6 +94,7 @@ def gateway_app(
                 StoredBundles(store),
                 read_tools=read_tools,
                 health=health,
+                strongest=market.strongest,
                 documented=metrics_path() | traces_path() | (desk_paths() if audit_token else {}),
             ),
         ],

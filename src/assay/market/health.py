@@ -29,6 +29,8 @@ UNCHECKABLE: Final = 3
 REST_SECONDS: Final = 2.0
 """After the first failure; doubles with each one that follows."""
 LONGEST_REST: Final = 300.0
+_STAKES_KEPT: Final = 8
+"""Wishes for which those are remembered that have enough at stake."""
 _MACHINE: Final = np.dtype(
     [("resting", "f8"), ("active", "i4"), ("waiting", "i4"), ("asked", "i4"), ("failures", "i4")]
 )
@@ -86,6 +88,8 @@ class Health:
         self._inconclusive: Mapping[Address, Record] = {}
         self.dishonest: frozenset[Address] = frozenset()
         """Providers that are never asked."""
+        self._stakes: Mapping[Address, int] = {}
+        self._staked: dict[int, frozenset[Address]] = {}
 
     def at(self, url: str) -> Machine:
         """What is known of the machine at this URL."""
@@ -160,6 +164,21 @@ class Health:
         self.of_provider = fresh
         self._inconclusive = {provider: record for provider, record in fresh.items() if record.inconclusive}
         self.dishonest = frozenset(provider for provider, record in fresh.items() if record.dishonest)
+
+    def staked(self, stakes: Mapping[Address, int]) -> None:
+        """What providers have to lose, wei, as far as the chain has told."""
+        self._stakes = stakes
+        self._staked.clear()
+
+    def at_stake(self, least: int | None) -> frozenset[Address] | None:
+        """Providers that have so much to lose, wei; who is not known has nothing. None: nothing is wished."""
+        if not least:
+            return None
+        if least not in self._staked:
+            if len(self._staked) == _STAKES_KEPT:
+                self._staked.clear()
+            self._staked[least] = frozenset(name for name, stake in self._stakes.items() if stake >= least)
+        return self._staked[least]
 
     def unclear(self, level: Level) -> frozenset[Address]:
         """Providers most of whose answers at this level cannot be checked here."""

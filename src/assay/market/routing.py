@@ -124,7 +124,7 @@ class Router:
             ModelNotFound, NoProvider: nobody offers this.
         """
         pool = self._catalogue.pool(ask)
-        fit, unclear = pool.fitting(ask, self.health.dishonest), pool.named(self.health.unclear(ask.level))
+        fit, unclear = self._fitting(ask, pool), pool.named(self.health.unclear(ask.level))
         view = _View(pool, fit, unclear, self._speeds_of(ask), ask, work, now)
         known = self._ranked(view, *self._known(view), gone)
         newcomers = self._ranked(view, *self._newcomers(view), gone)
@@ -147,7 +147,7 @@ class Router:
         Raises:
             ModelNotFound, NoProvider: none.
         """
-        return len(self._catalogue.pool(ask).fitting(ask, self.health.dishonest))
+        return len(self._fitting(ask, self._catalogue.pool(ask)))
 
     def asked(self, offer: Offer) -> None:
         """An answer begins there."""
@@ -314,6 +314,9 @@ class Router:
             if len(found) == SHORTLIST:
                 break
         return found
+
+    def _fitting(self, ask: Ask, pool: Pool) -> Places:
+        return pool.fitting(ask, self.health.dishonest, self.health.at_stake(ask.min_stake))
 
     def _speeds_of(self, ask: Ask) -> Speeds:
         return self._speeds.setdefault(PoolKey(ask.model, ask.level), Speeds())

@@ -57,7 +57,7 @@ def gateway(
     from assay.apps.metrics import DiscoveryMetrics, Metrics
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
-    from assay.core.offer import Price
+    from assay.core.offer import Defaults, Price
     from assay.journey import MarketAnswers
     from assay.network.discovery.book import MOST
     from assay.network.http import HttpTransport, Patience
@@ -103,7 +103,12 @@ def gateway(
             store,
             known=known_models(),
             spell=stack.enter_context(open_speller()),
-            ceiling=Price(*(NO_CEILING if part is None else part for part in ceilings)),
+            defaults=Defaults(
+                max_price=Price(*(NO_CEILING if part is None else part for part in ceilings)),
+                region=settings.region,
+                min_stake=settings.min_stake_wei,
+                ignore=settings.ignore,
+            ),
             payer=wallet,
             log=tell,
         )
