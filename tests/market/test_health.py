@@ -11,7 +11,7 @@ from tests.market.test_matching import ASK, address, offer
 from assay.core.errors import Busy, NoProvider
 from assay.core.offer import Ask, Offer
 from assay.core.request import LEVELS, Level
-from assay.market.health import DOUBT, LONGEST_REST, REST_SECONDS, Health, Machine, Record
+from assay.market.health import DOUBT, LONGEST_REST, REST_SECONDS, Health, Machine, Record, audit_share
 from assay.market.matching import Catalogue
 from assay.market.routing import Router
 from assay.market.work import Work
@@ -196,3 +196,9 @@ def test_answers_under_way_are_counted() -> None:
     health.over("u")
     health.over("u")
     assert health.at("u").active == 0
+
+
+def test_the_audit_share_falls_with_what_was_passed() -> None:
+    """All of a new key's answers, half after one, and never less than the least."""
+    assert [audit_share(passed, 0.1) for passed in (0, 1, 3, 9, 10, 10**6)] == [1, 0.5, 0.25, 0.1, 0.1, 0.1]
+    assert audit_share(0, 0.0) == 1

@@ -130,7 +130,7 @@ class _Desk:
             Route("/assay/v1/unaudited", self.unaudited, methods=["GET"]),
             Route("/assay/v1/contradictions", self.contradictions, methods=["GET"]),
             Route("/assay/v1/disproven", self.disproven, methods=["GET"]),
-            Route("/assay/v1/tested/{provider}", self.tested, methods=["GET"]),
+            Route("/assay/v1/verdicts/{provider}", self.counts, methods=["GET"]),
             Route("/assay/v1/receipts/{digest}", self.receipt, methods=["GET"]),
             Route("/assay/v1/verdicts", self.judge, methods=["POST"]),
         ]
@@ -139,7 +139,7 @@ class _Desk:
         self._admit(request)
         after = _number(request, "after")
         rows = await asyncio.to_thread(self._store.unaudited, MOST_LISTED, after=after)
-        listed = [{"row": row, "digest": b64(digest)} for row, digest in rows]
+        listed = [{"row": each.row, "digest": b64(each.digest), "provider": each.provider} for each in rows]
         return Response(canonical({"receipts": listed}), media_type="application/json")
 
     async def contradictions(self, request: Request) -> Response:
@@ -154,10 +154,12 @@ class _Desk:
         found = await asyncio.to_thread(self._store.disproven, MOST_LISTED, since=_number(request, "since"))
         return Response(canonical({"receipts": [b64(each) for each in found]}), media_type="application/json")
 
-    async def tested(self, request: Request) -> Response:
+    async def counts(self, request: Request) -> Response:
         self._admit(request)
-        count = await asyncio.to_thread(self._store.tested, request.path_params["provider"])
-        return Response(canonical({"tested": count}), media_type="application/json")
+        provider: str = request.path_params["provider"]
+        tested = await asyncio.to_thread(self._store.tested, provider)
+        passed = await asyncio.to_thread(self._store.passed, provider)
+        return Response(canonical({"tested": tested, "passed": passed}), media_type="application/json")
 
     async def receipt(self, request: Request) -> Response:
         self._admit(request)

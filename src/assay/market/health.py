@@ -184,13 +184,14 @@ class Health:
         """Providers most of whose answers at this level cannot be checked here."""
         return frozenset(name for name, record in self._inconclusive.items() if record.uncheckable(level))
 
-    def audit_share(self, provider: Address, least: float) -> float:
-        """Share of its answers to check: all of a new key's, and after n checks that held 1/(n + 1), down to `least`.
 
-        About the chance that the next one is false, as far as n that held tell: 1/(n + 2) by the rule of succession.
-        """
-        record = self.of_provider.get(provider, Record())
-        return max(least, 1 / (1 + sum(record.held.values())))
+def audit_share(passed: int, least: float) -> float:
+    """Share of a provider's answers to check: all of a new key's, and after n checks that it passed 1/(n + 1), down to
+    `least`.
+
+    About the chance that the next one is false, as far as n that held tell: 1/(n + 2) by the rule of succession.
+    """
+    return max(least, 1 / (1 + passed))
 
 
 def _more(counts: Mapping[str, int], level: Level, count: int) -> Mapping[str, int]:

@@ -33,7 +33,10 @@ def validate(
     audit_token: Annotated[
         str, typer.Option(envvar="ASSAY_AUDIT_TOKEN", help="The gateway's audit token; needed with --gateway.")
     ] = "",
-    share: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the receipts to check.")] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the receipts to check, at least: new providers' are checked more."),
+    ] = None,
     model: ModelOption = None,
     host: HostOption = None,
     port: PortOption = None,
