@@ -32,6 +32,7 @@ from assay.core.errors import (
     VerificationError,
 )
 from assay.core.hashing import Digest
+from assay.core.keys import Address
 from assay.core.offer import Ask, Defaults, Offer
 from assay.core.ports import Answer, Payer, Purse, Transport
 from assay.core.request import Level, Request
@@ -85,6 +86,7 @@ class MarketAnswers:
         self._log: Final = log
         self._looked_up = float("-inf")
         self._looking: asyncio.Task[None] | None = None
+        self._losers: frozenset[Address] = frozenset()
         self._open: Final[set[MarketAnswer]] = set()
         self._noting: Final[set[asyncio.Task[None]]] = set()
         self._waiting: Final[set[asyncio.Task[None]]] = set()
@@ -172,11 +174,19 @@ class MarketAnswers:
         self._noting.add(noting)
         noting.add_done_callback(self._noting.discard)
 
+    async def told(self, stakes: Mapping[Address, int], losers: frozenset[Address]) -> None:
+        """What a chain says: wei that providers have to lose, and who lost a dispute, which is proof."""
+        self.router.health.staked(stakes)
+        if losers != self._losers:
+            self._losers = losers
+            await self._refresh_verdicts()
+
     async def look_up_verdicts(self) -> None:
         """Let what checks found up to now decide the next choice."""
         tallies = await asyncio.to_thread(self._store.tallies)
         contradictions = await asyncio.to_thread(self._store.contradictions)
-        self.router.health.judged(((t.provider, t.level, t.outcome, t.basis, t.count) for t in tallies), contradictions)
+        verdicts = ((t.provider, t.level, t.outcome, t.basis, t.count) for t in tallies)
+        self.router.health.judged(verdicts, [*contradictions, *self._losers])
         for provider in self.router.health.dishonest:
             if self._payer is not None:
                 self._payer.leave(provider, "caught cheating")

@@ -368,6 +368,20 @@ async def test_the_validators_desk_needs_its_token(tmp_path: Path) -> None:
         await desk.aclose()
 
 
+async def test_a_gateway_that_starts_again_knows_who_was_caught(tmp_path: Path) -> None:
+    """Its very first request goes to somebody else, and nobody had to tell it anew."""
+    async with (
+        provider(tmp_path, TinyEngine(), tiny_key(1)) as one,
+        provider(tmp_path, TinyEngine(), tiny_key(2), price=3) as two,
+    ):
+        async with gateway(tmp_path, one.url, two.url) as here:
+            [receipt] = receipts((await here.ask()).json())
+            wrong = Finding("replay", "fails", "another model")
+            here.store.judge(Verdict(receipt.digest.hex(), receipt.provider, receipt.level, "fails", (wrong,), 5, 0.1))
+        async with gateway(tmp_path, one.url, two.url) as here:
+            assert (await here.ask()).json()["assay"]["provider"] == tiny_key(2).address
+
+
 async def test_a_verdict_is_on_its_receipt_alone(tmp_path: Path) -> None:
     """Who holds the token cannot pin one provider's fault on another, nor at another level: 400, and nothing counts."""
     async with (

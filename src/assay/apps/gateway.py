@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,7 +25,7 @@ from assay.apps.provider import StoredBundles
 from assay.apps.wallet import Wallet
 from assay.core.bundle import Bundle
 from assay.core.encoding import b64, canonical, unb64
-from assay.core.errors import EncodingError, InvalidRequest, NotFound
+from assay.core.errors import EncodingError, InvalidRequest, NotFound, StoreError
 from assay.core.verdict import Verdict
 from assay.journey import MarketAnswers
 from assay.network.openai.shape import ToolReader, encode
@@ -33,6 +33,7 @@ from assay.store.receipts import ReceiptStore
 
 if TYPE_CHECKING:
     from assay.apps.discovering import Discoveries
+    from assay.apps.standing import Standing
 
 MOST_LISTED: Final = 1000
 """Receipts that one look at the validators' desk lists."""
@@ -54,11 +55,13 @@ def gateway_app(
     close: Callable[[], Awaitable[None]] = _nothing,
     metrics: Metrics | None = None,
     discoveries: Discoveries | None = None,
+    standing: Standing | None = None,
 ) -> Starlette:
     """The application.
 
     `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `wallet`: the payer of
     `market`. `close` is awaited at the end, after the last answer. `metrics`: to add to. `discoveries`: find providers.
+    `standing`: says what a chain tells of them.
     """
     log, metrics = logger("gateway"), metrics or Metrics()
     metrics.watch_verdicts(store)
@@ -77,8 +80,12 @@ def gateway_app(
         async with AsyncExitStack() as stack:
             stack.callback(store.close)
             stack.push_async_callback(close)
+            with suppress(StoreError):
+                await market.look_up_verdicts()  # or the first to be asked could be one that was caught
             if discoveries is not None:
                 await stack.enter_async_context(discoveries.running())
+            if standing is not None:
+                await stack.enter_async_context(standing.running(market.told))
             if wallet is not None:
                 await stack.enter_async_context(wallet.running(market.recover))
             stack.push_async_callback(market.drain, 0)

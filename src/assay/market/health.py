@@ -41,7 +41,8 @@ class Record:
     """What checks of one provider's answers found."""
 
     caught: int = 0
-    """Times that leave no doubt: a pinned check or a whole history failed, or two receipts have one number."""
+    """Times that leave no doubt: a pinned check or a whole history failed, two receipts have one number, or a court was
+    convinced."""
     doubts: int = 0
     """Statistical checks that failed."""
     checked: int = 0
@@ -139,7 +140,7 @@ class Health:
     def judged(
         self, verdicts: Iterable[tuple[Address, Level, str, str, int]], contradictions: Iterable[Address]
     ) -> None:
-        """All verdicts up to now, and who signed one number twice.
+        """All verdicts up to now, and who signed one number twice or lost a dispute.
 
         Verdicts are counted by provider, level, outcome and basis (`core/verdict.py`). A failure that no noise explains
         and one of a whole history are proof, at any level; that of one answer's statistics is a doubt, at any level.

@@ -174,6 +174,16 @@ marks: Final = Table(
     Column("pinned", Integer, nullable=False),
 )
 """The highest record of each provider that was seen; see `store/marks.py`."""
+losses: Final = Table(
+    "losses",
+    _metadata,
+    Column("court", String(64), primary_key=True),
+    Column("transaction", String(64), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("provider", String(42), nullable=False),
+    Column("wei", _Wei, nullable=False),
+)
+"""What providers lost to courts; see `store/losses.py`."""
 
 
 def open_database(url: str) -> Engine:

@@ -92,10 +92,12 @@ def gateway(
             ways=ways_of(config.network),
             iroh="n0" if config.network.iroh == "n0" else "direct",
         )
-        wallet = None
+        wallet = standing = None
         if config.chain.url:
             from assay.apps.onchain import open_wallet
+            from assay.apps.standing import open_standing
 
+            standing = stack.enter_context(open_standing(config, transport.offers))
             payer, _ = open_key(settings.key)
             wallet = stack.enter_context(open_wallet(config, payer, transport, tell))
         market = MarketAnswers(
@@ -122,5 +124,6 @@ def gateway(
             close=transport.aclose,
             metrics=metrics,
             discoveries=discoveries,
+            standing=standing,
         )
         run(app, sock, drain=market.drain, started=lambda: announce("gateway", here, as_json=as_json))
