@@ -39,6 +39,7 @@ from assay.core.request import Level, Request
 from assay.core.trace import Diary
 from assay.delivery import NOTE, MarketAnswer, Part, Spell, check_promise
 from assay.market.failing import all_failed
+from assay.market.reputation import Report, trust
 from assay.market.work import Work, work_of
 from assay.store.receipts import ReceiptStore
 
@@ -87,6 +88,9 @@ class MarketAnswers:
         self._looked_up = float("-inf")
         self._looking: asyncio.Task[None] | None = None
         self._losers: frozenset[Address] = frozenset()
+        self._stakes: Mapping[Address, int] = {}
+        self._reports: Sequence[Report] = ()
+        self._trusted: tuple[object, ...] = ()
         self._open: Final[set[MarketAnswer]] = set()
         self._noting: Final[set[asyncio.Task[None]]] = set()
         self._waiting: Final[set[asyncio.Task[None]]] = set()
@@ -176,6 +180,7 @@ class MarketAnswers:
 
     async def told(self, stakes: Mapping[Address, int], losers: frozenset[Address]) -> None:
         """What a chain says: wei that providers have to lose, and who lost a dispute, which is proof."""
+        self._stakes = stakes
         self.router.health.staked(stakes)
         if losers != self._losers:
             self._losers = losers
@@ -187,9 +192,25 @@ class MarketAnswers:
         contradictions = await asyncio.to_thread(self._store.contradictions)
         verdicts = ((t.provider, t.level, t.outcome, t.basis, t.count) for t in tallies)
         self.router.health.judged(verdicts, [*contradictions, *self._losers])
+        await self._weigh_reports()
         for provider in self.router.health.dishonest:
             if self._payer is not None:
                 self._payer.leave(provider, "caught cheating")
+
+    def heard(self, reports: Sequence[Report]) -> None:
+        """What others report of providers; it counts at the next look at verdicts."""
+        self._reports = reports
+
+    async def _weigh_reports(self) -> None:
+        """Compute trust anew, if what it follows from has changed."""
+        reporters = {report.reporter for report in self._reports}
+        stakes = {name: self._stakes[name] for name in reporters if name in self._stakes}
+        records = self.router.health.of_provider.items()
+        passed = {name: record.passed for name, record in records if record.passed}
+        found = self._reports, stakes, passed
+        if found != self._trusted:
+            self._trusted, trusted = found, await asyncio.to_thread(trust, *found)
+            self.router.health.trust = {name: float(value) for name, value in trusted.items() if value}
 
     async def keep(self, bundle: Bundle) -> None:
         """Store a receipt that was checked. That it cannot be stored must not cost the buyer answer or receipt.

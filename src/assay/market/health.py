@@ -52,6 +52,11 @@ class Record:
     inconclusive: Mapping[str, int] = field(default_factory=dict)
     """Checks that its profile did not allow, by level."""
 
+    @property
+    def passed(self) -> int:
+        """Checks that held, at all levels."""
+        return sum(self.held.values())
+
     def uncheckable(self, level: Level) -> bool:
         """Most checks at this level could not be made: it claims a machine that nobody here can recompute. It may be
         honest, so it is only asked after those that can be checked."""
@@ -89,6 +94,8 @@ class Health:
         self._inconclusive: Mapping[Address, Record] = {}
         self.dishonest: frozenset[Address] = frozenset()
         """Providers that are never asked."""
+        self.trust: Mapping[Address, float] = {}
+        """From 0 to 1, of those of whom something good is known (`market/reputation.py`)."""
         self._stakes: Mapping[Address, int] = {}
         self._staked: dict[int, frozenset[Address]] = {}
 

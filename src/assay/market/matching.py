@@ -72,6 +72,16 @@ class Pool:
         self._regions: Final = _Shared([offer.region for offer in offers])
         self._digests: Final = _Shared([offer.model_digest for offer in offers])
         self._fits: OrderedDict[object, Places] = OrderedDict()
+        self._valued: tuple[Mapping[Address, float], np.ndarray] = {}, np.zeros(len(offers))
+
+    def of_providers(self, values: Mapping[Address, float]) -> np.ndarray:
+        """float64 [n]: the value of each offer's provider, 0 where there is none; remembered until there are others."""
+        if values is not self._valued[0]:
+            column = np.zeros(len(self.offers))
+            for name, value in values.items():
+                column[list(self._named.get(name, ()))] = value
+            self._valued = values, column
+        return self._valued[1]
 
     def named(self, names: Collection[str]) -> Places:
         """Where the offers of these providers (address in any case, or URL) are."""
