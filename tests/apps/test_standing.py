@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +19,8 @@ from tests.tiny import TinyEngine, tiny_key
 from assay.apps.config import Config
 from assay.apps.serving import LocalAnswers
 from assay.apps.standing import Standing, open_standing
-from assay.core.errors import NoProvider
-from assay.core.offer import Ask
+from assay.core.errors import NoProvider, ProviderFailed
+from assay.core.offer import Ask, Offer
 from assay.journey import MarketAnswers
 from assay.market.reputation import WHOLE
 from assay.market.work import Work
@@ -78,6 +78,22 @@ async def test_a_bond_is_seen(tmp_path: Path, bench: Bench) -> None:
         bench.done(bench.court.unbond(41, "leave"))
         await until(lambda: ADA.address not in asked(here, wish))
         assert asked(here) == {ADA.address, OTHER.address}
+
+
+async def test_stakes_of_others_are_read_too(tmp_path: Path, bench: Bench) -> None:
+    """Of reporters, where nobody offers anything."""
+
+    async def nothing() -> list[Offer]:
+        raise ProviderFailed("nobody is there")
+
+    async def told(_stakes: Mapping[str, int], _losers: frozenset[str]) -> None:
+        return
+
+    bench.done(bench.court.bond(7, "bond"))
+    losses = LossStore(f"sqlite:///{tmp_path / 'gateway.db'}", "here")
+    standing = Standing(bench.court, losses, nothing, others=lambda: [ADA.address], interval=60, tick=0.01)
+    async with standing.running(told):
+        await until(lambda: standing.stakes() == {ADA.address: 7})
 
 
 async def test_who_lost_a_dispute_is_asked_no_more(tmp_path: Path, bench: Bench) -> None:

@@ -109,6 +109,8 @@ class Gateway(_Section):
     """That providers have to lose, for requests that wish none."""
     ignore: tuple[str, ...] = ()
     """Providers (address or URL) that are never asked."""
+    reports: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """Base URLs of validators whose reports count, by what the reporters have at stake."""
     key: str = "gateway"
     """Name of the key that pays."""
     budget_wei: Wei | None = None
@@ -136,7 +138,9 @@ class Validator(_Section):
     interval_seconds: Positive = 5
     """Pause between looks for new receipts."""
     key: str = "validator"
-    """Name of the key that disputes."""
+    """Name of the key that disputes and reports."""
+    report: bool = False
+    """Whether verdicts are signed, and shown to whoever asks."""
     dispute: bool = False
     """Whether receipts that are proven wrong are disputed on the chain."""
     dispute_budget_wei: Wei | None = None

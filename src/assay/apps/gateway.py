@@ -33,6 +33,7 @@ from assay.store.receipts import ReceiptStore
 
 if TYPE_CHECKING:
     from assay.apps.discovering import Discoveries
+    from assay.apps.reporting import Reports
     from assay.apps.standing import Standing
 
 MOST_LISTED: Final = 1000
@@ -56,12 +57,13 @@ def gateway_app(
     metrics: Metrics | None = None,
     discoveries: Discoveries | None = None,
     standing: Standing | None = None,
+    reports: Reports | None = None,
 ) -> Starlette:
     """The application.
 
     `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `wallet`: the payer of
     `market`. `close` is awaited at the end, after the last answer. `metrics`: to add to. `discoveries`: find providers.
-    `standing`: says what a chain tells of them.
+    `standing`: says what a chain tells of them. `reports`: what others do; needs `standing`.
     """
     log, metrics = logger("gateway"), metrics or Metrics()
     metrics.watch_verdicts(store)
@@ -86,6 +88,8 @@ def gateway_app(
                 await stack.enter_async_context(discoveries.running())
             if standing is not None:
                 await stack.enter_async_context(standing.running(market.told))
+                if reports is not None:
+                    await stack.enter_async_context(reports.running(standing.stakes, market.heard))
             if wallet is not None:
                 await stack.enter_async_context(wallet.running(market.recover))
             stack.push_async_callback(market.drain, 0)

@@ -25,6 +25,7 @@ TICK_SECONDS: Final = 1.0
 
 Offers = Callable[[], Awaitable[Collection[Offer]]]
 """Gives what there is now. Raises ProviderFailed: nobody is there."""
+Others = Callable[[], Collection[Address]]
 Tell = Callable[[Mapping[Address, int], frozenset[Address]], Awaitable[None]]
 """Takes what providers have to lose, wei, and who lost a dispute."""
 
@@ -33,17 +34,31 @@ class Standing:
     """Follows a court in a thread of its own; what is not known yet counts as nothing."""
 
     def __init__(
-        self, court: CourtClient, store: LossStore, offers: Offers, *, interval: float, tick: float = TICK_SECONDS
+        self,
+        court: CourtClient,
+        store: LossStore,
+        offers: Offers,
+        *,
+        others: Others = tuple,
+        interval: float,
+        tick: float = TICK_SECONDS,
     ) -> None:
-        """`offers`: of those whose stakes are asked for; the same object while none has changed. `interval`: seconds
-        between two looks at the chain where nobody is new. `tick`: between two at who is."""
+        """`offers`: of those whose stakes are asked for; the same object while none has changed. `others`: whose
+        stakes are asked for, too. `interval`: seconds between two looks at the chain where nobody is new. `tick`:
+        between two at who is.
+        """
         self._reader: Final = StakeReader(court)
         self._store: Final = store
         self._offers: Final = offers
+        self._others: Final = others
         self._interval: Final = interval
         self._tick: Final = tick
         self._losers, self._next = store.load()
         self._trouble = ""
+
+    def stakes(self) -> Mapping[Address, int]:
+        """Wei, as far as they are known."""
+        return self._reader.stakes
 
     @asynccontextmanager
     async def running(self, tell: Tell) -> AsyncIterator[None]:
@@ -64,10 +79,11 @@ class Standing:
                 found = await self._offers()
                 if found is not listed:
                     listed, names = found, dict.fromkeys(offer.provider for offer in found)
-            unknown = not self._trouble and any(name not in self._reader.stakes for name in names)
+            wanted = {**names, **dict.fromkeys(self._others())}
+            unknown = not self._trouble and any(name not in self._reader.stakes for name in wanted)
             if unknown or time.monotonic() - looked >= self._interval:
                 try:
-                    await asyncio.to_thread(self.look, names.keys())
+                    await asyncio.to_thread(self.look, wanted.keys())
                     self._trouble = ""
                 except AssayError as error:
                     if error.message != self._trouble:
@@ -95,7 +111,7 @@ class Standing:
 
 
 @contextmanager
-def open_standing(config: Config, offers: Offers) -> Iterator[Standing | None]:
+def open_standing(config: Config, offers: Offers, others: Others = tuple) -> Iterator[Standing | None]:
     """Of the court that is configured, see `Standing`; None: there is none.
 
     Raises:
@@ -107,4 +123,4 @@ def open_standing(config: Config, offers: Offers) -> Iterator[Standing | None]:
     with open_court(config) as court:
         name = f"{court.client.addresses.chain_id} {court.where}"
         store = LossStore(config.database_url or store_url(config, "gateway"), name)
-        yield Standing(court, store, offers, interval=config.chain.look_seconds)
+        yield Standing(court, store, offers, others=others, interval=config.chain.look_seconds)

@@ -211,11 +211,12 @@ def validator_app(
     interval: float,
     stop_check: Callable[[], None] = lambda: None,
     beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+    routes: Sequence[Route] = (),
 ) -> Starlette:
     """The validator with `/health` and `/metrics`; it works from the start of the application to its end.
 
-    `beside`: what goes on at the same time. `stop_check` ends a check that is under way then: its thread would hold up
-    the program, with the model in use.
+    `beside`: what goes on at the same time. `routes`: what else is served. `stop_check` ends a check that is under way
+    then: its thread would hold up the program, with the model in use.
     """
 
     async def health(_request: Request) -> Response:
@@ -232,7 +233,7 @@ def validator_app(
         await asyncio.wait(work)
 
     return Starlette(
-        routes=[Route("/health", health, methods=["GET"]), validator.metrics.route()],
+        routes=[Route("/health", health, methods=["GET"]), validator.metrics.route(), *routes],
         exception_handlers=ERROR_HANDLERS,
         lifespan=lifespan,
     )

@@ -184,6 +184,18 @@ losses: Final = Table(
     Column("wei", _Wei, nullable=False),
 )
 """What providers lost to courts; see `store/losses.py`."""
+reports: Final = Table(
+    "reports",
+    _metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("reporter", String(42), nullable=False, index=True),
+    Column("receipt", String(64), nullable=False),
+    Column("good", Integer, nullable=False),
+    Column("provider", String(42), nullable=False),
+    UniqueConstraint("receipt", "reporter", "good"),
+    sqlite_autoincrement=True,
+)
+"""What others say of receipts; see `store/reports.py`."""
 
 
 def open_database(url: str) -> Engine:

@@ -10,6 +10,7 @@ import typer
 
 from assay.apps.cli.console import JsonFlag
 from assay.apps.cli.serve import ChainOption, HostOption, PortOption
+from assay.core.errors import ConfigError
 
 
 def gateway(
@@ -47,7 +48,7 @@ def gateway(
     }  # fmt: skip
     config = override(override(load_config(), "chain", {"url": chain}), "gateway", given)
     settings = config.gateway
-    for address in (*settings.providers, *config.network.peers, *config.network.directories):
+    for address in (*settings.providers, *config.network.peers, *config.network.directories, *settings.reports):
         check_url(address, "a provider")
     configure_logs(config.log.level, config.log.format)
 
@@ -92,12 +93,20 @@ def gateway(
             ways=ways_of(config.network),
             iroh="n0" if config.network.iroh == "n0" else "direct",
         )
-        wallet = standing = None
+        if settings.reports and not config.chain.url:
+            raise ConfigError("reports count by stakes", "name the chain that has them: [chain] url")
+        wallet = standing = reports = None
         if config.chain.url:
             from assay.apps.onchain import open_wallet
             from assay.apps.standing import open_standing
 
-            standing = stack.enter_context(open_standing(config, transport.offers))
+            if settings.reports:
+                from assay.apps.reporting import Reports
+                from assay.store.reports import ReportStore
+
+                reports = Reports(settings.reports, ReportStore(config.database_url or store_url(config, "gateway")))
+            others = tuple if reports is None else reports.reporters
+            standing = stack.enter_context(open_standing(config, transport.offers, others))
             payer, _ = open_key(settings.key)
             wallet = stack.enter_context(open_wallet(config, payer, transport, tell))
         market = MarketAnswers(
@@ -125,5 +134,6 @@ def gateway(
             metrics=metrics,
             discoveries=discoveries,
             standing=standing,
+            reports=reports,
         )
         run(app, sock, drain=market.drain, started=lambda: announce("gateway", here, as_json=as_json))
