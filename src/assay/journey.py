@@ -180,8 +180,9 @@ class MarketAnswers:
 
     async def told(self, stakes: Mapping[Address, int], losers: frozenset[Address]) -> None:
         """What a chain says: wei that providers have to lose, and who lost a dispute, which is proof."""
-        self._stakes = stakes
-        self.router.health.staked(stakes)
+        if stakes != self._stakes:
+            self._stakes = stakes
+            self.router.health.staked(stakes)
         if losers != self._losers:
             self._losers = losers
             await self._refresh_verdicts()

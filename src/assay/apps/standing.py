@@ -26,6 +26,7 @@ TICK_SECONDS: Final = 1.0
 Offers = Callable[[], Awaitable[Collection[Offer]]]
 """Gives what there is now. Raises ProviderFailed: nobody is there."""
 Others = Callable[[], Collection[Address]]
+"""Gives those whose stakes are asked for beside those of providers."""
 Tell = Callable[[Mapping[Address, int], frozenset[Address]], Awaitable[None]]
 """Takes what providers have to lose, wei, and who lost a dispute."""
 
