@@ -15,6 +15,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
+from assay.apps.door import Door
 from assay.apps.provider import Pace, provider_app
 from assay.apps.server import Drain, Server, bind, url_of
 from assay.apps.serving import LocalAnswers
@@ -65,12 +66,13 @@ async def provider(
     parallel: int = 4,
     pace: Pace | None = None,
     kind: type[LocalAnswers] = LocalAnswers,
+    door: Door | None = None,
 ) -> AsyncIterator[Provider]:
     """A provider over one engine."""
     store = ReceiptStore(f"sqlite:///{root / (key.address + '.db')}")
     prices = dict.fromkeys(LEVELS, Price(price, 2 * price))
     answers = kind([engine], key, store, prices=prices, parallel=parallel)
-    async with running(provider_app(answers, store, key.address, pace=pace), drain=answers.drain) as url:
+    async with running(provider_app(answers, store, key.address, pace=pace, door=door), drain=answers.drain) as url:
         yield Provider(url, key, answers, store)
 
 

@@ -24,6 +24,7 @@ GROUPS = {
     "channels": ("list", "close"),
     "keys": ("new", "show"),
     "models": ("list", "pull", "add", "rm"),
+    "identity": ("register", "change", "show"),
     "stake": ("show", "bond", "unbond", "withdraw"),
 }
 COMMANDS = (
@@ -214,6 +215,14 @@ def test_a_validator_elsewhere_needs_the_token(cli: Cli) -> None:
     said = cli("validate", "--gateway", "http://127.0.0.1:1")
     assert said.code == ExitCode.BAD_INPUT
     assert "ASSAY_AUDIT_TOKEN" in said.err
+
+
+def test_reports_need_a_court(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without stakes no word weighs anything: said at the start."""
+    monkeypatch.setenv("ASSAY_GATEWAY_REPORTS", "http://127.0.0.1:1")
+    said = cli("gateway", "--provider", "http://127.0.0.1:1", "--port", "0")
+    assert said.code == ExitCode.BAD_INPUT
+    assert "no court is known" in said.err
 
 
 def test_a_port_in_use(cli: Cli) -> None:

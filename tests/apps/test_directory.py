@@ -20,11 +20,11 @@ from tests.tiny import tiny_key
 
 from assay.apps import discovering
 from assay.apps.config import Network
-from assay.apps.directory import Rates, directory_app
+from assay.apps.directory import directory_app
 from assay.apps.discovering import Discoveries, sources_of, uses_lan
 from assay.apps.metrics import DiscoveryMetrics
 from assay.apps.publishing import Publisher, Station, addresses, endpoints_of, relay_endpoint
-from assay.core.errors import Busy, ConfigError, MachineError, RecordRefused
+from assay.core.errors import ConfigError, MachineError, RecordRefused
 from assay.core.offer import Offer, Price
 from assay.core.reach import WAYS, Reach, Way, usable
 from assay.core.record import MAX_RECORD_BYTES, Endpoint, ProviderRecord
@@ -142,25 +142,6 @@ async def test_one_address_cannot_ask_without_end() -> None:
             replies = [await client.get(f"{url}/assay/v1/records") for _ in range(7)]
         assert [each.status_code for each in replies] == [200] * 5 + [429] * 2
         assert 1 <= int(replies[-1].headers["retry-after"]) <= 60
-
-
-def test_rates() -> None:
-    """So many a minute, saved up for a minute, in bounded memory."""
-    time_ = 0.0
-    rates = Rates(60, clock=lambda: time_)
-    for _ in range(60):
-        rates.take("a")
-    with pytest.raises(Busy):
-        rates.take("a")
-    rates.take("b")
-    time_ = 2.0
-    rates.take("a")
-    rates.take("a")
-    with pytest.raises(Busy):
-        rates.take("a")
-    for number in range(20_000):
-        rates.take(str(number))
-    assert len(rates._left) == 10_000
 
 
 async def test_directories_replicate() -> None:

@@ -24,6 +24,7 @@ from assay.core.chain import check_chain
 from assay.core.completion import Completion
 from assay.core.encoding import b64
 from assay.core.errors import NotFound
+from assay.core.keys import Key
 from assay.core.offer import Price
 from assay.core.ports import Engine
 from assay.core.receipt import Receipt, sign, verify_signature
@@ -69,10 +70,12 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(root: Path, *urls: str, patience: Patience = QUICK, audit_token: str = "") -> AsyncIterator[Gateway]:
+async def gateway(
+    root: Path, *urls: str, patience: Patience = QUICK, audit_token: str = "", key: Key | None = None
+) -> AsyncIterator[Gateway]:
     """A gateway over the providers at `urls`."""
     store = ReceiptStore(f"sqlite:///{root / 'gateway.db'}")
-    transport = HttpTransport(urls, patience=patience)
+    transport = HttpTransport(urls, patience=patience, key=key)
     market = MarketAnswers(transport, store)
     app = gateway_app(market, store, audit_token=audit_token, close=transport.aclose)
     async with running(app, drain=market.drain) as url, httpx.AsyncClient(trust_env=False, timeout=20) as client:

@@ -22,10 +22,8 @@ from assay.apps.config import home
 from assay.chain.addresses import Addresses
 from assay.chain.client import ChainClient
 from assay.chain.court import CourtClient
-from assay.chain.court_events import PROVER
 from assay.chain.devnet import CHAIN_ID, MINTER, Devnet
-from assay.chain.dispute import Dispute
-from assay.chain.docket import Docket
+from assay.chain.docket import overview
 from assay.chain.ethereum import Web3
 from assay.chain.node import HttpProvider
 from assay.chain.outbox import Outbox
@@ -42,6 +40,7 @@ from assay.store.tabs import TabStore
 Chain: TypeAlias = Literal["devnet", "anvil"]
 PEOPLE: Final = ("provider", "gateway", "validator")
 BOND: Final = 100 * 10**18
+MONTH: Final = 30 * 86_400
 PROMPT, OUTPUT = 3, 7
 """Wei for a token."""
 CREDIT: Final = 600
@@ -130,7 +129,6 @@ class Scene:
                 assert httpx.post(f"{self.url}/fund/{address}", timeout=20).status_code == 200
             there = Addresses.fetch(self.url)
         self.court = stack.enter_context(watching(self.url, there))
-        self.docket = Docket(self.court)
 
     def at(self, name: str) -> str:
         """A program's address."""
@@ -208,10 +206,9 @@ class Scene:
             asked = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
             assert "result" in httpx.post(self.url, json=asked, timeout=20).json()
 
-    def disputes(self) -> list[Dispute]:
-        """That are open now."""
-        cases = self.docket.look(range(1, self.court.count() + 1))
-        return [each.dispute for each in cases if each.gone is None]
+    def disputes(self) -> list[dict[str, object]]:
+        """That are open now: see `overview`."""
+        return [each for each in overview(self.court, MONTH) if each["state"] == "open"]
 
     def hurry(self) -> None:
         """Let time pass where everybody waits for it: a minute where a validator has opened no dispute, and an hour
@@ -223,10 +220,10 @@ class Scene:
             found = self.disputes()
             if not found:
                 self.pass_time(61)
-            elif all(each.turn == PROVER for each in found):
+            elif all(each["turn"] == "provider" for each in found):
                 stuck = self.said("provider", "dispute_trouble")
                 known = {(it["dispute"], it["move"]) for it in stuck if not str(it["reason"]).startswith("the node ")}
-                if {(each.id, each.moves) for each in found} <= known:
+                if {(each["id"], each["moves"]) for each in found} <= known:
                     self.pass_time(3601)
 
     def said(self, name: str, event: str) -> list[Mapping[str, Any]]:
@@ -257,9 +254,12 @@ def scene(place: Place, model: Path, chain: Chain) -> Iterator[Scene]:
 
 @contextmanager
 def watching(url: str, there: Addresses) -> Iterator[CourtClient]:
-    """Somebody who only looks at the chain."""
+    """Somebody who only looks at the chain, as it is in its latest block."""
     key = Key.from_secret(bytes(31) + b"\7")
-    with closing(HttpProvider(url)) as node, closing(Outbox(None, node, key, there.chain_id)) as outbox:
+    with (
+        closing(HttpProvider(url)) as node,
+        closing(Outbox(None, node, key, there.chain_id, confirmations=0)) as outbox,
+    ):
         yield CourtClient(ChainClient(node, there, key, outbox))
 
 

@@ -16,7 +16,6 @@ from tests.e2e.scene import BOND, CREDIT, OUTPUT, PROMPT, Books, Chain, Scene, c
 from assay.chain.client import NOBODY
 from assay.chain.court_events import PROVER_WINS, read_ended, read_slashed
 from assay.chain.devnet import HELD, MINTER, TOKENS
-from assay.chain.dispute import Dispute
 from assay.core.errors import ChainFailed
 from assay.core.offer import Price
 from assay.core.receipt import Receipt
@@ -91,7 +90,7 @@ def sell(here: Scene, exact: int, victims: Sequence[str], chance: Random) -> lis
 def dispute(here: Scene, sold: Sequence[Receipt], victims: Sequence[str], chance: Random) -> None:
     """A validator looks at what was sold, while programs are killed; until all that is wrong is slashed."""
 
-    def goes_on(before: Sequence[Dispute] | None = None) -> bool:
+    def goes_on(before: Sequence[object] | None = None) -> bool:
         """Somebody has moved, or all is done."""
         time.sleep(0.4)
         here.tend()

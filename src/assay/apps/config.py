@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from assay.core.errors import ConfigError
 from assay.core.reach import WAYS, Way
@@ -31,6 +31,8 @@ Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Bytes: TypeAlias = Annotated[int, Field(ge=1024)]
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
 Region: TypeAlias = Annotated[str, Field(max_length=MAX_REGION, pattern="^[a-z0-9-]*$")]
+Who: TypeAlias = Annotated[str, Field(pattern="^0x[0-9a-fA-F]{40}$"), AfterValidator(str.lower)]
+"""A key's address."""
 EngineName: TypeAlias = Literal["llama.cpp", "exact"]
 
 _MAX_FILE = 1 << 20
@@ -87,6 +89,10 @@ class Provider(_Section):
     """How long withdrawals from channels take at least: the time there is to claim."""
     least_deposit_wei: Wei | None = None
     """That a client of x402 deposits at least; None: `[chain] claim_factor` times the gas, which the provider pays."""
+    consumers: tuple[Who, ...] = ()
+    """Addresses of the keys of those who are served, and nobody else; empty: everybody."""
+    requests_per_minute: Annotated[int, Field(ge=0)] = 0
+    """Of a key that is listed or pays; of a network for all others. 0: no limit."""
     max_body_bytes: Bytes = 4 << 20
     tls: bool = False
     """Serve HTTPS, with a certificate of its own that the provider's record names."""
@@ -112,7 +118,7 @@ class Gateway(_Section):
     reports: Annotated[tuple[str, ...], Field(max_length=64)] = ()
     """Base URLs of validators whose reports count, by what the reporters have at stake."""
     key: str = "gateway"
-    """Name of the key that pays."""
+    """Name of the key that pays, and that signs requests: providers know it."""
     budget_wei: Wei | None = None
     """Most that is in channels and spent, in all. None: nothing, and on a development chain DEVNET_BUDGET."""
     deposit_wei: Wei | None = None
@@ -180,6 +186,8 @@ class Chain(_Section):
     """The contract that takes deposits by signature; empty: clients of x402 are not served."""
     court: str = ""
     """The contract of bonds and disputes; empty: there are none."""
+    identity: str = ""
+    """An ERC-8004 registry of identities (`assay identity`); empty: none is used."""
     confirmations: Annotated[int, Field(ge=0)] = 5
     """Blocks until a transaction is final; 0 on a development chain."""
     claim_factor: Positive = 20

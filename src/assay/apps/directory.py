@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -22,45 +21,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from assay.apps.discovering import Discoveries
+from assay.apps.door import Rates
 from assay.apps.failures import ERROR_HANDLERS
 from assay.apps.limits import Limits
 from assay.apps.metrics import DiscoveryMetrics, metrics_route
 from assay.core.encoding import canonical
-from assay.core.errors import Busy, RecordRefused
+from assay.core.errors import RecordRefused
 from assay.core.reach import Reach, network_of, reach_of
 from assay.core.record import MAX_RECORD_BYTES, ProviderRecord
 from assay.network.discovery.pages import MAX_PAGE, MAX_RECORDS, MEDIA_TYPE, Page
 
 NETWORKS: Final = 256
 """Groups of networks, each with a share of the records."""
-_REMEMBERED: Final = 10_000
-"""Networks whose requests are counted."""
-
-
-class Rates:
-    """How often each network may ask: so many times a minute, saved up for a minute at most."""
-
-    def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock`: seconds that only rise."""
-        self._per_minute: Final = per_minute
-        self._clock: Final = clock
-        self._left: Final[OrderedDict[str, tuple[float, float]]] = OrderedDict()
-        """Requests that are left, and when that was."""
-
-    def take(self, network: str) -> None:
-        """One request.
-
-        Raises:
-            Busy: it has none left.
-        """
-        now = self._clock()
-        left, at = self._left.pop(network, (float(self._per_minute), now))
-        left = min(left + (now - at) * self._per_minute / 60, self._per_minute)
-        self._left[network] = (max(left - 1, 0.0), now) if left >= 1 else (left, now)
-        if len(self._left) > _REMEMBERED:
-            self._left.popitem(last=False)
-        if left < 1:
-            raise Busy("so many requests are not taken from one address", retry_after=60 // self._per_minute + 1)
 
 
 def directory_app(

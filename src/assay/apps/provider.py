@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from assay.apps.door import Door
 from assay.apps.failures import ERROR_HANDLERS
 from assay.apps.limits import MAX_BODY, Limits
 from assay.apps.logs import logger
@@ -105,16 +106,21 @@ def provider_app(
     deposits: Deposits | None = None,
     least_deposit: int = 1,
     publisher: Publisher | None = None,
+    door: Door | None = None,
 ) -> Starlette:
     """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`. `till`: the
     one of `local`, if answers are paid; with `deposits`, which are of `least_deposit` wei at least, by x402 as well.
-    `metrics`: to add to. `publisher`: makes the provider known; without one it is not."""
+    `metrics`: to add to. `publisher`: makes the provider known; without one it is not. `door`: whom it
+    lets in; without one, everybody."""
     log, metrics = logger("provider"), metrics or Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
     bundles = LocalBundles(local, store)
     toll = X402(local, answers, till, deposits, least_deposit=least_deposit) if till and deposits else None
-    native = _Native(answers, local, bundles, address, pace or Pace(), traces or Traces(None), metrics, till, publisher)
+    door = door or Door(address)
+    native = _Native(
+        answers, local, bundles, address, pace or Pace(), traces or Traces(None), metrics, till, publisher, door
+    )
 
     def health() -> Mapping[str, object]:
         return {"provider": address, "active": local.active}
@@ -147,7 +153,7 @@ def provider_app(
             ),
         ],
         exception_handlers=ERROR_HANDLERS,
-        middleware=[Middleware(Limits, max_body=max_body)],
+        middleware=[Middleware(Limits, max_body=max_body), Middleware(door.wrap)],
         lifespan=lifespan,
     )
 
@@ -166,6 +172,7 @@ class _Native:
         metrics: Metrics,
         till: Till | None,
         publisher: Publisher | None,
+        door: Door,
     ) -> None:
         self._answers: Final = answers
         self._local: Final = local
@@ -176,6 +183,7 @@ class _Native:
         self._metrics: Final = metrics
         self._till: Final = till
         self._publisher: Final = publisher
+        self._door: Final = door
 
     async def offers(self, _request: Request) -> Response:
         return Response(encode_offers(self._address, await self._answers.models()), media_type="application/json")
@@ -189,7 +197,9 @@ class _Native:
         return Response(encode_load(Load(self._local.active, self._local.parallel)), media_type="application/json")
 
     async def answers(self, request: Request) -> ASGIApp:
-        wanted, top_logprobs, payment = decode_request(await request.body())
+        body = await request.body()
+        wanted, top_logprobs, payment = decode_request(body)
+        self._door.admit(request, body, payment)
         wish, dues = Ask(wanted.model, wanted.level), asyncio.Queue[Due]()
         starting = self._local.answer(wanted, wish, top_logprobs=top_logprobs, payment=payment, due=dues.put_nowait)
         return _Stream(await self._answers.measure(wanted, starting), self._pace, dues)

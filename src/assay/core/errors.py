@@ -7,6 +7,7 @@ AssayError
 ├── NotFound                  nothing under that name (HTTP 404)
 │   └── ModelNotFound
 ├── PaymentRequired           the answer has to be paid, and is not (HTTP 402)
+├── Forbidden                 who asks is not served here (HTTP 403)
 ├── Busy                      try again later, or elsewhere (HTTP 429)
 ├── ProviderFailed            a provider broke its side of the protocol, or cannot be reached (HTTP 424)
 │   └── NoProvider            no provider fits the wish
@@ -92,6 +93,13 @@ class NotFound(AssayError):
 
 class ModelNotFound(NotFound):
     """The model is not served here, or not installed."""
+
+
+class Forbidden(AssayError):
+    """Whoever asks is not served here."""
+
+    status = 403
+    kind = "permission_error"
 
 
 class Busy(AssayError):

@@ -20,6 +20,7 @@ Tag: TypeAlias = Literal[
     "assay/prompt-tokens/2",
     "assay/output/2",
     "assay/token/1",
+    "assay/ask/1",
     "assay/payment/1",
     "assay/channel/1",
     "assay/profile/1",

@@ -17,9 +17,11 @@ import httpx
 
 from assay.core.bundle import MAX_BUNDLE_BYTES, Bundle
 from assay.core.completion import Step
+from assay.core.consumer import HEADER, sign_body
 from assay.core.encoding import MAX_IDS, b64
 from assay.core.errors import AssayError, BindingMismatch, EncodingError, NotFound, ProviderFailed
 from assay.core.hashing import Digest
+from assay.core.keys import Key
 from assay.core.offer import Load, Offer
 from assay.core.payment import Due
 from assay.core.ports import Purse
@@ -89,8 +91,10 @@ class HttpTransport:
         book: RecordBook | None = None,
         ways: Sequence[Way] = WAYS,
         iroh: Servers = "direct",
+        key: Key | None = None,
     ) -> None:
-        """`ways`: how those in the book are reached, see `usable`. `iroh`: see `Servers`."""
+        """`ways`: how those in the book are reached, see `usable`. `iroh`: see `Servers`. `key`: signs requests."""
+        self._key: Final = key
         self._patience: Final = patience or Patience()
         wait = httpx.Timeout(self._patience.reply, connect=self._patience.connect)
         limits = httpx.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS)
@@ -129,11 +133,13 @@ class HttpTransport:
             Busy, InvalidRequest, NotFound, PaymentRequired: as the provider says.
             ProviderFailed: it cannot be reached, or does not keep to the protocol.
         """
+        content = encode_request(request, top_logprobs, None if purse is None else purse.payment)
+        signed = {} if self._key is None else {HEADER: sign_body(self._key, offer.provider, content)}
         outgoing = self._client.build_request(
             "POST",
             f"{offer.url}/assay/v1/answers",
-            content=encode_request(request, top_logprobs, None if purse is None else purse.payment),
-            headers={"content-type": "application/json", "accept": "text/event-stream"},
+            content=content,
+            headers={"content-type": "application/json", "accept": "text/event-stream", **signed},
             timeout=httpx.Timeout(None, connect=self._patience.connect, write=self._patience.reply),
         )
         response = await within(

@@ -22,6 +22,7 @@ from assay.apps.cli import (
     doctor,
     economics,
     gateway,
+    identity,
     keys,
     models,
     providers,
@@ -70,6 +71,7 @@ _command(_CHECK, "verify", verify.verify, "assay verify receipt.json --json")
 _command(_CHECK, "trace", trace.trace, "assay trace receipt.json --provider http://127.0.0.1:8100 -o answer.trace")
 app.add_typer(channels.app, name="channels", rich_help_panel=_SHARE)
 app.add_typer(stake.app, name="stake", rich_help_panel=_SHARE)
+app.add_typer(identity.app, name="identity", rich_help_panel=_SHARE)
 _command(_SHARE, "disputes", disputes.disputes, "assay disputes --chain http://127.0.0.1:8545")
 app.add_typer(models.app, name="models", rich_help_panel=_TOOLS)
 app.add_typer(keys.app, name="keys", rich_help_panel=_TOOLS)

@@ -86,29 +86,30 @@ def gateway(
             )
             marks = MarkStore(config.database_url or store_url(config, "gateway"), most=MOST)
             discoveries = Discoveries(sources, counts, marks)
+        payer, _ = open_key(settings.key)
         transport = HttpTransport(
             settings.providers,
             patience=Patience(silence=settings.timeout_seconds),
             book=None if discoveries is None else discoveries.book,
             ways=ways_of(config.network),
             iroh="n0" if config.network.iroh == "n0" else "direct",
+            key=payer,
         )
-        if settings.reports and not config.chain.url:
-            raise ConfigError("reports count by stakes", "name the chain that has them: [chain] url")
         wallet = standing = reports = None
+        if settings.reports:
+            from assay.apps.reporting import Reports
+            from assay.store.reports import ReportStore
+
+            reports = Reports(settings.reports, ReportStore(config.database_url or store_url(config, "gateway")))
         if config.chain.url:
             from assay.apps.onchain import open_wallet
             from assay.apps.standing import open_standing
 
-            if settings.reports:
-                from assay.apps.reporting import Reports
-                from assay.store.reports import ReportStore
-
-                reports = Reports(settings.reports, ReportStore(config.database_url or store_url(config, "gateway")))
             others = tuple if reports is None else reports.reporters
             standing = stack.enter_context(open_standing(config, transport.offers, others))
-            payer, _ = open_key(settings.key)
             wallet = stack.enter_context(open_wallet(config, payer, transport, tell))
+        if reports is not None and standing is None:
+            raise ConfigError("reports count by stakes, and no court is known", "name it: see [chain] court")
         market = MarketAnswers(
             transport,
             store,

@@ -119,6 +119,7 @@ def serve(
         raise ConfigError("an upstream server computes in its own way, not exactly", "leave out one of the two")
     found = find_model(settings.model)
 
+    from assay.apps.door import Door
     from assay.apps.levelled import Levelled
     from assay.apps.metrics import Metrics
     from assay.apps.onchain import level_prices, open_counter
@@ -186,6 +187,7 @@ def serve(
                 deposits=deposits,
                 least_deposit=least_deposit,
                 publisher=publisher,
+                door=Door(signer.address, settings.consumers, settings.requests_per_minute),
             ),
             sock,
             drain=ending(local.drain, traces),
