@@ -13,9 +13,9 @@ from assay.core.errors import AssayError, NotFound, PaymentRequired
 from assay.core.hashing import Digest
 from assay.core.offer import Ask, Load, Offer
 from assay.core.ports import Payer, Purse, Transport
-from assay.core.request import Request
+from assay.core.request import Level, Request
 from assay.core.trace import Diary
-from assay.market.matching import Catalogue
+from assay.market.matching import Catalogue, strongest_that_fits
 from assay.market.routing import Router
 from assay.market.steps import Heard, Probe
 from assay.market.work import Work
@@ -52,6 +52,11 @@ class Choosing:
     async def models(self) -> Sequence[Offer]:
         """What the providers offer now, except other files under names that are known."""
         return self._honoured(await self._transport.offers())
+
+    async def strongest(self, ask: Ask) -> Level:
+        """See `matching.strongest_that_fits`."""
+        await self._look()
+        return strongest_that_fits(ask, self.router.catalogue, self.router.fitting)
 
     async def offers(self, ask: Ask, work: Work, diary: Diary) -> AsyncIterator[Offer]:
         """Offers to try, best first; who takes the next one says that the last one failed.

@@ -32,12 +32,14 @@ from assay.core.errors import (
     VerificationError,
 )
 from assay.core.hashing import Digest
-from assay.core.offer import Ask, Offer, Price
+from assay.core.keys import Address
+from assay.core.offer import Ask, Defaults, Offer
 from assay.core.ports import Answer, Payer, Purse, Transport
-from assay.core.request import Request
+from assay.core.request import Level, Request
 from assay.core.trace import Diary
 from assay.delivery import NOTE, MarketAnswer, Part, Spell, check_promise
 from assay.market.failing import all_failed
+from assay.market.reputation import Report, trust
 from assay.market.work import Work, work_of
 from assay.store.receipts import ReceiptStore
 
@@ -63,7 +65,7 @@ class MarketAnswers:
         *,
         payer: Payer | None = None,
         known: Mapping[str, Digest] | None = None,
-        ceiling: Price | None = None,
+        defaults: Defaults | None = None,
         spell: Spell = lambda _model, _tokens, _stops: None,
         clock: Callable[[], float] = time.monotonic,
         dice: np.random.Generator | None = None,
@@ -73,18 +75,22 @@ class MarketAnswers:
 
         `known`: digests of models by name; offers of other files under these names are passed over.
 
-        `ceiling`: for asks that name no `max_price`. `spell`: what tokens say, where that is known here. `clock`:
+        `defaults`: what is wished where asks do not say. `spell`: what tokens say, where that is known here. `clock`:
         seconds that only rise. `dice`: decide whom to ask. `log`: told of events and facts.
         """
         self._transport: Final = transport
         self._store: Final = store
         self._payer: Final = payer
-        self._ceiling: Final = ceiling
+        self._defaults: Final = defaults or Defaults()
         self.spell: Final = spell
         self._clock: Final = clock
         self._log: Final = log
         self._looked_up = float("-inf")
         self._looking: asyncio.Task[None] | None = None
+        self._losers: frozenset[Address] = frozenset()
+        self._stakes: Mapping[Address, int] = {}
+        self._reports: Sequence[Report] = ()
+        self._trusted: tuple[object, ...] = ()
         self._open: Final[set[MarketAnswer]] = set()
         self._noting: Final[set[asyncio.Task[None]]] = set()
         self._waiting: Final[set[asyncio.Task[None]]] = set()
@@ -102,6 +108,14 @@ class MarketAnswers:
         """What the providers offer now, except other files under names that are known."""
         return await self.choosing.models()
 
+    async def strongest(self, ask: Ask) -> Level:
+        """The strongest level at which somebody fits the other wishes, those of the gateway included.
+
+        Raises:
+            ModelNotFound: nobody offers the model.
+        """
+        return await self.choosing.strongest(self._defaults.fill(ask))
+
     async def answer(self, request: Request, ask: Ask, *, top_logprobs: int | None = None) -> MarketAnswer:
         """Match, then send to one provider after the other until the first token comes.
 
@@ -113,7 +127,7 @@ class MarketAnswers:
             ProviderFailed: all that fit failed; the message has each one's reason.
         """
         diary = Diary(self._clock)
-        wish = replace(ask, model=request.model, level=request.level, max_price=ask.max_price or self._ceiling)
+        wish = replace(self._defaults.fill(ask), model=request.model, level=request.level)
         try:
             part = await self._begin(wish, request, top_logprobs, diary)
         except AssayError:
@@ -164,14 +178,40 @@ class MarketAnswers:
         self._noting.add(noting)
         noting.add_done_callback(self._noting.discard)
 
+    async def told(self, stakes: Mapping[Address, int], losers: frozenset[Address]) -> None:
+        """What a chain says: wei that providers have to lose, and who lost a dispute, which is proof."""
+        if stakes != self._stakes:
+            self._stakes = stakes
+            self.router.health.staked(stakes)
+        if losers != self._losers:
+            self._losers = losers
+            await self._refresh_verdicts()
+
     async def look_up_verdicts(self) -> None:
         """Let what checks found up to now decide the next choice."""
         tallies = await asyncio.to_thread(self._store.tallies)
         contradictions = await asyncio.to_thread(self._store.contradictions)
-        self.router.health.judged(((t.provider, t.level, t.outcome, t.basis, t.count) for t in tallies), contradictions)
+        verdicts = ((t.provider, t.level, t.outcome, t.basis, t.count) for t in tallies)
+        self.router.health.judged(verdicts, [*contradictions, *self._losers])
+        await self._weigh_reports()
         for provider in self.router.health.dishonest:
             if self._payer is not None:
                 self._payer.leave(provider, "caught cheating")
+
+    def heard(self, reports: Sequence[Report]) -> None:
+        """What others report of providers; it counts at the next look at verdicts."""
+        self._reports = reports
+
+    async def _weigh_reports(self) -> None:
+        """Compute trust anew, if what it follows from has changed."""
+        reporters = {report.reporter for report in self._reports}
+        stakes = {name: self._stakes[name] for name in reporters if name in self._stakes}
+        records = self.router.health.of_provider.items()
+        passed = {name: record.passed for name, record in records if record.passed}
+        found = self._reports, stakes, passed
+        if found != self._trusted:
+            self._trusted, trusted = found, await asyncio.to_thread(trust, *found)
+            self.router.health.trust = {name: float(value) for name, value in trusted.items() if value}
 
     async def keep(self, bundle: Bundle) -> None:
         """Store a receipt that was checked. That it cannot be stored must not cost the buyer answer or receipt.

@@ -217,6 +217,14 @@ def test_a_validator_elsewhere_needs_the_token(cli: Cli) -> None:
     assert "ASSAY_AUDIT_TOKEN" in said.err
 
 
+def test_reports_need_a_court(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without stakes no word weighs anything: said at the start."""
+    monkeypatch.setenv("ASSAY_GATEWAY_REPORTS", "http://127.0.0.1:1")
+    said = cli("gateway", "--provider", "http://127.0.0.1:1", "--port", "0")
+    assert said.code == ExitCode.BAD_INPUT
+    assert "no court is known" in said.err
+
+
 def test_a_port_in_use(cli: Cli) -> None:
     """A taken port is named with another one to try."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

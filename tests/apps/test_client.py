@@ -74,6 +74,13 @@ def event(**members: object) -> bytes:
     return b"data: " + json.dumps(members).encode() + b"\n\n"
 
 
+def test_wishes_go_along() -> None:
+    """Those that are made, and no others; an amount as text, because JSON's numbers are too small."""
+    assert "assay" not in WISH.body()
+    wish = replace(WISH, region="", min_stake=10**21, ignore=["0xa"])
+    assert wish.body()["assay"] == {"region": "", "min_stake": "1" + 21 * "0", "ignore": ["0xa"]}
+
+
 def test_an_answer_and_its_receipt(tmp_path: Path) -> None:
     """Pieces come one by one; afterwards tokens, level, provider and a receipt that covers this very question."""
     with provider_process(tmp_path) as (url, _), Client(f"{url}/v1/") as client:

@@ -349,18 +349,18 @@ async def test_the_validators_desk_needs_its_token(tmp_path: Path) -> None:
         stranger_desk, desk = HttpDesk(here.url, "guess"), HttpDesk(here.url, "secret")
         with pytest.raises(NotFound):
             await stranger_desk.unaudited(0)
-        [(_, digest)] = await desk.unaudited(0)
-        assert digest == receipt.digest
+        [(_, digest, by)] = await desk.unaudited(0)
+        assert (digest, by) == (receipt.digest, receipt.provider)
         assert (await desk.bundle(digest)).receipt == receipt
         caught = Verdict(
             digest.hex(), receipt.provider, "pinned", "fails", (Finding("replay", "fails", "another model"),), 5, 0.1
         )
         tested = replace(caught, outcome="holds", findings=(Finding("forward", "holds", "as ever", None, 0.1, 1.0),))
         with pytest.raises(NotFound):
-            await stranger_desk.tested(receipt.provider)
+            await stranger_desk.passed(receipt.provider)
         assert await desk.tested(receipt.provider) == 0
         await desk.judge(tested)
-        assert await desk.tested(receipt.provider) == 1
+        assert (await desk.tested(receipt.provider), await desk.passed(receipt.provider)) == (1, 1)
         await desk.judge(caught)
         assert await desk.unaudited(0) == []
         assert (await here.ask()).json()["assay"]["provider"] == tiny_key(2).address
@@ -373,6 +373,20 @@ async def test_the_validators_desk_needs_its_token(tmp_path: Path) -> None:
         )
         await stranger_desk.aclose()
         await desk.aclose()
+
+
+async def test_a_gateway_that_starts_again_knows_who_was_caught(tmp_path: Path) -> None:
+    """Its very first request goes to somebody else, and nobody had to tell it anew."""
+    async with (
+        provider(tmp_path, TinyEngine(), tiny_key(1)) as one,
+        provider(tmp_path, TinyEngine(), tiny_key(2), price=3) as two,
+    ):
+        async with gateway(tmp_path, one.url, two.url) as here:
+            [receipt] = receipts((await here.ask()).json())
+            wrong = Finding("replay", "fails", "another model")
+            here.store.judge(Verdict(receipt.digest.hex(), receipt.provider, receipt.level, "fails", (wrong,), 5, 0.1))
+        async with gateway(tmp_path, one.url, two.url) as here:
+            assert (await here.ask()).json()["assay"]["provider"] == tiny_key(2).address
 
 
 async def test_a_verdict_is_on_its_receipt_alone(tmp_path: Path) -> None:

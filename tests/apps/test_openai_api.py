@@ -301,6 +301,9 @@ async def test_settings_reach_the_request() -> None:
                     "ignore": ["0xc"],
                     "allow_fallbacks": False,
                     "seeded": True,
+                    "region": "eu-west",
+                    "min_stake": "1000000000000000000",
+                    "model_digest": "ab" * 32,
                     "nonce": b64(b"n" * 32),
                 },
             },
@@ -314,6 +317,7 @@ async def test_settings_reach_the_request() -> None:
     assert ask.max_price is not None
     assert (ask.max_price.output, ask.order, ask.only, ask.ignore) == (12, ("0xa",), ("0xa", "0xb"), ("0xc",))
     assert (ask.level, ask.allow_fallbacks, ask.seeded) == ("signed", False, True)
+    assert (ask.region, ask.min_stake, ask.model_digest) == ("eu-west", 10**18, b"\xab" * 32)
 
 
 async def test_models() -> None:

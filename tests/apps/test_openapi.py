@@ -130,6 +130,7 @@ async def test_native_replies_are_as_documented(tmp_path: Path) -> None:
         "gateway with a desk": {
             "unaudited": "unaudited?after=0",
             "contradictions": "contradictions",
+            "verdicts/{provider}": f"verdicts/{receipt.provider}",
             "receipts/{digest}": f"receipts/{digest}",
         },
     }

@@ -202,7 +202,7 @@ async def test_a_receipt_that_could_not_be_kept_is_signed_when_one_can(store: Re
         [bundle] = store.find(request.name)
         check_offline(bundle)
         assert list(bundle.tokens) == delivered
-    numbers = [store.get(digest).receipt.sequence for _, digest in store.unaudited(10)]
+    numbers = [store.get(digest).receipt.sequence for _, digest, _ in store.unaudited(10)]
     assert len(set(numbers)) == len(numbers) == 4
 
 

@@ -36,7 +36,8 @@ KEY = tiny_key()
 def check(bundle: Bundle, outcome: Outcome = "holds") -> Verdict:
     """A verdict without work."""
     finding = Finding("replay", outcome, "as the test wants it")
-    return Verdict(bundle.receipt.digest.hex(), KEY.address, "pinned", outcome, (finding,), len(bundle.tokens), 0.0)
+    receipt = bundle.receipt
+    return Verdict(receipt.digest.hex(), receipt.provider, "pinned", outcome, (finding,), len(bundle.tokens), 0.0)
 
 
 @pytest.fixture
@@ -61,17 +62,42 @@ async def test_everything_is_checked_once_when_the_share_is_one(store: ReceiptSt
 
 async def test_a_share_is_chosen_by_the_salt_alone(store: ReceiptStore) -> None:
     """About the share is checked; the same salt chooses the same receipts again, another one others."""
-    digests = [digest for _, digest in store.unaudited(100)]
+    digests = [digest for _, digest, _ in store.unaudited(100)]
 
-    def chosen(salt: bytes) -> list[Digest]:
+    def chosen(salt: bytes, passed: int = 99) -> list[Digest]:
         validator = Validator(StoreDesk(store), check, share=0.3, salt=salt)
-        return [digest for digest in digests if validator.chooses(digest)]
+        return [digest for digest in digests if validator.chooses(digest, passed)]
 
     assert chosen(b"a") == chosen(b"a") != chosen(b"b")
     assert 2 <= len(chosen(b"a")) <= 25
-    validator = Validator(StoreDesk(store), check, share=0.3, salt=b"a")
-    assert await validator.look() == len(chosen(b"a"))
-    assert Validator(StoreDesk(store), check, share=0.0).chooses(digests[0]) is False
+    assert chosen(b"a", passed=0) == digests
+    assert set(chosen(b"a")) < set(chosen(b"a", passed=1)) < set(digests)
+    assert Validator(StoreDesk(store), check, share=0.0).chooses(digests[0], 10**9) is False
+
+
+async def test_new_providers_are_audited_more(store: ReceiptStore) -> None:
+    """All that comes first, and less the longer nothing is found, down to the share; over a restart too. A new key
+    begins anew."""
+    made = await Validator(StoreDesk(store), check, share=0.05, salt=b"a").look()
+    assert 5 <= made <= 25
+    last = store.unaudited(100)[-1].row
+    for number in range(40, 80):
+        store.put(tiny_bundle(tiny_request(nonce=bytes([number]) * 32, max_tokens=2), KEY, number))
+    known = [digest for row, digest, _ in store.unaudited(100) if row > last]
+    again = Validator(StoreDesk(store), check, share=0.05, salt=b"b")
+    assert store.passed(KEY.address) == made
+    assert 0 < sum(again.chooses(digest, made) for digest in known) < len(known) / 2
+    new = tiny_key(9)
+    store.put(tiny_bundle(tiny_request("from a new key", max_tokens=2), new, 1))
+    before = {t.provider for t in store.tallies()}
+    await again.look()
+    assert {t.provider for t in store.tallies()} - before == {new.address}
+
+
+async def test_answers_that_cannot_be_checked_make_nobody_known(store: ReceiptStore) -> None:
+    """Or a cheat would be audited less the longer it claims a machine that nobody has."""
+    validator = Validator(StoreDesk(store), lambda bundle: check(bundle, "inconclusive"), share=0.0)
+    assert await validator.look() == 40
 
 
 async def test_failures_are_reported_loudly(store: ReceiptStore) -> None:
@@ -128,9 +154,10 @@ async def test_two_receipts_under_one_number_are_shown(tmp_path: Path) -> None:
         store.put(other)
     told: list[Verdict] = []
     validator = Validator(StoreDesk(store), check, share=0.0, told=lambda _, verdict: told.append(verdict))
-    assert await validator.look() == 1
+    assert await validator.look() == 2
     assert await validator.look() == 0
-    [verdict] = told
+    verdict, first = told
+    assert (first.outcome, first.receipt) == ("holds", one.receipt.digest.hex())
     assert (verdict.outcome, verdict.receipt) == ("fails", other.receipt.digest.hex())
     assert verdict.reasons == [f"{KEY.address} signed two different receipts under sequence number 7"]
     assert store.get(other.receipt.digest) == other
@@ -232,6 +259,9 @@ class _Failing:
 
     async def tested(self, provider: Address) -> int:
         return await self._inner.tested(provider)
+
+    async def passed(self, provider: Address) -> int:
+        return await self._inner.passed(provider)
 
     async def judge(self, verdict: Verdict) -> None:
         await self._inner.judge(verdict)

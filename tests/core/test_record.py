@@ -46,6 +46,7 @@ OFFERS = tuple(
         b"p" * 32,
         "gumbel/1",
         Requirements(1, A, A, A, KEY.address, 900, 10**20),
+        region="eu-west",
     )
     for level in LEVELS
 )
@@ -71,6 +72,13 @@ def resigned(value: dict[str, Any]) -> bytes:
     """`value` with a good signature over whatever it says."""
     content = canonical({name: item for name, item in value.items() if name != "signature"})
     return canonical({**value, "signature": b64(KEY.sign(digest("assay/record/1", content)))})
+
+
+def test_a_region_is_that_of_all_offers() -> None:
+    """It is signed once, for the record; offers that were read have it, and no record has offers of elsewhere."""
+    assert {offer.region for offer in ProviderRecord.decode(DATA).offers} == {"eu-west"}
+    with pytest.raises(EncodingError, match="in its region"):
+        replace(RECORD, region="us")
 
 
 def test_records_come_back() -> None:

@@ -299,7 +299,7 @@ def customer(here: Scene, exact: int) -> Iterator[set[Receipt]]:
 def receipts(here: Scene, name: str) -> list[Receipt]:
     """All in a program's database that have no verdict."""
     with closing(ReceiptStore(_store(here, name))) as store:
-        return [store.get(digest).receipt for _, digest in store.unaudited(10_000)]
+        return [store.get(digest).receipt for _, digest, _ in store.unaudited(10_000)]
 
 
 def missing(here: Scene) -> set[Digest]:

@@ -164,7 +164,7 @@ def paid(place: Place, fleet: Fleet, parts: Sequence[Bundle]) -> bool:
 def issued(place: Place, name: str) -> list[bytes]:
     """Digests of all receipts of a provider for which it delivered something."""
     store = ReceiptStore(f"sqlite:///{place.root / name / 'provider.sqlite3'}")
-    digests = [digest for _, digest in store.unaudited(10_000)]
+    digests = [digest for _, digest, _ in store.unaudited(10_000)]
     found = [digest for digest in digests if store.get(digest).tokens]
     store.close()
     return found

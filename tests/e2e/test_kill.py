@@ -76,7 +76,7 @@ def stored(place: Place, program: str) -> list[Receipt]:
     """Every receipt in a program's database, each one whole and signed."""
     store = ReceiptStore(f"sqlite:///{place.root / program / program}.sqlite3")
     try:
-        found = [store.get(digest) for _, digest in store.unaudited(10_000)]
+        found = [store.get(digest) for _, digest, _ in store.unaudited(10_000)]
     finally:
         store.close()
     for bundle in found:

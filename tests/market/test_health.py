@@ -11,7 +11,7 @@ from tests.market.test_matching import ASK, address, offer
 from assay.core.errors import Busy, NoProvider
 from assay.core.offer import Ask, Offer
 from assay.core.request import LEVELS, Level
-from assay.market.health import DOUBT, LONGEST_REST, REST_SECONDS, Health, Machine, Record
+from assay.market.health import DOUBT, LONGEST_REST, REST_SECONDS, Health, Machine, Record, audit_share
 from assay.market.matching import Catalogue
 from assay.market.routing import Router
 from assay.market.work import Work
@@ -153,6 +153,19 @@ def test_an_impostors_failures_stick_to_its_url() -> None:
     assert [each.offer.url for each in found] == ["http://p1", "http://p2"]
 
 
+def test_only_what_the_chain_says_is_at_stake() -> None:
+    """Who is not known has nothing; the next news replaces all that was known."""
+    health = Health()
+    ask, offers = replace(ASK, min_stake=10), (offer(1), offer(2))
+    with pytest.raises(NoProvider, match=r"that has `min_stake` to lose: lower it"):
+        chosen(ask, *offers, health=health)
+    health.staked({address(1): 9, address(2): 10})
+    assert chosen(ask, *offers, health=health) == [2]
+    assert chosen(replace(ASK, min_stake=0), *offers, health=health) == [1, 2]
+    health.staked({address(1): 11})
+    assert chosen(ask, *offers, health=health) == [1]
+
+
 def test_rests_double_and_end_with_a_good_answer() -> None:
     """Two seconds, four, eight … up to the longest; a good answer forgets them."""
     health, rests = Health(), []
@@ -183,3 +196,9 @@ def test_answers_under_way_are_counted() -> None:
     health.over("u")
     health.over("u")
     assert health.at("u").active == 0
+
+
+def test_the_audit_share_falls_with_what_was_passed() -> None:
+    """All of a new key's answers, half after one, and never less than the least."""
+    assert [audit_share(passed, 0.1) for passed in (0, 1, 3, 9, 10, 10**6)] == [1, 0.5, 0.25, 0.1, 0.1, 0.1]
+    assert audit_share(0, 0.0) == 1

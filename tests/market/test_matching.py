@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.core.errors import ModelNotFound, NoProvider
-from assay.core.offer import Ask, Offer, Price
+from assay.core.offer import Ask, Defaults, Offer, Price
 from assay.core.profile import SamplerKind
 from assay.core.request import LEVELS, Level
 from assay.market.matching import choose
@@ -69,13 +71,47 @@ def test_without_fallbacks_there_is_one_offer() -> None:
         ),
         (Ask("tiny", "pinned", only=("x",)), "among those in `only`: name others"),
         (Ask("tiny", "pinned", ignore=("http://p1", "http://p2")), "not in `ignore`: take one out"),
+        (
+            Ask("tiny", "pinned", region="us"),
+            r"in the `region` \(there are some that do not say, eu-west\): name another",
+        ),
+        (Ask("tiny", "pinned", model_digest=b"x" * 32), r"with the file of `model_digest`: see GET /v1/models"),
         (Ask("tiny", "pinned", max_price=Price(9, 0)), r"within `max_price` \(the cheapest left asks 1 wei"),
     ],
 )
 def test_the_wish_that_leaves_nobody_is_named(ask: Ask, said: str) -> None:
     """With what to do about it."""
     with pytest.raises(NoProvider, match=said):
-        choose(ask, [offer(1), offer(2, price=3)])
+        choose(ask, [replace(offer(1), region="eu-west"), offer(2, price=3)])
+
+
+@pytest.mark.parametrize(
+    ("region", "found"),
+    [("eu", [1, 2]), ("eu-west", [2]), ("e", []), ("eu-", []), ("", [1, 2, 3, 4]), (None, [1, 2, 3, 4])],
+)
+def test_a_region_takes_in_those_within_it(region: str | None, found: list[int]) -> None:
+    """Whole words of its name count; who does not say is nowhere."""
+    offers = [replace(offer(n), region=where) for n, where in enumerate(("eu", "eu-west", "europa", ""), 1)]
+    ask = Ask("tiny", "pinned", region=region)
+    if not found:
+        with pytest.raises(NoProvider, match="`region`"):
+            choose(ask, offers)
+    else:
+        assert chosen(ask, *offers) == found
+
+
+def test_one_file_of_several_under_a_name() -> None:
+    """`model_digest` leaves the others out."""
+    offers = [offer(1), replace(offer(2), model_digest=b"m" * 32)]
+    assert chosen(Ask("tiny", "pinned", model_digest=b"m" * 32), *offers) == [2]
+
+
+def test_defaults_are_wished_where_an_ask_does_not_say() -> None:
+    """What it says counts, empty and nought too; what is ignored is ignored for all."""
+    defaults = Defaults(Price(1, 1), "eu", 10, ("x",))
+    assert defaults.fill(ASK) == replace(ASK, max_price=Price(1, 1), region="eu", min_stake=10, ignore=("x",))
+    own = replace(ASK, max_price=Price(9, 9), region="", min_stake=0, ignore=("y",))
+    assert defaults.fill(own) == replace(own, ignore=("y", "x"))
 
 
 def test_an_unknown_model_is_not_found() -> None:

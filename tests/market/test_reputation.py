@@ -86,6 +86,14 @@ def test_a_false_answer_that_was_checked_costs_more_than_a_good_one_brings(
         assert after < value or value == 0
 
 
+def test_own_checks_need_no_stake() -> None:
+    """They count whole, and others' bad verdicts against them."""
+    assert trust([], {}, {"p": 10, "q": 0}) == {"p": Fraction(1, 2)}
+    bad = report(1, good=False)
+    assert trust([bad], {}, {"p": 10})["p"] == Fraction(1, 2)
+    assert trust([bad], {"r": WHOLE}, {"p": 10})["p"] == Fraction(10, 120)
+
+
 def test_who_lies_is_not_heard() -> None:
     """Evidence that does not hold here, or two verdicts on one receipt: all that the reporter says is left out."""
     good = [report(number) for number in range(10)]

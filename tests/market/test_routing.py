@@ -16,6 +16,7 @@ from assay.core.errors import Busy, ModelNotFound, NoProvider
 from assay.core.offer import Ask, Load, Offer, Price, Sort
 from assay.core.request import Message
 from assay.market.matching import Catalogue
+from assay.market.reputation import trust
 from assay.market.routing import ATTEMPTS, EXPLORE, NEWCOMERS, SHORTLIST, Router
 from assay.market.steps import Heard, Probe, Send
 from assay.market.work import WARM_SECONDS, Work, work_of
@@ -205,6 +206,36 @@ def test_who_fails_often_loses_its_place() -> None:
         router.failed(bad, 0.0)
     assert firsts(router, now=40.0)[2] > 280
     assert firsts(router, now=1000.0)[1] > 50
+
+
+def test_a_good_audit_record_is_worth_half_the_price() -> None:
+    """Of newcomers and of known ones, and where only time counts as much time; the cheapest stays the cheapest."""
+    cheap, dear = offer(1, price=10), offer(2, price=19)
+    router = router_over(cheap, dear)
+    assert numbers(router) == [1, 2]
+    router.health.trust = {dear.provider: 0.99}
+    assert numbers(router) == [2, 1]
+    assert numbers(router, replace(ASK, sort="price")) == [1, 2]
+    router.health.trust = {dear.provider: 0.5, cheap.provider: 0.01}
+    assert numbers(router) == [1, 2]
+    for now in range(8):
+        serve(router, cheap, now=now)
+        serve(router, dear, now=now)
+    assert firsts(router).get(2, 0) < 60
+    router.health.trust = {dear.provider: 0.99}
+    assert firsts(router, replace(ASK, sort="latency")).get(2, 0) > 240
+
+
+def test_a_new_key_begins_at_the_bottom() -> None:
+    """Whose record is bad gains nothing by another name: it is behind all that passed a check, at the same price."""
+    offers = [offer(number) for number in range(1, 5)]
+    router = router_over(*offers)
+    router.health.judged(
+        [(address(n), "pinned", "holds", "exact", n) for n in (1, 2)] + [(address(3), "pinned", "fails", "exact", 1)],
+        [],
+    )
+    router.health.trust = {name: float(of) for name, of in trust([], {}, {address(1): 1, address(2): 2}).items()}
+    assert numbers(router) == [2, 1, 4]
 
 
 def test_order_comes_before_all_that_is_known() -> None:

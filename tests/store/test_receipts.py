@@ -20,7 +20,8 @@ from tests.tiny import tiny_bundle, tiny_key, tiny_request
 from assay.core.bundle import Bundle
 from assay.core.errors import Equivocation, NotFound, StoreError
 from assay.core.receipt import Receipt, sign, verify_signature
-from assay.core.verdict import Finding, Verdict
+from assay.core.request import Level
+from assay.core.verdict import Finding, Outcome, Verdict
 from assay.store import receipts as module
 from assay.store.receipts import Keep, ReceiptStore
 
@@ -182,7 +183,8 @@ def test_verdicts_take_receipts_off_the_list_of_unaudited(url: str) -> None:
     """What was judged is not offered for audit again, and is counted per provider."""
     store = ReceiptStore(url)
     bundles = [store.issue(KEY.address, make(str(i))) for i in range(3)]
-    assert [digest for _, digest in store.unaudited(10)] == [b.receipt.digest for b in bundles]
+    assert [each.digest for each in store.unaudited(10)] == [b.receipt.digest for b in bundles]
+    assert {each.provider for each in store.unaudited(10)} == {KEY.address}
     verdict = Verdict(
         receipt=bundles[1].receipt.digest.hex(),
         provider=KEY.address,
@@ -194,12 +196,36 @@ def test_verdicts_take_receipts_off_the_list_of_unaudited(url: str) -> None:
     )
     store.judge(verdict)
     left = store.unaudited(10)
-    assert [digest for _, digest in left] == [bundles[0].receipt.digest, bundles[2].receipt.digest]
-    assert [digest for _, digest in store.unaudited(10, after=left[0][0])] == [bundles[2].receipt.digest]
+    assert [each.digest for each in left] == [bundles[0].receipt.digest, bundles[2].receipt.digest]
+    assert [each.digest for each in store.unaudited(10, after=left[0].row)] == [bundles[2].receipt.digest]
     assert store.verdicts_on(bundles[1].receipt.digest)[0]["reasons"] == ["token 2 was not computed by this model"]
     [tally] = store.tallies()
     assert (tally.provider, tally.level, tally.outcome, tally.count) == (KEY.address, "pinned", "fails", 1)
     assert tally.basis == "exact"
+
+
+@pytest.mark.parametrize(
+    ("level", "outcome", "statistic", "check", "passed"),
+    [
+        ("pinned", "holds", None, "replay", 1),
+        ("statistical", "holds", 0.1, "forward", 1),
+        ("pinned", "inconclusive", 0.1, "forward", 1),
+        ("pinned", "fails", None, "replay", 0),
+        ("statistical", "fails", 0.1, "forward", 0),
+        ("pinned", "inconclusive", None, "profile", 0),
+        ("pinned", "inconclusive", None, "model", 0),
+        ("signed", "holds", None, "receipt", 0),
+    ],
+)
+def test_what_was_computed_again_and_found_right_is_counted(
+    url: str, level: Level, outcome: Outcome, statistic: float | None, check: str, passed: int
+) -> None:
+    """Not what could not be computed here, nor a signature alone; and only of the provider that is asked for."""
+    store = ReceiptStore(url)
+    finding = Finding(check, outcome, "as the test wants it", None, statistic, None)
+    store.judge(Verdict("00" * 32, KEY.address, level, outcome, (finding,), 4, 0.1))
+    assert store.passed(KEY.address) == passed
+    assert store.passed("0x" + 40 * "0") == 0
 
 
 def test_old_receipts_go_and_numbers_stay(url: str) -> None:

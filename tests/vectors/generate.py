@@ -33,6 +33,7 @@ from assay.core.payment import Requirements
 from assay.core.profile import Profile
 from assay.core.receipt import DOMAIN, FIELDS, TYPE_NAME, Receipt, attest
 from assay.core.record import Endpoint, ProviderRecord, Stake, sign_record, url_by_key
+from assay.core.report import sign_report
 from assay.core.request import LEVELS, Level, Message, Request, SamplerSettings, seeded_nonce
 from assay.engines.exact import sampling
 from assay.engines.exact.chunks import accumulators_root, encode_vector
@@ -77,6 +78,7 @@ def build() -> dict[str, str]:
         _evidence,
         _receipt,
         _voucher,
+        _report,
         _record,
         _sampler,
         _tree16,
@@ -500,6 +502,7 @@ def _record() -> dict[str, Any]:
             PROFILE.digest,
             "gumbel/1",
             paid,
+            region="eu-west",
         )
         for level in LEVELS[:2]
     )
@@ -519,6 +522,15 @@ def _record() -> dict[str, Any]:
     signed = [sign_record(record, KEY) for record in (least, full)]
     items = [{"digest": each.digest.hex(), "canonical": each.encode().decode()} for each in signed]
     return {"records": {"secret": KEY.secret.hex(), "items": items}}
+
+
+def _report() -> dict[str, Any]:
+    asked = request()
+    receipt = _attest(asked, completion(asked, 3))
+    reporter = Key.from_secret(hashlib.sha256(b"the key of a reporter").digest())
+    signed = [sign_report(receipt, reporter, good=good) for good in (True, False)]
+    items = [{"digest": each.digest.hex(), "canonical": each.encode().decode()} for each in signed]
+    return {"reports": {"secret": reporter.secret.hex(), "items": items}}
 
 
 def _sampler() -> dict[str, Any]:

@@ -29,6 +29,7 @@ from assay.core.keys import recover
 from assay.core.profile import Profile
 from assay.core.receipt import Receipt, verify_signature
 from assay.core.record import ProviderRecord
+from assay.core.report import SignedReport
 from assay.core.request import LEVELS, Request, SamplerSettings
 from assay.core.voucher import VOUCHER, Terms, Voucher, channels_domain, voucher_digest
 from assay.engines.exact.chunks import decode_vector, encode_vector
@@ -120,6 +121,18 @@ def test_records() -> None:
         assert hashlib.sha256(tag + tag + unsigned).hexdigest() == item["digest"] == read.digest.hex()
         assert provider.unsafe_sign_hash(read.digest).signature == read.signature
         read.check(read.issued)
+
+
+def test_reports() -> None:
+    """Digests from the receipt's digest and one byte; eth_account signs the same."""
+    found = load("report/reports.json")
+    reporter = Account.from_key(found["secret"])
+    tag = hashlib.sha256(b"assay/report/1").digest()
+    for item, good in zip(found["items"], (b"\1", b"\0"), strict=True):
+        read = SignedReport.decode(item["canonical"].encode())
+        assert hashlib.sha256(tag + tag + read.receipt.digest + good).hexdigest() == item["digest"] == read.digest.hex()
+        assert reporter.unsafe_sign_hash(read.digest).signature == read.signature
+        read.check()
 
 
 def test_keys() -> None:

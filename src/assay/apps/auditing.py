@@ -13,11 +13,11 @@ from assay.core.bundle import MAX_BUNDLE_BYTES, Bundle
 from assay.core.encoding import b64, unb64
 from assay.core.errors import EncodingError, NotFound, ProviderFailed
 from assay.core.hashing import Digest
-from assay.core.keys import Address
+from assay.core.keys import Address, parse_address
 from assay.core.request import natural
 from assay.core.verdict import Verdict
 from assay.network.failures import happened
-from assay.store.receipts import ReceiptStore
+from assay.store.receipts import ReceiptStore, Unaudited
 
 _LIST_BYTES: Final = 2**20
 _MOST: Final = 1000
@@ -26,8 +26,8 @@ _MOST: Final = 1000
 class Desk(Protocol):
     """What a validator needs of a gateway."""
 
-    async def unaudited(self, after: int) -> Sequence[tuple[int, Digest]]:
-        """Row numbers over `after` and digests of receipts that have no verdict, in order; not all at once."""
+    async def unaudited(self, after: int) -> Sequence[Unaudited]:
+        """Receipts with row numbers over `after` that have no verdict, in order; not all at once."""
         ...
 
     async def contradictions(self) -> Sequence[tuple[Digest, Digest]]:
@@ -55,6 +55,10 @@ class Desk(Protocol):
         """Verdicts on a provider so far that rest on statistics."""
         ...
 
+    async def passed(self, provider: Address) -> int:
+        """Verdicts on a provider so far whose answers were computed again, with nothing wrong found."""
+        ...
+
     async def judge(self, verdict: Verdict) -> None:
         """Leave a verdict."""
         ...
@@ -66,7 +70,7 @@ class StoreDesk:
     def __init__(self, store: ReceiptStore) -> None:
         self._store: Final = store
 
-    async def unaudited(self, after: int) -> Sequence[tuple[int, Digest]]:
+    async def unaudited(self, after: int) -> Sequence[Unaudited]:
         """See `Desk`."""
         return await asyncio.to_thread(self._store.unaudited, _MOST, after=after)
 
@@ -90,6 +94,10 @@ class StoreDesk:
         """See `Desk`."""
         return await asyncio.to_thread(self._store.tested, provider)
 
+    async def passed(self, provider: Address) -> int:
+        """See `Desk`."""
+        return await asyncio.to_thread(self._store.passed, provider)
+
     async def judge(self, verdict: Verdict) -> None:
         """See `Desk`."""
         await asyncio.to_thread(self._store.judge, verdict)
@@ -108,12 +116,16 @@ class HttpDesk:
             headers={"authorization": f"Bearer {token}"}, timeout=30.0, trust_env=False
         )
 
-    async def unaudited(self, after: int) -> Sequence[tuple[int, Digest]]:
+    async def unaudited(self, after: int) -> Sequence[Unaudited]:
         """See `Desk`."""
         body = await self._ask("GET", f"/assay/v1/unaudited?after={after}", _LIST_BYTES)
         try:
             return [
-                (int(item["row"]), unb64(item["digest"], size=32, what="a digest"))
+                Unaudited(
+                    natural(item["row"], "row"),
+                    unb64(item["digest"], size=32, what="a digest"),
+                    parse_address(item["provider"], what="provider"),
+                )
                 for item in json.loads(body)["receipts"]
             ]
         except (ValueError, TypeError, KeyError, RecursionError, EncodingError) as error:
@@ -151,9 +163,16 @@ class HttpDesk:
 
     async def tested(self, provider: Address) -> int:
         """See `Desk`."""
-        body = await self._ask("GET", f"/assay/v1/tested/{provider}", _LIST_BYTES)
+        return await self._count(provider, "tested")
+
+    async def passed(self, provider: Address) -> int:
+        """See `Desk`."""
+        return await self._count(provider, "passed")
+
+    async def _count(self, provider: Address, what: str) -> int:
+        body = await self._ask("GET", f"/assay/v1/verdicts/{provider}", _LIST_BYTES)
         try:
-            return natural(json.loads(body)["tested"], "tested")
+            return natural(json.loads(body)[what], what)
         except (ValueError, TypeError, KeyError, RecursionError, EncodingError) as error:
             raise ProviderFailed(f"{self._url} does not count verdicts", "is it an Assay gateway?") from error
 

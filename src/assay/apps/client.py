@@ -57,14 +57,19 @@ class Wish:
     """The strongest level offered, if None."""
     only: Sequence[str] = ()
     """Consider only these providers (address or URL)."""
+    ignore: Sequence[str] = ()
+    """Never consider these."""
+    region: str | None = None
+    min_stake: int | None = None
+    """Wei that the provider has to lose."""
 
     def body(self) -> dict[str, object]:
         """The body of a streaming chat completion."""
-        assay: dict[str, object] = {}
-        if self.level is not None:
-            assay["level"] = self.level
-        if self.only:
-            assay["only"] = list(self.only)
+        stake = None if self.min_stake is None else str(self.min_stake)  # JSON's numbers are too small
+        said = {"level": self.level, "region": self.region, "min_stake": stake}
+        named = {"only": list(self.only), "ignore": list(self.ignore)}
+        assay: dict[str, object] = {name: value for name, value in said.items() if value is not None}
+        assay |= {name: providers for name, providers in named.items() if providers}
         body: dict[str, object] = {
             "model": self.model,
             "messages": [dict(message) for message in self.messages],

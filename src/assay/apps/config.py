@@ -30,6 +30,7 @@ Delay: TypeAlias = Annotated[int, Field(ge=MIN_WITHDRAW_DELAY, le=MAX_WITHDRAW_D
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Bytes: TypeAlias = Annotated[int, Field(ge=1024)]
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
+Region: TypeAlias = Annotated[str, Field(max_length=MAX_REGION, pattern="^[a-z0-9-]*$")]
 Who: TypeAlias = Annotated[str, Field(pattern="^0x[0-9a-fA-F]{40}$"), AfterValidator(str.lower)]
 """A key's address."""
 EngineName: TypeAlias = Literal["llama.cpp", "exact"]
@@ -108,6 +109,14 @@ class Gateway(_Section):
     """Also ask providers that are found (see `[network]`); None: if no `providers` are named."""
     max_prompt_price_wei: Wei | None = None
     max_output_price_wei: Wei | None = None
+    region: Region = ""
+    """Of providers, for requests that wish none."""
+    min_stake_wei: Wei = 0
+    """That providers have to lose, for requests that wish none."""
+    ignore: tuple[str, ...] = ()
+    """Providers (address or URL) that are never asked."""
+    reports: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """Base URLs of validators whose reports count, by what the reporters have at stake."""
     key: str = "gateway"
     """Name of the key that pays, and that signs requests: providers know it."""
     budget_wei: Wei | None = None
@@ -135,7 +144,9 @@ class Validator(_Section):
     interval_seconds: Positive = 5
     """Pause between looks for new receipts."""
     key: str = "validator"
-    """Name of the key that disputes."""
+    """Name of the key that disputes and reports."""
+    report: bool = False
+    """Whether verdicts are signed, and shown to whoever asks."""
     dispute: bool = False
     """Whether receipts that are proven wrong are disputed on the chain."""
     dispute_budget_wei: Wei | None = None
@@ -205,7 +216,7 @@ class Network(_Section):
     which a gateway asks too."""
     relays: Annotated[tuple[str, ...], Field(max_length=4)] = ()
     """Addresses (`wss://HOST`) of relays through which a provider is reached; it then serves HTTPS, as with `tls`."""
-    region: Annotated[str, Field(max_length=MAX_REGION, pattern="^[a-z0-9-]*$")] = ""
+    region: Region = ""
     """What a provider says of where it is."""
 
 

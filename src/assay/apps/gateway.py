@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,7 +25,7 @@ from assay.apps.provider import StoredBundles
 from assay.apps.wallet import Wallet
 from assay.core.bundle import Bundle
 from assay.core.encoding import b64, canonical, unb64
-from assay.core.errors import EncodingError, InvalidRequest, NotFound
+from assay.core.errors import EncodingError, InvalidRequest, NotFound, StoreError
 from assay.core.verdict import Verdict
 from assay.journey import MarketAnswers
 from assay.network.openai.shape import ToolReader, encode
@@ -33,6 +33,8 @@ from assay.store.receipts import ReceiptStore
 
 if TYPE_CHECKING:
     from assay.apps.discovering import Discoveries
+    from assay.apps.reporting import Reports
+    from assay.apps.standing import Standing
 
 MOST_LISTED: Final = 1000
 """Receipts that one look at the validators' desk lists."""
@@ -54,11 +56,14 @@ def gateway_app(
     close: Callable[[], Awaitable[None]] = _nothing,
     metrics: Metrics | None = None,
     discoveries: Discoveries | None = None,
+    standing: Standing | None = None,
+    reports: Reports | None = None,
 ) -> Starlette:
     """The application.
 
     `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `wallet`: the payer of
     `market`. `close` is awaited at the end, after the last answer. `metrics`: to add to. `discoveries`: find providers.
+    `standing`: says what a chain tells of them. `reports`: what others do; needs `standing`.
     """
     log, metrics = logger("gateway"), metrics or Metrics()
     metrics.watch_verdicts(store)
@@ -77,8 +82,14 @@ def gateway_app(
         async with AsyncExitStack() as stack:
             stack.callback(store.close)
             stack.push_async_callback(close)
+            with suppress(StoreError):
+                await market.look_up_verdicts()  # or the first to be asked could be one that was caught
             if discoveries is not None:
                 await stack.enter_async_context(discoveries.running())
+            if standing is not None:
+                await stack.enter_async_context(standing.running(market.told))
+                if reports is not None:
+                    await stack.enter_async_context(reports.running(standing.stakes, market.heard))
             if wallet is not None:
                 await stack.enter_async_context(wallet.running(market.recover))
             stack.push_async_callback(market.drain, 0)
@@ -94,6 +105,7 @@ def gateway_app(
                 StoredBundles(store),
                 read_tools=read_tools,
                 health=health,
+                strongest=market.strongest,
                 documented=metrics_path() | traces_path() | (desk_paths() if audit_token else {}),
             ),
         ],
@@ -129,7 +141,7 @@ class _Desk:
             Route("/assay/v1/unaudited", self.unaudited, methods=["GET"]),
             Route("/assay/v1/contradictions", self.contradictions, methods=["GET"]),
             Route("/assay/v1/disproven", self.disproven, methods=["GET"]),
-            Route("/assay/v1/tested/{provider}", self.tested, methods=["GET"]),
+            Route("/assay/v1/verdicts/{provider}", self.counts, methods=["GET"]),
             Route("/assay/v1/receipts/{digest}", self.receipt, methods=["GET"]),
             Route("/assay/v1/verdicts", self.judge, methods=["POST"]),
         ]
@@ -138,7 +150,7 @@ class _Desk:
         self._admit(request)
         after = _number(request, "after")
         rows = await asyncio.to_thread(self._store.unaudited, MOST_LISTED, after=after)
-        listed = [{"row": row, "digest": b64(digest)} for row, digest in rows]
+        listed = [{"row": each.row, "digest": b64(each.digest), "provider": each.provider} for each in rows]
         return Response(canonical({"receipts": listed}), media_type="application/json")
 
     async def contradictions(self, request: Request) -> Response:
@@ -153,10 +165,12 @@ class _Desk:
         found = await asyncio.to_thread(self._store.disproven, MOST_LISTED, since=_number(request, "since"))
         return Response(canonical({"receipts": [b64(each) for each in found]}), media_type="application/json")
 
-    async def tested(self, request: Request) -> Response:
+    async def counts(self, request: Request) -> Response:
         self._admit(request)
-        count = await asyncio.to_thread(self._store.tested, request.path_params["provider"])
-        return Response(canonical({"tested": count}), media_type="application/json")
+        provider: str = request.path_params["provider"]
+        tested = await asyncio.to_thread(self._store.tested, provider)
+        passed = await asyncio.to_thread(self._store.passed, provider)
+        return Response(canonical({"tested": tested, "passed": passed}), media_type="application/json")
 
     async def receipt(self, request: Request) -> Response:
         self._admit(request)

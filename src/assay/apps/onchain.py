@@ -79,6 +79,16 @@ def open_client(config: Config, key: Key) -> Iterator[ChainClient]:
         yield client
 
 
+def has_court(config: Config) -> bool:
+    """Whether bonds can be looked up.
+
+    Raises:
+        ConfigError: addresses are wrong.
+        ChainFailed: the development chain cannot be reached.
+    """
+    return bool(config.chain.url) and bool(_addresses(config.chain).court)
+
+
 @contextmanager
 def open_court(config: Config, key: Key | None = None) -> Iterator[CourtClient]:
     """A key's view of the court that is configured; without a key for looking only.

@@ -6,8 +6,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from itertools import groupby
 from typing import Final, ParamSpec, TypeAlias, TypeVar
 
@@ -22,12 +20,12 @@ from assay.apps.reply import Patience, Reply
 from assay.core.bundle import Bundle
 from assay.core.chain import latest
 from assay.core.encoding import unb64
-from assay.core.errors import EncodingError, InvalidRequest, ModelNotFound, NoProvider, NotFound
+from assay.core.errors import EncodingError, InvalidRequest, ModelNotFound, NotFound
 from assay.core.hashing import Digest
 from assay.core.offer import Ask, Offer
 from assay.core.ports import Answers, Bundles
 from assay.core.request import LEVELS, Level
-from assay.market.matching import choose
+from assay.market.matching import Catalogue, choose, strongest_that_fits
 from assay.network.openai.accept import Accepted, accept_chat, accept_completion
 from assay.network.openai.bodies import ChatBody, CompletionBody, read_body
 from assay.network.openai.shape import Shape, ToolReader, encode
@@ -38,6 +36,8 @@ Health = Callable[[], Mapping[str, object]]
 """What `/health` tells beside `"status": "ok"`."""
 Toll: TypeAlias = Callable[[Request, Accepted, Callable[[Answers], Reply]], Awaitable[ASGIApp]]
 """The reply to a request that was understood, once it is paid for; what it is handed makes one of what answers."""
+Strongest: TypeAlias = Callable[[Ask], Awaitable[Level]]
+"""The level of a request that names none, by its other wishes."""
 _INLINE: Final = 32_768
 """Larger bodies are read in a thread, so that streams under way do not wait."""
 _ID_PREFIXES: Final = ("chatcmpl-", "cmpl-")
@@ -56,17 +56,28 @@ def openai_routes(
     patience: Patience | None = None,
     documented: Mapping[str, Schema] | None = None,
     toll: Toll | None = None,
+    strongest: Strongest | None = None,
 ) -> list[Route]:
     """/v1/chat/completions, /v1/completions, /v1/models[/{id}], /receipts/{id}, /health, /openapi.json.
 
     `read_tools` finds tool calls in an answer's text (None: tools are text). `now`: Unix seconds. `fresh_nonce`: 32
     bytes for a request whose body chooses neither nonce nor seed. `documented`: paths that the program serves beside
-    these, for the OpenAPI document. `toll`: stands before the answers of both POST routes.
+    these, for the OpenAPI document. `toll`: stands before the answers of both POST routes. `strongest`: None for one
+    that knows no more than the offers.
 
     The application needs `exception_handlers=ERROR_HANDLERS` and the `Limits` middleware around it.
     """
     api = OpenAiApi(
-        answers, bundles, read_tools, health or dict, now, fresh_nonce, patience or Patience(), documented, toll
+        answers,
+        bundles,
+        read_tools,
+        health or dict,
+        now,
+        fresh_nonce,
+        patience or Patience(),
+        documented,
+        toll,
+        strongest,
     )
     return [
         Route("/v1/chat/completions", api.chat, methods=["POST"]),
@@ -93,6 +104,7 @@ class OpenAiApi:
         patience: Patience,
         documented: Mapping[str, Schema] | None,
         toll: Toll | None,
+        strongest: Strongest | None,
     ) -> None:
         self._answers: Final = answers
         self._bundles: Final = bundles
@@ -102,6 +114,7 @@ class OpenAiApi:
         self._fresh_nonce: Final = fresh_nonce
         self._patience: Final = patience
         self._toll: Final = toll
+        self._strongest: Final = strongest or self._strongest_offered
         self._document: Final = encode(openapi_document(documented))
 
     async def chat(self, request: Request) -> ASGIApp:
@@ -151,43 +164,30 @@ class OpenAiApi:
         # Streams under way must not wait while a large body is read.
         aside = asyncio.to_thread if len(data) > _INLINE else _at_once
         body = await aside(read_body, data, kind)
-        chosen = body.assay is not None and body.assay.level is not None
-        offers = None if chosen else await self._answers.models()
-        shape = await aside(self._shape, body, offers)
+        now_s = int(self._now())
+        accepted = await aside(self._accept, body, now_s)
+        if body.assay is None or body.assay.level is None:
+            accepted = accepted.at(await self._strongest(accepted.ask))
+        shape = await aside(Shape.of, accepted, now_s)
 
         def make(answers: Answers) -> Reply:
             return Reply(answers, shape, read_tools=self._read_tools, patience=self._patience)
 
         return make(self._answers) if self._toll is None else await self._toll(request, shape.accepted, make)
 
-    def _shape(self, body: ChatBody | CompletionBody, offers: Sequence[Offer] | None) -> Shape:
-        """`offers`: among which the level is chosen, if the body chose none."""
-        nonce, now_s = self._fresh_nonce(), int(self._now())
+    def _accept(self, body: ChatBody | CompletionBody, now_s: int) -> Accepted:
+        nonce = self._fresh_nonce()
         if isinstance(body, ChatBody):
-            accepted = accept_chat(body, nonce=nonce, now_s=now_s, default_level=LEVELS[-1])
-        else:
-            accepted = accept_completion(body, nonce=nonce, now_s=now_s, default_level=LEVELS[-1])
-        if offers is not None:
-            accepted = accepted.at(_strongest(accepted.ask, offers))
-        return Shape.of(accepted, now_s)
+            return accept_chat(body, nonce=nonce, now_s=now_s, default_level=LEVELS[-1])
+        return accept_completion(body, nonce=nonce, now_s=now_s, default_level=LEVELS[-1])
+
+    async def _strongest_offered(self, ask: Ask) -> Level:
+        offers = await self._answers.models()
+        return strongest_that_fits(ask, Catalogue(offers), lambda wish: choose(wish, offers))
 
 
 def _choice(bundle: Bundle) -> int:
     return bundle.request.choice
-
-
-def _strongest(ask: Ask, offers: Sequence[Offer]) -> Level:
-    """The strongest level at which an offer fits the other wishes.
-
-    Raises:
-        ModelNotFound: nobody offers the model.
-    """
-    for level in reversed(LEVELS):
-        with suppress(NoProvider):
-            choose(replace(ask, level=level), offers)
-            return level
-    # Whoever answers will say which wish it is that nobody fits.
-    return max((offer.level for offer in offers if offer.model == ask.model), key=LEVELS.index)
 
 
 def _models(offers: Sequence[Offer]) -> list[dict[str, object]]:

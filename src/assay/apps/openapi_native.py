@@ -122,7 +122,7 @@ def provider_paths() -> dict[str, Schema]:
 
 def desk_paths() -> dict[str, Schema]:
     """Where validators look for receipts and leave verdicts; to strangers everything is a 404."""
-    listed = object_of(receipts=array_of(object_of(row=COUNT, digest=DIGEST)))
+    listed = object_of(receipts=array_of(object_of(row=COUNT, digest=DIGEST, provider=STRING)))
     pairs = object_of(contradictions=array_of(object_of(one=DIGEST, other=DIGEST)))
     after = {"name": "after", "in": "query", "description": "Rows over this number only.", "schema": COUNT}
     every = {"name": "all", "in": "query", "description": "1: those with verdicts too.", "schema": COUNT}
@@ -147,11 +147,12 @@ def desk_paths() -> dict[str, Schema]:
                 "parameters": [since],
             }
         },
-        "/assay/v1/tested/{provider}": {
+        "/assay/v1/verdicts/{provider}": {
             "get": _operation(
-                "tested",
-                "How many verdicts on a provider rest on statistics.",
-                _json(object_of(tested=COUNT)),
+                "counts",
+                "How many verdicts on a provider rest on statistics; of how many answers that were computed again no "
+                "fault was found.",
+                _json(object_of(tested=COUNT, passed=COUNT)),
                 404,
                 429,
                 named="The provider's address.",
@@ -253,7 +254,7 @@ def _up_to(most: int) -> Schema:
 
 def _operation(name: str, summary: str, reply: Schema, *statuses: int, named: str = "") -> Schema:
     status = "200" if "content" in reply else "204"
-    parameter = {"receipt": "digest", "tested": "provider"}.get(name, "name")
+    parameter = {"receipt": "digest", "counts": "provider"}.get(name, "name")
     return {
         "operationId": name,
         "summary": summary,

@@ -95,10 +95,9 @@ class Publisher:
 
     async def record(self) -> ProviderRecord:
         """The one that holds now."""
-        offers = tuple(
-            replace(offer, url=url_by_key(self._key.address)) for offer in (await self._offers())[:MAX_RECORD_OFFERS]
-        )
-        now, held, station = self._clock(), self._record, self._station()
+        now, held, station, url = self._clock(), self._record, self._station(), url_by_key(self._key.address)
+        listed = (await self._offers())[:MAX_RECORD_OFFERS]
+        offers = tuple(replace(offer, url=url, region=station.region) for offer in listed)
         if (
             held is not None
             and (held.offers, held.endpoints) == (offers, station.endpoints)

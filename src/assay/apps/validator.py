@@ -26,6 +26,7 @@ from assay.core.errors import AssayError, EncodingError, NotFound
 from assay.core.hashing import Digest
 from assay.core.keys import Address
 from assay.core.verdict import Finding, Verdict
+from assay.market.health import audit_share
 from assay.network.openai.shape import encode
 from assay.verify.policy import check_pair
 
@@ -54,18 +55,21 @@ class Validator:
         log: FilteringBoundLogger | None = None,
         metrics: CheckMetrics | None = None,
     ) -> None:
-        """`share`: of the receipts, 0 to 1. `salt`: decides which; nobody who signs receipts may know it.
+        """`share`: of the receipts, 0 to 1, at least: see `audit_share` for new providers. `salt`: decides which;
+        nobody who signs receipts may know it.
 
         `pool` judges verdicts with statistical tests on one provider together; None: each stands alone.
         """
         self._desk: Final = desk
         self._check: Final = check
-        self._limit: Final = round(share * 2**64)
+        self._share: Final = share
         self._salt: Final = secrets.token_bytes(32) if salt is None else salt
         self._pool: Final = pool
         self._histories: Final[dict[Address, list[Verdict]]] = {}
         self._blocks: Final[dict[Address, int]] = {}
         """Number of the last block of each provider."""
+        self._passed: Final[dict[Address, int]] = {}
+        """Checks that each provider has passed, as far as is known here."""
         self._told: Final = told
         self._log: Final = log or logger("validator")
         self._after = 0
@@ -74,9 +78,11 @@ class Validator:
         self.outcomes: Final[dict[str, int]] = {"holds": 0, "fails": 0, "inconclusive": 0}
         """Verdicts since the start."""
 
-    def chooses(self, receipt: Digest) -> bool:
-        """A receipt falls into the share: fixed by the salt, evenly spread over all digests."""
-        return int.from_bytes(hashlib.sha256(self._salt + receipt).digest()[:8]) < self._limit
+    def chooses(self, receipt: Digest, passed: int) -> bool:
+        """A receipt of a provider that has `passed` so many checks falls into the share: fixed by the salt, evenly
+        spread over all digests."""
+        limit = round(audit_share(passed, self._share) * 2**64)
+        return int.from_bytes(hashlib.sha256(self._salt + receipt).digest()[:8]) < limit
 
     async def look(self) -> int:
         """Check what is new; returns how many verdicts that made.
@@ -88,10 +94,14 @@ class Validator:
         for one, other in await self._desk.contradictions():
             made += await self._expose(one, other)
         while rows := await self._desk.unaudited(self._after):
-            for row, digest in rows:
-                if self.chooses(digest):
+            for row, digest, provider in rows:
+                if provider not in self._passed:
+                    self._passed[provider] = await self._desk.passed(provider)
+                if self.chooses(digest, self._passed[provider]):
                     made += await self._judge(digest)
+                    del self._passed[provider]
                 self._after = max(self._after, row)
+            self._passed.clear()  # others may have checked meanwhile
         return made
 
     async def run(self, interval: float) -> None:
@@ -201,11 +211,12 @@ def validator_app(
     interval: float,
     stop_check: Callable[[], None] = lambda: None,
     beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+    routes: Sequence[Route] = (),
 ) -> Starlette:
     """The validator with `/health` and `/metrics`; it works from the start of the application to its end.
 
-    `beside`: what goes on at the same time. `stop_check` ends a check that is under way then: its thread would hold up
-    the program, with the model in use.
+    `beside`: what goes on at the same time. `routes`: what else is served. `stop_check` ends a check that is under way
+    then: its thread would hold up the program, with the model in use.
     """
 
     async def health(_request: Request) -> Response:
@@ -222,7 +233,7 @@ def validator_app(
         await asyncio.wait(work)
 
     return Starlette(
-        routes=[Route("/health", health, methods=["GET"]), validator.metrics.route()],
+        routes=[Route("/health", health, methods=["GET"]), validator.metrics.route(), *routes],
         exception_handlers=ERROR_HANDLERS,
         lifespan=lifespan,
     )

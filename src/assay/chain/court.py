@@ -112,6 +112,12 @@ class CourtClient:
         leaving, at = self._read("leaving", ("address",), _WIDE, 1 << 63, of=provider)
         return Stake(bond, leaving, at, self.running(provider))
 
+    def at_stake(self, provider: Address) -> int:
+        """Of a provider's bond what is not leaving, wei, now."""
+        (bond,) = self._read("bonds", ("address",), MAX_AMOUNT + 1, of=provider)
+        leaving, _ = self._read("leaving", ("address",), _WIDE, 1 << 63, of=provider)
+        return max(0, bond - leaving)
+
     def running(self, provider: Address) -> int:
         """Disputes that are open against a provider."""
         return self._read("running", ("address",), 1 << 63, of=provider)[0]

@@ -40,6 +40,7 @@ Tag: TypeAlias = Literal[
     "assay/exact-challenge/1",
     "assay/exact-cell/1",
     "assay/record/1",
+    "assay/report/1",
     "assay/relay/1",
     "assay/iroh/1",
 ]

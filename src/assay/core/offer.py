@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from sys import intern
 from typing import Final, Literal, TypeAlias
@@ -63,6 +63,8 @@ class Offer:
     """How the provider is paid; None: it only counts what is owed."""
     continues: bool = False
     """It goes on with answers that others began (`Request.continues`)."""
+    region: str = ""
+    """Where the provider says that it is, by its record; empty: not said."""
 
     @property
     def paid(self) -> bool:
@@ -70,7 +72,7 @@ class Offer:
         return self.payment is not None and self.price != Price(0, 0)
 
     def to_json(self) -> dict[str, Json]:
-        """As lists of offers and records carry it: they name provider, address and payment once for all."""
+        """As lists of offers and records carry it: they name provider, address, payment and region once for all."""
         return {
             "model": self.model,
             "model_digest": b64(self.model_digest),
@@ -85,7 +87,9 @@ class Offer:
         }
 
     @classmethod
-    def from_json(cls, value: Json, *, provider: Address, url: str, payment: Requirements | None) -> Offer:
+    def from_json(
+        cls, value: Json, *, provider: Address, url: str, payment: Requirements | None, region: str = ""
+    ) -> Offer:
         """Inverse of `to_json`; members that are not known are passed over.
 
         Raises:
@@ -118,6 +122,7 @@ class Offer:
             sampler=_SAMPLERS[sampler],
             payment=payment,
             continues=continues,
+            region=intern(region),
         )
 
 
@@ -140,8 +145,35 @@ class Ask:
     seeded: bool = False
     """Only providers that draw from the consumer's nonce, whose answers are provably fresh."""
     sort: Sort = "balance"
+    model_digest: Digest | None = None
+    """Only this file under the model's name."""
+    region: str | None = None
+    """Only providers that say that they are there: `eu` is the region of that name, and all that begin with `eu-`."""
+    min_stake: int | None = None
+    """Only providers that have so much to lose, wei, as the chain says."""
     after: Offer | None = None
     """Of who began the answer and broke off: only those that can go on with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a gateway wishes where an ask does not say."""
+
+    max_price: Price | None = None
+    region: str | None = None
+    min_stake: int | None = None
+    ignore: tuple[str, ...] = ()
+    """Never considered, whatever an ask says."""
+
+    def fill(self, ask: Ask) -> Ask:
+        """The ask with all that is wished."""
+        return replace(
+            ask,
+            max_price=ask.max_price or self.max_price,
+            region=self.region if ask.region is None else ask.region,
+            min_stake=self.min_stake if ask.min_stake is None else ask.min_stake,
+            ignore=(*ask.ignore, *self.ignore),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class ProviderRecord:
     endpoints: tuple[Endpoint, ...]
     """At most MAX_ENDPOINTS, the provider's favourite first."""
     offers: tuple[Offer, ...]
-    """At most MAX_RECORD_OFFERS; all by this provider, at its `url_by_key`, and paid in one way."""
+    """At most MAX_RECORD_OFFERS; all by this provider, at its `url_by_key`, in its region, and paid in one way."""
     parallel: int
     """Answers at the same time: a hint, which nobody has to believe."""
     region: str = ""
@@ -151,8 +151,9 @@ class ProviderRecord:
             raise EncodingError("a certificate's digest has 32 bytes")
         url = url_by_key(self.provider)
         for offer in self.offers:
-            if (offer.provider, offer.url, offer.payment) != (self.provider, url, self.payment):
-                raise EncodingError("a record's offers are its provider's own, paid in one way")
+            own = (self.provider, url, self.payment, self.region)
+            if (offer.provider, offer.url, offer.payment, offer.region) != own:
+                raise EncodingError("a record's offers are its provider's own, in its region, paid in one way")
 
     @property
     def payment(self) -> Requirements | None:
@@ -242,7 +243,7 @@ class ProviderRecord:
             raise EncodingError("the record's version is unknown", "read it with a newer Assay")
         provider = parse_address(text(value.get("provider"), "provider"), what="provider")
         payment = None if value.get("payment") is None else Requirements.from_json(value["payment"])
-        url = url_by_key(provider)
+        url, region = url_by_key(provider), text(value.get("region"), "region")
         return cls(
             provider=provider,
             sequence=natural(value.get("sequence"), "sequence"),
@@ -250,11 +251,11 @@ class ProviderRecord:
             expires=natural(value.get("expires"), "expires"),
             endpoints=tuple(map(_endpoint, _list(value.get("endpoints"), MAX_ENDPOINTS, "endpoints"))),
             offers=tuple(
-                Offer.from_json(item, provider=provider, url=url, payment=payment)
+                Offer.from_json(item, provider=provider, url=url, payment=payment, region=region)
                 for item in _list(value.get("offers"), MAX_RECORD_OFFERS, "offers")
             ),
             parallel=natural(value.get("parallel"), "parallel"),
-            region=text(value.get("region"), "region"),
+            region=region,
             stake=_stake(value.get("stake")),
             tls=unb64(text(value.get("tls"), "tls"), size=32, what="tls"),
             signature=unb64(text(value.get("signature"), "signature"), size=65, what="signature"),

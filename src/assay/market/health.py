@@ -29,6 +29,8 @@ UNCHECKABLE: Final = 3
 REST_SECONDS: Final = 2.0
 """After the first failure; doubles with each one that follows."""
 LONGEST_REST: Final = 300.0
+_STAKES_KEPT: Final = 8
+"""Wishes for which those are remembered that have enough at stake."""
 _MACHINE: Final = np.dtype(
     [("resting", "f8"), ("active", "i4"), ("waiting", "i4"), ("asked", "i4"), ("failures", "i4")]
 )
@@ -39,7 +41,8 @@ class Record:
     """What checks of one provider's answers found."""
 
     caught: int = 0
-    """Times that leave no doubt: a pinned check or a whole history failed, or two receipts have one number."""
+    """Times that leave no doubt: a pinned check or a whole history failed, two receipts have one number, or a court was
+    convinced."""
     doubts: int = 0
     """Statistical checks that failed."""
     checked: int = 0
@@ -48,6 +51,11 @@ class Record:
     """Checks that held, by level."""
     inconclusive: Mapping[str, int] = field(default_factory=dict)
     """Checks that its profile did not allow, by level."""
+
+    @property
+    def passed(self) -> int:
+        """Checks that held, at all levels."""
+        return sum(self.held.values())
 
     def uncheckable(self, level: Level) -> bool:
         """Most checks at this level could not be made: it claims a machine that nobody here can recompute. It may be
@@ -86,6 +94,10 @@ class Health:
         self._inconclusive: Mapping[Address, Record] = {}
         self.dishonest: frozenset[Address] = frozenset()
         """Providers that are never asked."""
+        self.trust: Mapping[Address, float] = {}
+        """From 0 to 1, of those of whom something good is known (`market/reputation.py`)."""
+        self._stakes: Mapping[Address, int] = {}
+        self._staked: dict[int, frozenset[Address]] = {}
 
     def at(self, url: str) -> Machine:
         """What is known of the machine at this URL."""
@@ -135,7 +147,7 @@ class Health:
     def judged(
         self, verdicts: Iterable[tuple[Address, Level, str, str, int]], contradictions: Iterable[Address]
     ) -> None:
-        """All verdicts up to now, and who signed one number twice.
+        """All verdicts up to now, and who signed one number twice or lost a dispute.
 
         Verdicts are counted by provider, level, outcome and basis (`core/verdict.py`). A failure that no noise explains
         and one of a whole history are proof, at any level; that of one answer's statistics is a doubt, at any level.
@@ -161,17 +173,33 @@ class Health:
         self._inconclusive = {provider: record for provider, record in fresh.items() if record.inconclusive}
         self.dishonest = frozenset(provider for provider, record in fresh.items() if record.dishonest)
 
+    def staked(self, stakes: Mapping[Address, int]) -> None:
+        """What providers have to lose, wei, as far as the chain has told."""
+        self._stakes = stakes
+        self._staked.clear()
+
+    def at_stake(self, least: int | None) -> frozenset[Address] | None:
+        """Providers that have so much to lose, wei; who is not known has nothing. None: nothing is wished."""
+        if not least:
+            return None
+        if least not in self._staked:
+            if len(self._staked) == _STAKES_KEPT:
+                self._staked.clear()
+            self._staked[least] = frozenset(name for name, stake in self._stakes.items() if stake >= least)
+        return self._staked[least]
+
     def unclear(self, level: Level) -> frozenset[Address]:
         """Providers most of whose answers at this level cannot be checked here."""
         return frozenset(name for name, record in self._inconclusive.items() if record.uncheckable(level))
 
-    def audit_share(self, provider: Address, least: float) -> float:
-        """Share of its answers to check: all of a new key's, and after n checks that held 1/(n + 1), down to `least`.
 
-        About the chance that the next one is false, as far as n that held tell: 1/(n + 2) by the rule of succession.
-        """
-        record = self.of_provider.get(provider, Record())
-        return max(least, 1 / (1 + sum(record.held.values())))
+def audit_share(passed: int, least: float) -> float:
+    """Share of a provider's answers to check: all of a new key's, and after n checks that it passed 1/(n + 1), down to
+    `least`.
+
+    About the chance that the next one is false, as far as n that held tell: 1/(n + 2) by the rule of succession.
+    """
+    return max(least, 1 / (1 + passed))
 
 
 def _more(counts: Mapping[str, int], level: Level, count: int) -> Mapping[str, int]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from assay.market.pricing import FREE, blended
 
 Places: TypeAlias = np.ndarray
 """int32 [k]: places of offers in their pool, ascending."""
+T = TypeVar("T")
+_TOLD: Final = 8
+"""Values that a message lists."""
 _FITS_KEPT: Final = 8
 """Wishes whose fitting offers are remembered; the next one costs a look at all offers."""
 
@@ -35,6 +40,25 @@ class _Wish(NamedTuple):
     remedy: str
 
 
+class _Shared(Generic[T]):
+    """A column of values of which many are the same."""
+
+    def __init__(self, values: Sequence[T]) -> None:
+        numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
+        self._values: Final = list(numbers)
+        self._of: Final = np.array([numbers[value] for value in values], dtype=np.int32)
+
+    def which(self, holds: Callable[[T], bool]) -> Callable[[Places], np.ndarray]:
+        """A wish: of places, bool [k], those of whose values something holds."""
+        good = np.array([holds(value) for value in self._values], dtype=bool)
+        return lambda places: good[self._of[places]]
+
+    def some(self, places: Places) -> str:
+        """The first few values at these places, for people."""
+        found = sorted(str(self._values[number]) for number in np.unique(self._of[places]).tolist())
+        return ", ".join(value or "some that do not say" for value in found[:_TOLD])
+
+
 class Pool:
     """The offers of one model at one level, each at its place. Does not change."""
 
@@ -45,7 +69,19 @@ class Pool:
         self._prompt: Final = _column([offer.price.prompt for offer in offers])
         self._output: Final = _column([offer.price.output for offer in offers])
         self._seeded: Final = np.array([offer.sampler != "foreign" for offer in offers], dtype=bool)
+        self._regions: Final = _Shared([offer.region for offer in offers])
+        self._digests: Final = _Shared([offer.model_digest for offer in offers])
         self._fits: OrderedDict[object, Places] = OrderedDict()
+        self._valued: tuple[Mapping[Address, float], np.ndarray] = {}, np.zeros(len(offers))
+
+    def of_providers(self, values: Mapping[Address, float]) -> np.ndarray:
+        """float64 [n]: the value of each offer's provider, 0 where there is none; remembered until there are others."""
+        if values is not self._valued[0]:
+            column = np.zeros(len(self.offers))
+            for name, value in values.items():
+                column[list(self._named.get(name, ()))] = value
+            self._valued = values, column
+        return self._valued[1]
 
     def named(self, names: Collection[str]) -> Places:
         """Where the offers of these providers (address in any case, or URL) are."""
@@ -58,16 +94,20 @@ class Pool:
         """Where the offer of this machine is."""
         return next((place for place in self._named.get(url.rstrip("/"), ()) if self.offers[place].url == url), None)
 
-    def fitting(self, ask: Ask, dishonest: frozenset[Address] = frozenset()) -> Places:
+    def fitting(
+        self, ask: Ask, dishonest: frozenset[Address] = frozenset(), staked: frozenset[Address] | None = None
+    ) -> Places:
         """Where the offers are that fit the wishes; model and level are the pool's. `dishonest` providers never fit.
+        `staked`: those that have `min_stake` to lose; None: that is not asked.
 
         Raises:
             NoProvider: none fits; the message says which wish leaves nobody.
         """
-        wishes = (ask.only, ask.ignore, ask.seeded, ask.max_price, ask.after, dishonest)
+        plain = (ask.only, ask.ignore, ask.seeded, ask.max_price, ask.model_digest, ask.region, ask.after)
+        wishes = (*plain, dishonest, staked)
         found = self._fits.pop(wishes, None)
         if found is None:
-            found = self._look_through(ask, dishonest)
+            found = self._look_through(ask, dishonest, staked)
             if len(self._fits) == _FITS_KEPT:
                 self._fits.popitem(last=False)
         self._fits[wishes] = found
@@ -81,18 +121,19 @@ class Pool:
                 named[name] = (*named.get(name, ()), place)
         return named
 
-    def _look_through(self, ask: Ask, dishonest: frozenset[Address]) -> Places:
+    def _look_through(self, ask: Ask, dishonest: frozenset[Address], staked: frozenset[Address] | None) -> Places:
         """Apply one wish after the other; the one that leaves nobody is named."""
         left = np.arange(len(self.offers), dtype=np.int32)
-        for wish in self._wishes(ask, dishonest):
+        for wish in self._wishes(ask, dishonest, staked):
             kept = left[wish.fits(left)]
             if not len(kept):
                 prices = f" (the cheapest left asks {self._cheapest(left)})" if "price" in wish.said else ""
-                raise NoProvider(f"no provider offers {ask.model!r} {wish.said}{prices}", wish.remedy)
+                there = f" (there are {self._regions.some(left)})" if "region" in wish.said else ""
+                raise NoProvider(f"no provider offers {ask.model!r} {wish.said}{prices}{there}", wish.remedy)
             left = kept
         return left
 
-    def _wishes(self, ask: Ask, dishonest: frozenset[Address]) -> Sequence[_Wish]:
+    def _wishes(self, ask: Ask, dishonest: frozenset[Address], staked: frozenset[Address] | None) -> Sequence[_Wish]:
         def seeded(places: Places) -> np.ndarray:
             return self._seeded[places]
 
@@ -112,6 +153,9 @@ class Pool:
         wishes: list[_Wish] = []
         if ask.after is not None:
             wishes.append(_Wish(following, "that goes on with answers of others", "ask again"))
+        if ask.model_digest is not None:
+            right = self._digests.which(lambda digest: digest == ask.model_digest)
+            wishes.append(_Wish(right, "with the file of `model_digest`", "see GET /v1/models, or leave it out"))
         if ask.only:
             wishes.append(_Wish(those(ask.only), "among those in `only`", "name others, or leave `only` out"))
         if ask.ignore:
@@ -128,6 +172,11 @@ class Pool:
                     "leave `seeded` out, or start one with `assay serve`",
                 )
             )
+        if ask.region:
+            near = self._regions.which(lambda region: f"{region}-".startswith(f"{ask.region}-"))
+            wishes.append(_Wish(near, "in the `region`", "name another one, or leave it out"))
+        if staked is not None:
+            wishes.append(_Wish(those(staked), "that has `min_stake` to lose", "lower it, or leave it out"))
         if ask.max_price is not None:
             wishes.append(_Wish(affordable, "within `max_price`", "raise it, or leave it out"))
         return wishes
@@ -181,6 +230,7 @@ def choose(ask: Ask, offers: Sequence[Offer]) -> Match:
     """The offers that fit, in the order to try them where nothing is known of the providers.
 
     Named in `order` first, then the cheapest. Without `allow_fallbacks` only the first is left.
+    `min_stake` is passed over.
 
     Raises:
         ModelNotFound: nobody offers the model.
@@ -190,6 +240,20 @@ def choose(ask: Ask, offers: Sequence[Offer]) -> Match:
     turn = turns(ask, pool)
     ranked = sorted(pool.fitting(ask).tolist(), key=lambda place: (turn(place), blended(pool.offers[place].price)))
     return Match(ask, tuple(pool.offers[place] for place in (ranked if ask.allow_fallbacks else ranked[:1])))
+
+
+def strongest_that_fits(ask: Ask, catalogue: Catalogue, fits: Callable[[Ask], object]) -> Level:
+    """The strongest level at which an offer fits the other wishes. `fits` raises NoProvider where none does.
+
+    Raises:
+        ModelNotFound: nobody offers the model.
+    """
+    for level in reversed(LEVELS):
+        with suppress(NoProvider):
+            fits(replace(ask, level=level))
+            return level
+    # Whoever answers will say which wish it is that nobody fits; most are offered at the weakest level.
+    return min((key.level for key in catalogue.pools if key.model == ask.model), key=LEVELS.index)
 
 
 def turns(ask: Ask, pool: Pool) -> Callable[[int], int]:

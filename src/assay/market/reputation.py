@@ -1,8 +1,9 @@
-"""What others' verdicts say of a provider: everybody who has the same verdicts computes the same, alone.
+"""What own and others' verdicts say of a provider: everybody who has the same verdicts computes the same, alone.
 
     weight(v)  WHOLE wei for a verdict whose evidence was checked again here, UNCHECKED of it for one that was not
-    praise(p)  Σ over reporters r of the weights of their good verdicts on p, scaled down where all good ones of r
-               together weigh more than r's stake; blame(p) likewise for the bad ones
+    praise(p)  WHOLE for each check here that p has passed, and Σ over reporters r of the weights of their good verdicts
+               on p, scaled down where all good ones of r together weigh more than r's stake; blame(p) likewise for the
+               bad ones
     trust(p)   praise / (praise + BLAME · blame + NEWCOMER): from 0 (nothing is known, or only bad) to 1
 
 What a reporter says never weighs more than its stake, however many verdicts it signs, so that dividing a stake over
@@ -30,6 +31,8 @@ BLAME: Final = 100
 NEWCOMER: Final = 10 * WHOLE
 """Wei: what a provider needs to be half trusted, ten good verdicts that were checked again."""
 
+_NOTHING: Final[Mapping[Address, int]] = {}
+
 Recheck: TypeAlias = Literal["holds", "fails", "not made"]
 """What came of checking a verdict's evidence here: it is as the reporter says; it is not; nobody tried."""
 
@@ -46,11 +49,13 @@ class Report:
     recheck: Recheck
 
 
-def trust(reports: Iterable[Report], stakes: Mapping[Address, int]) -> Mapping[Address, Fraction]:
+def trust(
+    reports: Iterable[Report], stakes: Mapping[Address, int], passed: Mapping[Address, int] = _NOTHING
+) -> Mapping[Address, Fraction]:
     """Of every provider that is reported on, from 0 to 1; others have 0.
 
-    `stakes`: wei that each reporter has at stake, none where it is missing. The order of reports decides nothing, and
-    neither does saying one thing twice.
+    `stakes`: wei that each reporter has at stake, none where it is missing. `passed`: checks here that each provider
+    passed. The order of reports decides nothing, and neither does saying one thing twice.
     """
     said: dict[tuple[Address, Address, Digest], set[Report]] = {}
     for report in reports:
@@ -66,7 +71,7 @@ def trust(reports: Iterable[Report], stakes: Mapping[Address, int]) -> Mapping[A
         if reporter not in liars:
             of = weights.setdefault((reporter, next(iter(found)).good), {})
             of[provider] = of.get(provider, Fraction(0)) + max(map(_weight, found))
-    sums: dict[Address, dict[bool, Fraction]] = {}
+    sums = {name: {True: Fraction(WHOLE * count), False: Fraction(0)} for name, count in passed.items() if count}
     for (reporter, good), of in weights.items():
         scale = min(Fraction(1), Fraction(stakes.get(reporter, 0)) / sum(of.values()))
         for provider, weight in of.items():

@@ -59,6 +59,8 @@ _LOOKED_AT: Final = 32
 """Newcomers, likewise."""
 _PRICE_WEIGHT: Final[Mapping[Sort, float]] = {"balance": 1.0, "price": 1000.0, "latency": 0.0, "throughput": 0.0}
 """Exponent of the price in what is compared: price^w · time / chance of success."""
+AUDITED: Final = log(2)
+"""Of the cost, what a provider has less that is trusted wholly: as much as half the price or half the time."""
 _FREE: Final = 1e-9
 """Wei that stand for a price of nothing: free ones are compared by time alone, and come before all others."""
 
@@ -124,8 +126,9 @@ class Router:
             ModelNotFound, NoProvider: nobody offers this.
         """
         pool = self._catalogue.pool(ask)
-        fit, unclear = pool.fitting(ask, self.health.dishonest), pool.named(self.health.unclear(ask.level))
-        view = _View(pool, fit, unclear, self._speeds_of(ask), ask, work, now)
+        fit, unclear = self._fitting(ask, pool), pool.named(self.health.unclear(ask.level))
+        trust = pool.of_providers(self.health.trust)
+        view = _View(pool, fit, unclear, trust, self._speeds_of(ask), ask, work, now)
         known = self._ranked(view, *self._known(view), gone)
         newcomers = self._ranked(view, *self._newcomers(view), gone)
         fresh = [each for each in newcomers if each.tier == _NEWCOMER and each.turn == len(ask.order)]
@@ -147,7 +150,7 @@ class Router:
         Raises:
             ModelNotFound, NoProvider: none.
         """
-        return len(self._catalogue.pool(ask).fitting(ask, self.health.dishonest))
+        return len(self._fitting(ask, self._catalogue.pool(ask)))
 
     def asked(self, offer: Offer) -> None:
         """An answer begins there."""
@@ -257,7 +260,7 @@ class Router:
         first = drawn.trip + prompt * drawn.first
         seconds = {"latency": first, "throughput": drawn.pace}.get(view.ask.sort, first + drawn.pace * view.work.output)
         places = table["place"][rows]
-        cost = view.price_cost(places) + np.log(seconds * beside / drawn.success) + stale
+        cost = view.fixed_cost(places) + np.log(seconds * beside / drawn.success) + stale
         tier = view.tiers(places, _KNOWN, resting)
         return places, tier, cost, table["room_until"][rows] > view.now
 
@@ -292,7 +295,7 @@ class Router:
             [(1 + BESIDE * each.active + each.waiting) * (1 + each.failures) for each in machines], np.float64
         )
         turn = self._dice.random(len(places)) * _TURN
-        return places, tier, view.price_cost(places) + np.log(slower) + turn, np.zeros(len(places), bool)
+        return places, tier, view.fixed_cost(places) + np.log(slower) + turn, np.zeros(len(places), bool)
 
     def _ranked(
         self, view: _View, places: Places, tier: np.ndarray, cost: np.ndarray, room: np.ndarray, gone: Set[str]
@@ -314,6 +317,9 @@ class Router:
             if len(found) == SHORTLIST:
                 break
         return found
+
+    def _fitting(self, ask: Ask, pool: Pool) -> Places:
+        return pool.fitting(ask, self.health.dishonest, self.health.at_stake(ask.min_stake))
 
     def _speeds_of(self, ask: Ask) -> Speeds:
         return self._speeds.setdefault(PoolKey(ask.model, ask.level), Speeds())
@@ -339,6 +345,8 @@ class _View(NamedTuple):
     fit: Places
     unclear: Places
     """Where the offers are whose answers cannot be checked."""
+    trust: np.ndarray
+    """float64 [n], in each offer's provider."""
     speeds: Speeds
     ask: Ask
     work: Work
@@ -364,9 +372,10 @@ class _View(NamedTuple):
         found = np.where(np.isin(places, self.unclear), _UNCLEAR, tier) if len(self.unclear) else tier
         return np.where(resting, _RESTS, found)
 
-    def price_cost(self, places: Places) -> np.ndarray:
-        """float64 [k]: what the price adds to the cost."""
-        return _PRICE_WEIGHT[self.ask.sort] * np.log(np.maximum(self.pool.prices[places], _FREE))
+    def fixed_cost(self, places: Places) -> np.ndarray:
+        """float64 [k]: what price and audit record add to the cost."""
+        price = _PRICE_WEIGHT[self.ask.sort] * np.log(np.maximum(self.pool.prices[places], _FREE))
+        return price - AUDITED * self.trust[places]
 
 
 def _rank(each: Tried) -> tuple[int, int, float]:

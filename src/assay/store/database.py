@@ -174,6 +174,28 @@ marks: Final = Table(
     Column("pinned", Integer, nullable=False),
 )
 """The highest record of each provider that was seen; see `store/marks.py`."""
+losses: Final = Table(
+    "losses",
+    _metadata,
+    Column("court", String(64), primary_key=True),
+    Column("transaction", String(64), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("provider", String(42), nullable=False),
+    Column("wei", _Wei, nullable=False),
+)
+"""What providers lost to courts; see `store/losses.py`."""
+reports: Final = Table(
+    "reports",
+    _metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("reporter", String(42), nullable=False, index=True),
+    Column("receipt", String(64), nullable=False),
+    Column("good", Integer, nullable=False),
+    Column("provider", String(42), nullable=False),
+    UniqueConstraint("receipt", "reporter", "good"),
+    sqlite_autoincrement=True,
+)
+"""What others say of receipts; see `store/reports.py`."""
 
 
 def open_database(url: str) -> Engine:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, CursorResult, delete, func, insert, or_, select, update
 
@@ -50,6 +50,14 @@ class Tally:
     basis: Basis
     """What the outcome rests on."""
     count: int
+
+
+class Unaudited(NamedTuple):
+    """A receipt without a verdict."""
+
+    row: int
+    digest: Digest
+    provider: Address
 
 
 class ReceiptStore:
@@ -148,17 +156,18 @@ class ReceiptStore:
         with guard(self._url), reading(self._engine) as connection:
             return [json.loads(body) for body in connection.scalars(query)][::-1]
 
-    def unaudited(self, limit: int, *, after: int = 0) -> Sequence[tuple[int, Digest]]:
-        """Row numbers over `after` and digests of receipts without a verdict, oldest first."""
+    def unaudited(self, limit: int, *, after: int = 0) -> Sequence[Unaudited]:
+        """Receipts with row numbers over `after` and no verdict, oldest first."""
         query = (
-            select(receipts.c.id, receipts.c.digest)
+            select(receipts.c.id, receipts.c.digest, receipts.c.provider)
             .outerjoin(verdicts, verdicts.c.receipt == receipts.c.digest)
             .where(receipts.c.id > after, verdicts.c.id.is_(None))
             .order_by(receipts.c.id)
             .limit(limit)
         )
         with guard(self._url), reading(self._engine) as connection:
-            return [(row.id, bytes.fromhex(row.digest)) for row in connection.execute(query)]
+            rows = connection.execute(query)
+            return [Unaudited(row.id, bytes.fromhex(row.digest), row.provider) for row in rows]
 
     def contradicting(self, limit: int) -> Sequence[tuple[Digest, Digest]]:
         """Digests of two receipts each that contradict each other, as long as the later one has no verdict."""
@@ -231,6 +240,15 @@ class ReceiptStore:
         statistical = (verdicts.c.provider == provider) & verdicts.c.basis.in_(("test", "history"))
         with guard(self._url), reading(self._engine) as connection:
             return connection.scalar(select(func.count()).select_from(verdicts).where(statistical)) or 0
+
+    def passed(self, provider: Address) -> int:
+        """Verdicts on a provider whose answers were computed again, with nothing wrong found."""
+        recomputed = (verdicts.c.basis == "test") | (
+            (verdicts.c.basis == "exact") & (verdicts.c.outcome == "holds") & (verdicts.c.level != "signed")
+        )
+        well = (verdicts.c.provider == provider) & (verdicts.c.outcome != "fails") & recomputed
+        with guard(self._url), reading(self._engine) as connection:
+            return connection.scalar(select(func.count()).select_from(verdicts).where(well)) or 0
 
     def tallies(self) -> Sequence[Tally]:
         """What checks found, counted."""

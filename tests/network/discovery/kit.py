@@ -27,6 +27,7 @@ def record(
     tls: bytes = bytes(32),
     signer: Key | None = None,
     levels: tuple[Level, ...] = LEVELS,
+    region: str = "",
 ) -> ProviderRecord:
     """A signed record of the provider with this number or key."""
     key = tiny_key(number) if isinstance(number, int) else number
@@ -43,11 +44,12 @@ def record(
             True,
             PROFILE.digest,
             "gumbel/1",
+            region=region,
         )
         for level in levels
     )
     unsigned = ProviderRecord(
-        key.address, sequence, issued, issued + life, tuple(map(endpoint, endpoints)), offers, 4, tls=tls
+        key.address, sequence, issued, issued + life, tuple(map(endpoint, endpoints)), offers, 4, region, tls=tls
     )
     return sign_record(unsigned, signer or key)
 

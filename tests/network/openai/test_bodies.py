@@ -140,6 +140,26 @@ def test_one_sided_ceiling() -> None:
     assert (price.prompt, price.output) == (7, NO_CEILING)
 
 
+def test_who_is_wished() -> None:
+    """Region, stake and file come as they are; an amount may be too large for JSON's numbers."""
+    ask = chat(assay={"region": "eu", "min_stake": "1" + 21 * "0", "model_digest": 32 * "0a"}).ask
+    assert (ask.region, ask.min_stake, ask.model_digest) == ("eu", 10**21, b"\n" * 32)
+    ask = chat(assay={"region": "", "min_stake": 0}).ask
+    assert (ask.region, ask.min_stake) == ("", 0)
+    ask = chat().ask
+    assert (ask.region, ask.min_stake, ask.model_digest) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "wish", [{"region": "EU"}, {"region": 17 * "a"}, {"min_stake": -1}, {"model_digest": "0A" * 32}]
+)
+def test_wishes_that_nobody_can_meet_are_refused(wish: dict[str, object]) -> None:
+    """With the name of the field."""
+    with pytest.raises(InvalidRequest) as caught:
+        chat(assay=wish)
+    assert caught.value.field == f"assay.{next(iter(wish))}"
+
+
 def test_another_level() -> None:
     """Changing the level changes requests and ask together."""
     accepted = chat(n=2).at("signed")

@@ -23,6 +23,11 @@ def ask(
     temperature: Annotated[float, typer.Option(min=0, max=2, help="0 takes the likeliest words.")] = 0.7,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer again.")] = None,
     receipt: Annotated[Path | None, typer.Option(help="Write the receipt into this file.")] = None,
+    region: Annotated[str | None, typer.Option(help="Where the provider says that it is.")] = None,
+    min_stake: Annotated[int | None, typer.Option(min=0, help="Wei that the provider has to lose.")] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Never ask this provider, address or URL (repeat it for several).")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Ask one question and print the answer; needs a node (`assay up`) or a gateway."""
@@ -38,6 +43,9 @@ def ask(
             temperature=temperature,
             seed=seed,
             level=spoken(level, "the level") or None,
+            ignore=[spoken(name, "a provider to ignore") for name in ignore or ()],
+            region=None if region is None else spoken(region, "the region"),
+            min_stake=min_stake,
         )
         with client.ask(wish) as stream:
             for piece in stream:

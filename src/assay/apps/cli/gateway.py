@@ -10,6 +10,7 @@ import typer
 
 from assay.apps.cli.console import JsonFlag
 from assay.apps.cli.serve import ChainOption, HostOption, PortOption
+from assay.core.errors import ConfigError
 
 
 def gateway(
@@ -47,7 +48,7 @@ def gateway(
     }  # fmt: skip
     config = override(override(load_config(), "chain", {"url": chain}), "gateway", given)
     settings = config.gateway
-    for address in (*settings.providers, *config.network.peers, *config.network.directories):
+    for address in (*settings.providers, *config.network.peers, *config.network.directories, *settings.reports):
         check_url(address, "a provider")
     configure_logs(config.log.level, config.log.format)
 
@@ -57,7 +58,7 @@ def gateway(
     from assay.apps.metrics import DiscoveryMetrics, Metrics
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
-    from assay.core.offer import Price
+    from assay.core.offer import Defaults, Price
     from assay.journey import MarketAnswers
     from assay.network.discovery.book import MOST
     from assay.network.http import HttpTransport, Patience
@@ -94,17 +95,32 @@ def gateway(
             iroh="n0" if config.network.iroh == "n0" else "direct",
             key=payer,
         )
-        wallet = None
+        wallet = standing = reports = None
+        if settings.reports:
+            from assay.apps.reporting import Reports
+            from assay.store.reports import ReportStore
+
+            reports = Reports(settings.reports, ReportStore(config.database_url or store_url(config, "gateway")))
         if config.chain.url:
             from assay.apps.onchain import open_wallet
+            from assay.apps.standing import open_standing
 
+            others = tuple if reports is None else reports.reporters
+            standing = stack.enter_context(open_standing(config, transport.offers, others))
             wallet = stack.enter_context(open_wallet(config, payer, transport, tell))
+        if reports is not None and standing is None:
+            raise ConfigError("reports count by stakes, and no court is known", "name it: see [chain] court")
         market = MarketAnswers(
             transport,
             store,
             known=known_models(),
             spell=stack.enter_context(open_speller()),
-            ceiling=Price(*(NO_CEILING if part is None else part for part in ceilings)),
+            defaults=Defaults(
+                max_price=Price(*(NO_CEILING if part is None else part for part in ceilings)),
+                region=settings.region,
+                min_stake=settings.min_stake_wei,
+                ignore=settings.ignore,
+            ),
             payer=wallet,
             log=tell,
         )
@@ -118,5 +134,7 @@ def gateway(
             close=transport.aclose,
             metrics=metrics,
             discoveries=discoveries,
+            standing=standing,
+            reports=reports,
         )
         run(app, sock, drain=market.drain, started=lambda: announce("gateway", here, as_json=as_json))

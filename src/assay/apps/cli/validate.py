@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from assay.apps.auditing import Desk
     from assay.apps.config import Config
     from assay.apps.disputes.watch import Disputes
+    from assay.apps.reporting import Reporter
     from assay.core.hashing import Digest
     from assay.core.voucher import Terms
     from assay.engines.models import ModelFile
@@ -33,7 +34,10 @@ def validate(
     audit_token: Annotated[
         str, typer.Option(envvar="ASSAY_AUDIT_TOKEN", help="The gateway's audit token; needed with --gateway.")
     ] = "",
-    share: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the receipts to check.")] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the receipts to check, at least: new providers' are checked more."),
+    ] = None,
     model: ModelOption = None,
     host: HostOption = None,
     port: PortOption = None,
@@ -50,6 +54,9 @@ def validate(
             "--dispute/--no-dispute", help="Dispute receipts that are proven wrong on the chain, for rewards."
         ),
     ] = None,
+    report: Annotated[
+        bool | None, typer.Option("--report/--no-report", help="Sign verdicts, and show them to whoever asks.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Re-check a random share of a gateway's receipts; who is caught is asked no more. `--json`: one line a verdict."""
@@ -65,6 +72,7 @@ def validate(
     given = {
         "audit_share": share, "model": model, "host": host, "port": port, "threads": threads,
         "interval_seconds": interval, "providers": tuple(provider) if provider else None, "dispute": dispute,
+        "report": report,
     }  # fmt: skip
     config = override(override(load_config(), "chain", {"url": chain}), "validator", given)
     settings = config.validator
@@ -82,7 +90,11 @@ def validate(
     from assay.core.verdict import Verdict
     from assay.verify.policy import pooled
 
-    def told(_bundle: Bundle, verdict: Verdict) -> None:
+    reporter = _reporter(settings.key) if settings.report else None
+
+    def told(bundle: Bundle, verdict: Verdict) -> None:
+        if reporter is not None:
+            reporter.told(bundle, verdict)
         if as_json:
             with suppress(OSError):  # who reads along may leave; the verdicts are at the gateway
                 sys.stdout.write(json.dumps({"verdict": verdict.to_json()}) + "\n")
@@ -114,8 +126,21 @@ def validate(
             told=told,
             metrics=metrics,
         )
-        app = validator_app(validator, interval=settings.interval_seconds, stop_check=stopped.set, beside=beside)
+        app = validator_app(
+            validator, interval=settings.interval_seconds, stop_check=stopped.set, beside=beside,
+            routes=() if reporter is None else [reporter.route()],
+        )  # fmt: skip
         run(app, sock, started=lambda: announce("validator", here, as_json=as_json))
+
+
+def _reporter(name: str) -> Reporter:
+    from assay.apps.reporting import Reporter
+    from assay.apps.wiring import open_key
+
+    key, made = open_key(name)
+    if made:
+        note(f"Made the key {name} ({key.address}).")
+    return Reporter(key)
 
 
 @contextmanager

@@ -142,6 +142,9 @@ def _ask(request: Request, wishes: Wishes) -> Ask:
         allow_fallbacks=wishes.allow_fallbacks is not False,
         seeded=wishes.seeded is True,
         sort=wishes.sort or "balance",
+        model_digest=None if wishes.model_digest is None else bytes.fromhex(wishes.model_digest),
+        region=wishes.region,
+        min_stake=None if wishes.min_stake is None else int(wishes.min_stake),
     )
 
 

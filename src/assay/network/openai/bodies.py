@@ -24,6 +24,7 @@ from pydantic import (
 
 from assay.core.errors import InvalidRequest
 from assay.core.offer import Sort
+from assay.core.record import MAX_REGION
 from assay.core.request import Level
 
 MAX_MEMBERS: Final = 20_000
@@ -205,6 +206,13 @@ class Wishes(Part):
     allow_fallbacks: bool | None = None
     seeded: bool | None = None
     sort: Sort | None = Field(default=None, description="what is wanted least of; without it `balance`")
+    model_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="SHA-256 of the model's file: no other one under its name"
+    )
+    region: Annotated[str, Field(max_length=MAX_REGION, pattern=r"^[a-z0-9-]*$")] | None = Field(
+        default=None, description="as providers say it; `eu` takes `eu-west` in, and empty takes all in"
+    )
+    min_stake: Wei | None = Field(default=None, description="wei that the provider has to lose, as the chain says")
     nonce: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")] | None = Field(
         default=None, description="32 bytes in base64url; salts every digest and seeds the sampler"
     )
