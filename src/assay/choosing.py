@@ -82,17 +82,16 @@ class Choosing:
         """The same steps; remembers how long they took, unless the consumer was slower."""
         tokens, waited, began = 0, 0.0, 0.0
         try:
-            while True:
-                asked = self._clock()
-                step = await anext(steps, None)
-                if step is None:
-                    return
+            asked = self._clock()
+            async for step in steps:
+                now = self._clock()
                 if tokens:
-                    waited += self._clock() - asked
+                    waited += now - asked
                 else:
-                    began = self._clock()
+                    began = now
                 tokens += 1
                 yield step
+                asked = self._clock()
         finally:
             if tokens >= _ENOUGH and 2 * waited > self._clock() - began:
                 self.router.wrote(offer, tokens - 1, waited, self._clock())

@@ -28,6 +28,7 @@ from assay.network.iroh import IrohDialler, Servers
 from assay.network.links import Dial, LinkedTransport
 from assay.network.relay.dial import dial_relay
 from assay.network.resolve import resolve
+from assay.network.sockets import SocketTransport
 
 MOST_PINNED: Final = 256
 """Pinned providers whose connections are kept; idle ones are let go first."""
@@ -65,7 +66,7 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         self._iroh: Final = IrohDialler(iroh)
         self._find: Final = find
         self._limits: Final = limits
-        self._plain: Final = httpx.AsyncHTTPTransport(limits=limits, trust_env=False, socket_options=_SOCKET)
+        self._plain: Final = SocketTransport(limits=limits, socket_options=_SOCKET)
         self._pinned: Final[OrderedDict[tuple[Digest, str], _Pool]] = OrderedDict()
 
     @override
@@ -112,7 +113,7 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         if pool is None:
             context = pinned_context(place.tls)
             if dial is None:
-                transport = httpx.AsyncHTTPTransport(verify=context, limits=self._limits, socket_options=_SOCKET)
+                transport = SocketTransport(verify=context, limits=self._limits, socket_options=_SOCKET)
             else:
                 transport = LinkedTransport(dial, context, self._limits)
             pool = self._pinned[name] = _Pool(transport)
@@ -126,7 +127,7 @@ class KeyedTransport(httpx.AsyncBaseTransport):
 class _Pool:
     """Connections to one pinned provider, and how many replies are being read on them."""
 
-    def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self.transport: Final = transport
         self.active = 0
 

@@ -1,0 +1,204 @@
+"""httpx over asyncio's own transports. Its usual layer between, anyio, takes as long for a read as all the rest of a
+streamed token takes; a gateway passes thousands of them on in a second."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import httpcore
+import httpx
+from typing_extensions import override
+
+_MOST: Final = 2**18
+"""Bytes that came and were not asked for, after which no more are read from the socket."""
+
+
+class SocketTransport(httpx.AsyncHTTPTransport):
+    """httpx's transport, with another way to the network."""
+
+    def __init__(
+        self,
+        *,
+        limits: httpx.Limits,
+        verify: ssl.SSLContext | bool = True,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] = (),
+    ) -> None:
+        """See httpx; there are no proxies, and the environment does not matter."""
+        context = httpx.create_ssl_context(verify=verify, trust_env=False)
+        super().__init__(verify=context, limits=limits, trust_env=False)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            socket_options=socket_options,
+            network_backend=_Sockets(),
+        )
+
+
+class _Sockets(httpcore.AsyncNetworkBackend):
+    @override
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        assert local_address is None
+        loop = asyncio.get_running_loop()
+        with _as(httpcore.ConnectTimeout, httpcore.ConnectError):
+            async with asyncio.timeout(timeout):
+                transport, inbox = await loop.create_connection(_Inbox, host, port, happy_eyeballs_delay=0.25)
+                for option in socket_options or ():
+                    transport.get_extra_info("socket").setsockopt(*option)
+        return _Socket(transport, inbox)
+
+    @override
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class _Inbox(asyncio.Protocol):
+    """What came and was not asked for yet; one reader and one writer at a time."""
+
+    def __init__(self) -> None:
+        self.data: Final = bytearray()
+        self.ended = False
+        self.failure: Exception | None = None
+        self._transport: asyncio.Transport | None = None
+        self._came: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        """There while the other side takes no more."""
+        self._paused = False
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport  # the one that encrypts too, after `start_tls`
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.data.extend(data)
+        if len(self.data) > _MOST and self._transport is not None and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    @override
+    def eof_received(self) -> None:
+        self.ended = True
+        self._wake()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended, self.failure = True, exc
+        self._wake()
+        self.resume_writing()
+
+    @override
+    def pause_writing(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+
+    @override
+    def resume_writing(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._room = None
+
+    async def take(self, most: int) -> bytes:
+        """What has come, when something has; nothing at the end."""
+        while not self.data and not self.ended:
+            self._came = asyncio.get_running_loop().create_future()
+            await self._came
+        if not self.data and self.failure is not None:
+            raise self.failure
+        data = bytes(self.data[:most])
+        del self.data[:most]
+        if self._paused and len(self.data) <= _MOST // 2 and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    async def drained(self) -> None:
+        """Wait until more can be written."""
+        if self._room is not None:
+            await self._room
+        if self.failure is not None:
+            raise self.failure
+
+    def _wake(self) -> None:
+        if self._came is not None and not self._came.done():
+            self._came.set_result(None)
+
+
+class _Socket(httpcore.AsyncNetworkStream):
+    def __init__(self, transport: asyncio.Transport, inbox: _Inbox) -> None:
+        self._transport: Final = transport
+        self._inbox: Final = inbox
+
+    @override
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if timeout is None:  # streams have limits of their own
+            with _as(httpcore.ReadTimeout, httpcore.ReadError):
+                return await self._inbox.take(max_bytes)
+        with _as(httpcore.ReadTimeout, httpcore.ReadError):
+            async with asyncio.timeout(timeout):
+                return await self._inbox.take(max_bytes)
+
+    @override
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        with _as(httpcore.WriteTimeout, httpcore.WriteError):
+            if self._transport.is_closing():
+                raise ConnectionResetError("the connection is closed")
+            self._transport.write(buffer)
+            async with asyncio.timeout(timeout):
+                await self._inbox.drained()
+
+    @override
+    async def aclose(self) -> None:
+        # What was written has been handed over, or nobody takes it.
+        self._transport.abort()
+        await asyncio.sleep(0)
+
+    @override
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        loop = asyncio.get_running_loop()
+        try:
+            with _as(httpcore.ConnectTimeout, httpcore.ConnectError):
+                async with asyncio.timeout(timeout):
+                    transport = await loop.start_tls(
+                        self._transport, self._inbox, ssl_context, server_hostname=server_hostname or ""
+                    )
+                if transport is None:
+                    raise ConnectionResetError("the connection is closed")
+        except BaseException:
+            self._transport.abort()
+            raise
+        self._inbox.connection_made(transport)
+        return _Socket(transport, self._inbox)
+
+    @override
+    def get_extra_info(self, info: str) -> object:
+        if info == "is_readable":  # of an idle connection: it cannot be used again
+            return self._inbox.ended or bool(self._inbox.data)
+        named = {"client_addr": "sockname", "server_addr": "peername"}
+        return self._transport.get_extra_info(named.get(info, info))
+
+
+@contextmanager
+def _as(late: type[Exception], failed: type[Exception]) -> Iterator[None]:
+    """The system's errors as httpcore's."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise late(str(error)) from error
+    except OSError as error:  # SSLError is one
+        raise failed(str(error)) from error
