@@ -1,0 +1,131 @@
+"""What `streams.py` runs beside a gateway: providers over an engine that computes nothing, and a bare proxy.
+
+    python -m benchmarks._stream_programs providers COUNT PLACES SECONDS
+
+prints the addresses of COUNT providers in one process as a JSON list, each with PLACES places and a token every
+SECONDS in each answer;
+
+    python -m benchmarks._stream_programs proxy URL...
+
+prints the address of a proxy that passes chat completions on to these in turn. Both serve until they are killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+from typing import Final
+
+import httpx
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request as HttpRequest
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+from tests.tiny import PROFILE, TinyReader, tiny_key
+
+from assay.apps.logs import configure_logs
+from assay.apps.provider import provider_app
+from assay.apps.server import Server, bind, serve, url_of
+from assay.apps.serving import LocalAnswers
+from assay.core.completion import Prompt, Step
+from assay.core.hashing import Digest
+from assay.core.request import Level, Request
+from assay.store.receipts import ReceiptStore
+
+MODEL: Final = "metronome"
+_WORD: Final = " word"
+
+
+class Metronome:
+    """Implements `Engine`: the same word again and again, at even times from the request on, up to `max_tokens`."""
+
+    model: Final = MODEL
+    model_digest: Final[Digest] = bytes([7]) * 32
+    levels: Final[tuple[Level, ...]] = ("signed",)
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds`: from one token to the next."""
+        self.profile: Final = replace(PROFILE, engine="metronome")
+        self.reader: Final = TinyReader()
+        self._seconds: Final = seconds
+
+    async def generate(
+        self, request: Request, prompt: Prompt, *, top_logprobs: int | None = None
+    ) -> AsyncIterator[Step]:
+        """See `Engine.generate`."""
+        del prompt, top_logprobs
+        loop = asyncio.get_running_loop()
+        begun, most = loop.time(), request.max_tokens or 1
+        for index in range(most):
+            await asyncio.sleep(begun + index * self._seconds - loop.time())
+            yield Step(index, index % 256, _WORD, b"", stop="length" if index == most - 1 else None)
+
+
+def providers(count: int, places: int, seconds: float) -> None:
+    """Serve `count` providers in this process."""
+    with tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
+        servers = []
+        for number in range(1, count + 1):
+            key, store = tiny_key(number), ReceiptStore(f"sqlite:///{Path(scratch) / str(number)}.db")
+            local = LocalAnswers([Metronome(seconds)], key, store, parallel=places)
+            sock = bind("127.0.0.1", 0)
+            servers.append((Server(provider_app(local, store, key.address), drain=local.drain), sock))
+        _say(json.dumps([url_of(sock) for _, sock in servers]))
+
+        async def run() -> None:
+            await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in servers))
+
+        asyncio.run(run())
+
+
+def proxy(urls: list[str]) -> None:
+    """Serve the proxy, by the same server as the gateway's."""
+    turns = cycle(urls)
+    client = httpx.AsyncClient(
+        timeout=httpx.Timeout(30, read=None), limits=httpx.Limits(max_connections=None), trust_env=False
+    )
+
+    async def completions(request: HttpRequest) -> StreamingResponse:
+        outgoing = client.build_request(
+            "POST",
+            f"{next(turns)}/v1/chat/completions",
+            content=await request.body(),
+            headers={"content-type": "application/json"},
+        )
+        reply = await client.send(outgoing, stream=True)
+        return StreamingResponse(
+            reply.aiter_raw(),
+            reply.status_code,
+            media_type=reply.headers["content-type"],
+            background=BackgroundTask(reply.aclose),
+        )
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    app = Starlette(routes=[Route("/v1/chat/completions", completions, methods=["POST"])], lifespan=lifespan)
+    sock = bind("127.0.0.1", 0)
+    serve(app, sock, started=lambda: _say(json.dumps(url_of(sock))))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    configure_logs("warning")
+    if sys.argv[1] == "providers":
+        providers(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+    else:
+        proxy(sys.argv[2:])
