@@ -89,9 +89,8 @@ def providers(count: int, places: int, seconds: float) -> None:
 def proxy(urls: list[str]) -> None:
     """Serve the proxy, by the same server as the gateway's."""
     turns = cycle(urls)
-    client = httpx.AsyncClient(
-        timeout=httpx.Timeout(30, read=None), limits=httpx.Limits(max_connections=None), trust_env=False
-    )
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=15.0)  # the gateway's
+    client = httpx.AsyncClient(timeout=httpx.Timeout(30, read=None), limits=limits, trust_env=False)
 
     async def completions(request: HttpRequest) -> StreamingResponse:
         outgoing = client.build_request(

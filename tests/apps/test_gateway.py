@@ -195,9 +195,8 @@ async def test_a_provider_that_is_killed_in_mid_stream_gives_a_clean_error(tmp_p
             verify_signature((await bundle_of(here, before)).receipt)
             after = await here.ask()
             assert after.status_code == 424
-            assert (
-                "cannot be reached" in after.json()["error"]["message"] or "failed" in after.json()["error"]["message"]
-            )
+            # A machine that is still burying the process may take a connection and reset it.
+            assert "be reached" in after.json()["error"]["message"] or "failed" in after.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -4,7 +4,9 @@ streamed token takes; a gateway passes thousands of them on in a second."""
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -188,9 +190,21 @@ class _Socket(httpcore.AsyncNetworkStream):
     @override
     def get_extra_info(self, info: str) -> object:
         if info == "is_readable":  # of an idle connection: it cannot be used again
-            return self._inbox.ended or bool(self._inbox.data)
+            return self._inbox.ended or bool(self._inbox.data) or _is_readable(self._transport)
         named = {"client_addr": "sockname", "server_addr": "peername"}
         return self._transport.get_extra_info(named.get(info, info))
+
+
+def _is_readable(transport: asyncio.Transport) -> bool:
+    """The socket has what the event loop has not seen yet, such as its end."""
+    descriptor: int = transport.get_extra_info("socket").fileno()
+    if descriptor < 0:
+        return True
+    if sys.platform == "win32":
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @contextmanager
