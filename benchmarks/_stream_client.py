@@ -16,7 +16,7 @@ from typing_extensions import override
 
 _TOKEN: Final = b'"content":" word"'
 _END: Final = b"data: [DONE]"
-_SECONDS: Final = 300.0
+_SECONDS: Final = 900.0
 """After which a stream that has not ended has failed."""
 
 
@@ -24,21 +24,23 @@ _SECONDS: Final = 300.0
 class Stream(asyncio.Protocol):
     """One streamed answer."""
 
-    head: bytes
-    """Of the request, with its body."""
+    request: bytes
+    """Its head and its body."""
     over: asyncio.Future[None]
     data: bytearray = field(default_factory=bytearray)
     pieces: int = 0
     """In which it came."""
     tokens: int = 0
+    asked: float = 0.0
+    """When the connection for it was asked for, in seconds of the monotonic clock."""
     first: float = 0.0
-    """When the first token came, in seconds of the monotonic clock; 0 before."""
+    """When the first token came; 0 before."""
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask."""
         assert isinstance(transport, asyncio.Transport)
-        transport.write(self.head)
+        transport.write(self.request)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -101,6 +103,7 @@ async def run(url: str, process: int, count: int, tokens: int, ramp: float) -> R
         asked = f"{head}content-length: {len(said)}\r\nconnection: close\r\n\r\n".encode() + said
         stream = Stream(asked, loop.create_future())
         streams.append(stream)
+        stream.asked = time.monotonic()
         transport, _ = await loop.create_connection(lambda: stream, place.hostname, place.port)
         async with asyncio.timeout(_SECONDS):
             await stream.over

@@ -1,9 +1,8 @@
 """What `streams.py` runs beside a gateway: providers over an engine that computes nothing, and a bare proxy.
 
-    python -m benchmarks._stream_programs providers COUNT PLACES SECONDS
+    python -m benchmarks._stream_programs provider NUMBER PLACES SECONDS
 
-prints the addresses of COUNT providers in one process as a JSON list, each with PLACES places and a token every
-SECONDS in each answer;
+prints the address of a provider with PLACES places and a token every SECONDS in each answer; its key is by NUMBER;
 
     python -m benchmarks._stream_programs proxy URL...
 
@@ -13,7 +12,6 @@ prints the address of a proxy that passes chat completions on to these in turn. 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -33,7 +31,7 @@ from tests.tiny import PROFILE, TinyReader, tiny_key
 
 from assay.apps.logs import configure_logs
 from assay.apps.provider import provider_app
-from assay.apps.server import Server, bind, serve, url_of
+from assay.apps.server import bind, serve, url_of
 from assay.apps.serving import LocalAnswers
 from assay.core.completion import Prompt, Step
 from assay.core.hashing import Digest
@@ -69,21 +67,14 @@ class Metronome:
             yield Step(index, index % 256, _WORD, b"", stop="length" if index == most - 1 else None)
 
 
-def providers(count: int, places: int, seconds: float) -> None:
-    """Serve `count` providers in this process."""
+def provider(number: int, places: int, seconds: float) -> None:
+    """Serve a provider."""
     with tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
-        servers = []
-        for number in range(1, count + 1):
-            key, store = tiny_key(number), ReceiptStore(f"sqlite:///{Path(scratch) / str(number)}.db")
-            local = LocalAnswers([Metronome(seconds)], key, store, parallel=places)
-            sock = bind("127.0.0.1", 0)
-            servers.append((Server(provider_app(local, store, key.address), drain=local.drain), sock))
-        _say(json.dumps([url_of(sock) for _, sock in servers]))
-
-        async def run() -> None:
-            await asyncio.gather(*(server.serve(sockets=[sock]) for server, sock in servers))
-
-        asyncio.run(run())
+        key, store = tiny_key(number), ReceiptStore(f"sqlite:///{Path(scratch)}/receipts.db")
+        local = LocalAnswers([Metronome(seconds)], key, store, parallel=places)
+        sock = bind("127.0.0.1", 0)
+        app = provider_app(local, store, key.address)
+        serve(app, sock, drain=local.drain, started=lambda: _say(url_of(sock)))
 
 
 def proxy(urls: list[str]) -> None:
@@ -114,7 +105,7 @@ def proxy(urls: list[str]) -> None:
 
     app = Starlette(routes=[Route("/v1/chat/completions", completions, methods=["POST"])], lifespan=lifespan)
     sock = bind("127.0.0.1", 0)
-    serve(app, sock, started=lambda: _say(json.dumps(url_of(sock))))
+    serve(app, sock, started=lambda: _say(url_of(sock)))
 
 
 def _say(line: str) -> None:
@@ -124,7 +115,7 @@ def _say(line: str) -> None:
 
 if __name__ == "__main__":
     configure_logs("warning")
-    if sys.argv[1] == "providers":
-        providers(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+    if sys.argv[1] == "provider":
+        provider(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
     else:
         proxy(sys.argv[2:])

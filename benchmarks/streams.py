@@ -15,12 +15,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Final
 
 import httpx
-from benchmarks._stream_client import Round, Stream, run
+from benchmarks._stream_client import Round, Stream, resident, run
 
 from assay.apps.figures import Figure, Say
 from assay.apps.lifeline import PARENT
@@ -30,16 +31,16 @@ from assay.verify.binding import check_offline
 
 STREAMS: Final = 1000
 """At once."""
-TOKENS: Final = 32
-"""Of each stream."""
-SECONDS: Final = 1.0
+TOKENS: Final = 256
+"""Of each stream: as many as consumers ask for who say nothing else."""
+SECONDS: Final = 0.5
 """From one token to the next: providers, gateway and client together then do not fill two cores, where tokens would
 come several at a time."""
-RAMP: Final = 15.0
+RAMP: Final = 20.0
 """Seconds over which the streams begin."""
 ROUNDS: Final = 3
-PROVIDERS: Final = 4
-"""In one process; each has places for half of the streams."""
+PROVIDERS: Final = 8
+"""Each a process, with places for a quarter of the streams."""
 MOST: Final = 1.5
 """Bar: the gateway's processor time over the proxy's."""
 
@@ -50,56 +51,92 @@ def measure(
     """Rounds of gateway and proxy in turn."""
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="assay-bench-"))
-        program = "benchmarks._stream_programs"
-        given = program, "providers", str(PROVIDERS), str(streams), str(seconds)
-        urls = json.loads(stack.enter_context(_python(scratch, *given))[0])
+        program, places = "benchmarks._stream_programs", str(max(streams // 4, 1))
+        providers = [
+            stack.enter_context(_python(scratch, program, "provider", str(number + 1), places, str(seconds)))
+            for number in range(PROVIDERS)
+        ]
+        urls = [_line(each) for each in providers]
         named = [part for url in urls for part in ("--provider", url)]
-        told, gateway_id = stack.enter_context(
-            _python(scratch, "assay.apps.cli", "gateway", *named, "--port", "0", "--json")
-        )
-        gateway = json.loads(told)["url"]
-        told, proxy_id = stack.enter_context(_python(scratch, program, "proxy", *urls))
-        proxy = json.loads(told)
-        ramp = RAMP * streams / STREAMS
-        ours: list[Round] = []
-        theirs: list[Round] = []
+        gateway = stack.enter_context(_python(scratch, "assay.apps.cli", "gateway", *named, "--port", "0", "--json"))
+        proxy = stack.enter_context(_python(scratch, program, "proxy", *urls))
+        ours = Program("gateway", json.loads(_line(gateway))["url"], gateway.pid)
+        theirs = Program("proxy", _line(proxy), proxy.pid)
         verified = 0
         for number in range(rounds):
-            for url, process, kept in ((gateway, gateway_id, ours), (proxy, proxy_id, theirs)):
-                kept.append(asyncio.run(run(url, process, streams, tokens, ramp)))
-                last, name = kept[-1], "gateway" if kept is ours else "proxy"
-                if kept is ours:
-                    verified += _verified(gateway, last.streams, tokens)
-                say(
-                    f"{number + 1}/{rounds} {name}: {last.most} at once, {_failed(last)} failed, "
-                    f"{1000 * last.processor / streams:.1f} ms a stream, {_per_token(last):.0f} us a token, "
-                    f"{_pieces(last, tokens):.2f} pieces a token"
-                )
+            for each in (ours, theirs):
+                last = asyncio.run(run(each.url, each.process, streams, tokens, RAMP * streams / STREAMS))
+                each.rounds.append(last)
+                if each is ours:
+                    verified += _verified(ours.url, last.streams, tokens)
+                say(f"{number + 1}/{rounds} {each.name}: {_said(last, tokens)}")
         yield from _figures(ours, theirs, verified, streams, tokens)
 
 
-def _figures(
-    ours: Sequence[Round], theirs: Sequence[Round], verified: int, streams: int, tokens: int
-) -> Iterator[Figure]:
-    rounds = len(ours)
+@dataclass
+class Program:
+    """Gateway or proxy."""
+
+    name: str
+    url: str
+    process: int
+    rounds: list[Round] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.empty = resident(self.process)
+        """Bytes that it holds before the first stream."""
+
+
+def _figures(ours: Program, theirs: Program, verified: int, streams: int, tokens: int) -> Iterator[Figure]:
+    rounds = len(ours.rounds)
     asked = rounds * streams
-    failed = sum(map(_failed, ours))
-    at_once = min(each.most for each in ours)
+    failed = sum(map(_failed, ours.rounds))
+    at_once = min(each.most for each in ours.rounds)
     yield Figure("streams_at_once", at_once, "streams", streams, at_once >= streams, rounds)
-    yield Figure("streams_failed", failed, "streams", 0, failed == 0, asked)
+    yield Figure("streams_refused_or_broken", failed, "streams", 0, failed == 0, asked)
     yield Figure("receipts_verified", verified, "receipts", asked, verified == asked, asked)
-    for name, kept in (("gateway", ours), ("proxy", theirs)):
-        whole = median(1e6 * each.processor / (streams * tokens) for each in kept)
-        yield Figure(f"{name}_per_stream_and_token", whole, "us", None, None, rounds)
-        yield Figure(f"{name}_per_token_under_way", median(map(_per_token, kept)), "us", None, None, rounds)
-        once = median(1e3 * each.processor / streams - _per_token(each) * tokens / 1e3 for each in kept)
-        yield Figure(f"{name}_per_answer_beside_its_tokens", once, "ms", None, None, rounds)
-        yield Figure(f"{name}_pieces_per_token", median(_pieces(each, tokens) for each in kept), "", None, None, rounds)
-        yield Figure(f"{name}_memory", max(each.memory for each in kept) / 2**20, "MiB", None, None, rounds)
-    ratio = median(one.processor / other.processor for one, other in zip(ours, theirs, strict=True))
+    for each in (ours, theirs):
+        yield from _costs(each, streams, tokens)
+    pairs = list(zip(ours.rounds, theirs.rounds, strict=True))
+    ratio = median(one.processor / other.processor for one, other in pairs)
     yield Figure("gateway_over_proxy", ratio, "ratio", MOST, ratio <= MOST, rounds)
-    ratio = median(_per_token(one) / _per_token(other) for one, other in zip(ours, theirs, strict=True))
+    ratio = median(_per_token(one) / _per_token(other) for one, other in pairs)
     yield Figure("gateway_over_proxy_per_token_under_way", ratio, "ratio", MOST, ratio <= MOST, rounds)
+    ratio = median(_per_answer(one, tokens) / _per_answer(other, tokens) for one, other in pairs)
+    yield Figure("gateway_over_proxy_per_answer_beside_its_tokens", ratio, "ratio", None, None, rounds)
+
+
+def _costs(program: Program, streams: int, tokens: int) -> Iterator[Figure]:
+    """Medians of its rounds."""
+    for name, unit, of in (
+        ("per_stream", "ms", lambda each: 1e3 * each.processor / streams),
+        ("per_stream_and_token", "us", lambda each: 1e6 * each.processor / (streams * tokens)),
+        ("per_token_under_way", "us", _per_token),
+        ("per_answer_beside_its_tokens", "ms", lambda each: _per_answer(each, tokens)),
+        ("pieces_per_token", "", lambda each: _pieces(each, tokens)),
+        ("first_token_p50", "s", lambda each: quantiles(_first(each), n=100)[49]),
+        ("first_token_p99", "s", lambda each: quantiles(_first(each), n=100)[98]),
+        ("memory_per_stream", "KiB", lambda each: (each.memory - program.empty) / streams / 2**10),
+    ):
+        yield Figure(f"{program.name}_{name}", median(map(of, program.rounds)), unit, None, None, len(program.rounds))
+
+
+def _said(each: Round, tokens: int) -> str:
+    return (
+        f"{each.most} at once, {_failed(each)} refused or broken, {1e3 * each.processor / len(each.streams):.1f} ms a "
+        f"stream: {_per_token(each):.0f} us a token and {_per_answer(each, tokens):.1f} ms an answer; "
+        f"{_pieces(each, tokens):.2f} pieces a token, first one after {median(_first(each)):.2f} s"
+    )
+
+
+def _per_answer(each: Round, tokens: int) -> float:
+    """Milliseconds of processor time for an answer, beside what its tokens take."""
+    return 1e3 * each.processor / len(each.streams) - _per_token(each) * tokens / 1e3
+
+
+def _first(each: Round) -> Sequence[float]:
+    """Seconds to the first token of those streams that have one; [0, 0] where none has."""
+    return [stream.first - stream.asked for stream in each.streams if stream.first] or [0.0, 0.0]
 
 
 def _failed(each: Round) -> int:
@@ -133,8 +170,8 @@ def _verified(gateway: str, streams: Sequence[Stream], tokens: int) -> int:
 
 
 @contextmanager
-def _python(scratch: str, module: str, *arguments: str) -> Iterator[tuple[str, int]]:
-    """A running program; gives its first line and its number."""
+def _python(scratch: str, module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A running program."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ASSAY_")}
     with subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -146,7 +183,12 @@ def _python(scratch: str, module: str, *arguments: str) -> Iterator[tuple[str, i
         env={**kept, "ASSAY_HOME": scratch, "ASSAY_LOG_LEVEL": "warning", PARENT: str(os.getpid())},
     ) as process:
         try:
-            assert process.stdout
-            yield process.stdout.readline(), process.pid
+            yield process
         finally:
             process.kill()
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    """The first line that a program prints."""
+    assert process.stdout
+    return process.stdout.readline().strip()
