@@ -26,6 +26,7 @@ from assay.core.reach import Reach
 from assay.core.record import BY_KEY, Endpoint
 from assay.network.iroh import IrohDialler, Servers
 from assay.network.links import Dial, LinkedTransport
+from assay.network.pool import PooledTransport
 from assay.network.relay.dial import dial_relay
 from assay.network.resolve import resolve
 from assay.network.sockets import SocketTransport
@@ -127,7 +128,7 @@ class KeyedTransport(httpx.AsyncBaseTransport):
 class _Pool:
     """Connections to one pinned provider, and how many replies are being read on them."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, transport: PooledTransport) -> None:
         self.transport: Final = transport
         self.active = 0
 
@@ -149,9 +150,8 @@ class _Counted(httpx.AsyncByteStream):
         self._pool: _Pool | None = pool
 
     @override
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._inner:
-            yield part
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._inner)
 
     @override
     async def aclose(self) -> None:

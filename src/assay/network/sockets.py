@@ -15,11 +15,16 @@ import httpcore
 import httpx
 from typing_extensions import override
 
+from assay.network.pool import PooledTransport
+
 _MOST: Final = 2**18
 """Bytes that came and were not asked for, after which no more are read from the socket."""
 
+_NEXT_SECONDS: Final = 0.25
+"""After which a name's next address is tried beside the one before (RFC 8305)."""
 
-class SocketTransport(httpx.AsyncHTTPTransport):
+
+class SocketTransport(PooledTransport):
     """httpx's transport, with another way to the network."""
 
     def __init__(
@@ -29,17 +34,8 @@ class SocketTransport(httpx.AsyncHTTPTransport):
         verify: ssl.SSLContext | bool = True,
         socket_options: Iterable[httpcore.SOCKET_OPTION] = (),
     ) -> None:
-        """See httpx; there are no proxies, and the environment does not matter."""
-        context = httpx.create_ssl_context(verify=verify, trust_env=False)
-        super().__init__(verify=context, limits=limits, trust_env=False)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=context,
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
-            socket_options=socket_options,
-            network_backend=_Sockets(),
-        )
+        """See `PooledTransport`."""
+        super().__init__(_Sockets(), httpx.create_ssl_context(verify=verify, trust_env=False), limits, socket_options)
 
 
 class _Sockets(httpcore.AsyncNetworkBackend):
@@ -54,9 +50,11 @@ class _Sockets(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         assert local_address is None
         loop = asyncio.get_running_loop()
+        # A name may stand for several addresses; no name ends in a number.
+        delay = None if host[-1:].isdigit() or ":" in host else _NEXT_SECONDS
         with _as(httpcore.ConnectTimeout, httpcore.ConnectError):
             async with asyncio.timeout(timeout):
-                transport, inbox = await loop.create_connection(_Inbox, host, port, happy_eyeballs_delay=0.25)
+                transport, inbox = await loop.create_connection(_Inbox, host, port, happy_eyeballs_delay=delay)
                 for option in socket_options or ():
                     transport.get_extra_info("socket").setsockopt(*option)
         return _Socket(transport, inbox)
