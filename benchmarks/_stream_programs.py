@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import cycle
-from pathlib import Path
 from typing import Final
 
 import httpx
@@ -29,6 +27,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 from tests.tiny import PROFILE, TinyReader, tiny_key
 
+from assay.apps.config import home
 from assay.apps.logs import configure_logs
 from assay.apps.provider import provider_app
 from assay.apps.server import bind, serve, url_of
@@ -69,12 +68,10 @@ class Metronome:
 
 def provider(number: int, places: int, seconds: float) -> None:
     """Serve a provider."""
-    with tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
-        key, store = tiny_key(number), ReceiptStore(f"sqlite:///{Path(scratch)}/receipts.db")
-        local = LocalAnswers([Metronome(seconds)], key, store, parallel=places)
-        sock = bind("127.0.0.1", 0)
-        app = provider_app(local, store, key.address)
-        serve(app, sock, drain=local.drain, started=lambda: _say(url_of(sock)))
+    key, store = tiny_key(number), ReceiptStore(f"sqlite:///{home()}/provider-{number}.db")
+    local = LocalAnswers([Metronome(seconds)], key, store, parallel=places)
+    sock = bind("127.0.0.1", 0)
+    serve(provider_app(local, store, key.address), sock, drain=local.drain, started=lambda: _say(url_of(sock)))
 
 
 def proxy(urls: list[str]) -> None:

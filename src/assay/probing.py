@@ -14,7 +14,7 @@ from assay.market.steps import Heard, Probe
 
 PROBE_SECONDS: Final = 1.0
 """After which a provider that does not say how busy it is counts as failed, unless a token came from it meanwhile."""
-SHARED_SECONDS: Final = 0.2
+SHARED_SECONDS: Final = 0.5
 """How long a reply serves other choices too, with the answers added that were asked for since."""
 _SLICE: Final = 0.1
 """Seconds of a wait that are waited at once: one that takes longer, as this program had other things to do, counts as

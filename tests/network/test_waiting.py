@@ -1,11 +1,13 @@
-"""Limits on waits behave as `asyncio.timeout` around each would."""
+"""Limits on waits behave as `asyncio.timeout` around each would, where the program has time."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
+from assay.network import waiting as waiting_module
 from assay.network.waiting import WaitLimit
 
 pytestmark = pytest.mark.anyio
@@ -44,8 +46,27 @@ async def test_outside_a_wait() -> None:
     await asyncio.sleep(0.1)
 
 
-async def test_cancelled() -> None:
+async def test_a_program_that_has_no_time() -> None:
+    """What came while the event loop was held up is not late, though it is seen after the limit."""
+    loop = asyncio.get_running_loop()
+    came = loop.create_future()
+
+    async def bring() -> None:
+        await asyncio.sleep(0.02)
+        for _ in range(5):  # as many turns of the event loop as HTTP takes
+            await asyncio.sleep(0)
+        came.set_result(None)
+
+    bringing = asyncio.create_task(bring())
+    loop.call_later(0.01, time.sleep, 0.4)
+    with WaitLimit(0.2):
+        await came
+    await bringing
+
+
+async def test_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is cancelled by others while it waits is cancelled, and not late; also where both happen at once."""
+    monkeypatch.setattr(waiting_module, "_TURNS", 1)
     for seconds in (10.0, 0.0):
         limit = WaitLimit(seconds)
 

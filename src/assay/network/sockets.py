@@ -8,7 +8,7 @@ import select
 import ssl
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
 import httpcore
@@ -16,6 +16,7 @@ import httpx
 from typing_extensions import override
 
 from assay.network.pool import PooledTransport
+from assay.network.waiting import WaitLimit
 
 _MOST: Final = 2**18
 """Bytes that came and were not asked for, after which no more are read from the socket."""
@@ -52,11 +53,10 @@ class _Sockets(httpcore.AsyncNetworkBackend):
         loop = asyncio.get_running_loop()
         # A name may stand for several addresses; no name ends in a number.
         delay = None if host[-1:].isdigit() or ":" in host else _NEXT_SECONDS
-        with _as(httpcore.ConnectTimeout, httpcore.ConnectError):
-            async with asyncio.timeout(timeout):
-                transport, inbox = await loop.create_connection(_Inbox, host, port, happy_eyeballs_delay=delay)
-                for option in socket_options or ():
-                    transport.get_extra_info("socket").setsockopt(*option)
+        with _as(httpcore.ConnectTimeout, httpcore.ConnectError), _limit(timeout):
+            transport, inbox = await loop.create_connection(_Inbox, host, port, happy_eyeballs_delay=delay)
+            for option in socket_options or ():
+                transport.get_extra_info("socket").setsockopt(*option)
         return _Socket(transport, inbox)
 
     @override
@@ -144,12 +144,8 @@ class _Socket(httpcore.AsyncNetworkStream):
 
     @override
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if timeout is None:  # streams have limits of their own
-            with _as(httpcore.ReadTimeout, httpcore.ReadError):
-                return await self._inbox.take(max_bytes)
-        with _as(httpcore.ReadTimeout, httpcore.ReadError):
-            async with asyncio.timeout(timeout):
-                return await self._inbox.take(max_bytes)
+        with _as(httpcore.ReadTimeout, httpcore.ReadError), _limit(timeout):
+            return await self._inbox.take(max_bytes)
 
     @override
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -157,7 +153,7 @@ class _Socket(httpcore.AsyncNetworkStream):
             if self._transport.is_closing():
                 raise ConnectionResetError("the connection is closed")
             self._transport.write(buffer)
-            async with asyncio.timeout(timeout):
+            with _limit(timeout):
                 await self._inbox.drained()
 
     @override
@@ -173,7 +169,7 @@ class _Socket(httpcore.AsyncNetworkStream):
         loop = asyncio.get_running_loop()
         try:
             with _as(httpcore.ConnectTimeout, httpcore.ConnectError):
-                async with asyncio.timeout(timeout):
+                with _limit(timeout):
                     transport = await loop.start_tls(
                         self._transport, self._inbox, ssl_context, server_hostname=server_hostname or ""
                     )
@@ -203,6 +199,10 @@ def _is_readable(transport: asyncio.Transport) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _limit(seconds: float | None) -> AbstractContextManager[None]:
+    return nullcontext() if seconds is None else WaitLimit(seconds)
 
 
 @contextmanager
