@@ -28,6 +28,7 @@ from starlette.routing import Route
 from tests.tiny import PROFILE, TinyReader, tiny_key
 
 from assay.apps.config import home
+from assay.apps.lifeline import follow_parent
 from assay.apps.logs import configure_logs
 from assay.apps.provider import provider_app
 from assay.apps.server import bind, serve, url_of
@@ -111,8 +112,9 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    configure_logs("warning")
+    follow_parent()
     if sys.argv[1] == "provider":
+        configure_logs("warning")
         provider(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
     else:
         proxy(sys.argv[2:])

@@ -33,10 +33,10 @@ STREAMS: Final = 1000
 """At once."""
 TOKENS: Final = 256
 """Of each stream: as many as consumers ask for who say nothing else."""
-SECONDS: Final = 0.75
+SECONDS: Final = 1.0
 """From one token to the next: providers, gateway and client together then do not fill two cores, where tokens would
 come several at a time."""
-RAMP: Final = 60.0
+RAMP: Final = 120.0
 """Seconds over which the streams begin."""
 ROUNDS: Final = 3
 PROVIDERS: Final = 8
@@ -94,9 +94,11 @@ def _figures(ours: Program, theirs: Program, verified: int, streams: int, tokens
     rounds = len(ours.rounds)
     asked = rounds * streams
     failed = sum(map(_failed, ours.rounds))
+    broken = sum(map(_failed, theirs.rounds))
     at_once = min(each.most for each in ours.rounds)
     yield Figure("streams_at_once", at_once, "streams", streams, at_once >= streams, rounds)
     yield Figure("streams_refused_or_broken", failed, "streams", 0, failed == 0, asked)
+    yield Figure("streams_broken_by_the_proxy", broken, "streams", 0, broken == 0, asked)
     yield Figure("receipts_verified", verified, "receipts", asked, verified == asked, asked)
     for each in (ours, theirs):
         yield from _costs(each, streams, tokens)
