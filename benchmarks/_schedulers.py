@@ -10,13 +10,13 @@ import numpy as np
 from benchmarks._events import Process, World
 from benchmarks._network import DEAD, SLOW, SLOWER, Job, Network
 
-from assay.choosing import PROBE_SECONDS
 from assay.core.errors import Busy
 from assay.core.offer import Ask, Load, Offer, Price
 from assay.market.matching import Catalogue
 from assay.market.routing import Router
 from assay.market.steps import Heard, Probe
 from assay.market.work import Work
+from assay.probing import PROBE_SECONDS
 
 ASK: Final = Ask("model", "signed", sort="latency")
 _TRIES: Final = 64

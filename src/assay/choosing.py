@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 
 from assay.core.completion import Step
-from assay.core.errors import AssayError, NotFound, PaymentRequired
+from assay.core.errors import PaymentRequired
 from assay.core.hashing import Digest
-from assay.core.offer import Ask, Load, Offer
+from assay.core.offer import Ask, Offer
 from assay.core.ports import Payer, Purse, Transport
 from assay.core.request import Level, Request
 from assay.core.trace import Diary
@@ -19,9 +19,8 @@ from assay.market.matching import Catalogue, strongest_that_fits
 from assay.market.routing import Router
 from assay.market.steps import Heard, Probe
 from assay.market.work import Work
+from assay.probing import Probing
 
-PROBE_SECONDS: Final = 1.0
-"""After which a provider that does not say how busy it is counts as failed."""
 _ENOUGH: Final = 8
 """Tokens that tell how fast they come."""
 _SMALL: Final = 2000
@@ -43,6 +42,7 @@ class Choosing:
         `clock`: seconds that only rise. `dice`: without them, other ones each time.
         """
         self.router: Final = Router(dice or np.random.default_rng())
+        self._probing: Final = Probing(transport, self.router.health, clock)
         self._transport: Final = transport
         self._known: Final = known
         self._clock: Final = clock
@@ -70,7 +70,7 @@ class Choosing:
         step = next(route, None)
         while step is not None:
             if isinstance(step, Probe):
-                heard = await self._probe(step)
+                heard = await self._probing.ask(step)
             else:
                 yield step.offer
                 heard = Heard(self._clock())
@@ -78,6 +78,10 @@ class Choosing:
                 step = route.send(heard)
             except StopIteration:
                 return
+
+    async def close(self) -> None:
+        """Wait for nobody's word any more."""
+        await self._probing.close()
 
     def good(self, offer: Offer) -> None:
         """An answer came whole, with its receipt."""
@@ -87,17 +91,17 @@ class Choosing:
         """The same steps; remembers how long they took, unless the consumer was slower."""
         tokens, waited, began = 0, 0.0, 0.0
         try:
-            while True:
-                asked = self._clock()
-                step = await anext(steps, None)
-                if step is None:
-                    return
+            asked = self._clock()
+            async for step in steps:
+                now = self._clock()
+                self._probing.came(offer.url, now)
                 if tokens:
-                    waited += self._clock() - asked
+                    waited += now - asked
                 else:
-                    began = self._clock()
+                    began = now
                 tokens += 1
                 yield step
+                asked = self._clock()
         finally:
             if tokens >= _ENOUGH and 2 * waited > self._clock() - began:
                 self.router.wrote(offer, tokens - 1, waited, self._clock())
@@ -128,36 +132,6 @@ class Choosing:
     def _honoured(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         return [offer for offer in offers if self._known.get(offer.model, offer.model_digest) == offer.model_digest]
 
-    async def _probe(self, probe: Probe) -> Heard:
-        """What they say, and who was not waited for: once one has room, the others have as long again, or the grace."""
-        asking = {asyncio.create_task(self._load(offer)): offer.url for offer in probe.offers}
-        loads: dict[str, Load | None] = {}
-        after: dict[str, float] = {}
-        begun = self._clock()
-        end, waiting = begun + PROBE_SECONDS, set(asking)
-        try:
-            while waiting and (left := end - self._clock()) > 0:
-                done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if (said := task.result()) is not _DEAD:
-                        loads[asking[task]], after[asking[task]] = said, self._clock() - begun
-                    if said is not None and said.room:
-                        end = min(end, self._clock() + max(self._clock() - begun, probe.grace))
-        finally:
-            for task in waiting:
-                task.cancel()
-        patient = self._clock() - begun >= PROBE_SECONDS
-        late = frozenset() if patient else frozenset(asking[task] for task in waiting)
-        return Heard(self._clock(), loads, late, after)
-
-    async def _load(self, offer: Offer) -> Load | None:
-        try:
-            return await self._transport.load(offer)
-        except NotFound:  # it serves, and does not say how busy it is
-            return None
-        except AssayError:
-            return _DEAD
-
 
 async def open_purse(payer: Payer | None, offer: Offer, request: Request) -> Purse:
     """What pays the answer to `request`.
@@ -168,7 +142,3 @@ async def open_purse(payer: Payer | None, offer: Offer, request: Request) -> Pur
     if payer is None:
         raise PaymentRequired(f"{offer.provider} wants to be paid", "set [chain] and a budget, or ask a free one")
     return await payer.open(offer, request)
-
-
-_DEAD: Final = Load(running=1, places=0)
-"""Stands for no reply, or one that is none."""

@@ -285,6 +285,7 @@ class MarketAnswers:
         await asyncio.gather(*self._noting)
         for waiting in self._waiting:
             waiting.cancel()
+        await self.choosing.close()
 
     async def _send(
         self, offer: Offer, request: Request, work: Work, top: int | None, diary: Diary, before: str

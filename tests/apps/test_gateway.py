@@ -74,13 +74,18 @@ class Gateway:
 
 @asynccontextmanager
 async def gateway(
-    root: Path, *urls: str, patience: Patience = QUICK, audit_token: str = "", key: Key | None = None
+    root: Path,
+    *urls: str,
+    patience: Patience = QUICK,
+    audit_token: str = "",
+    parallel: int = 64,
+    key: Key | None = None,
 ) -> AsyncIterator[Gateway]:
     """A gateway over the providers at `urls`."""
     store = ReceiptStore(f"sqlite:///{root / 'gateway.db'}")
     transport = HttpTransport(urls, patience=patience, key=key)
     market = MarketAnswers(transport, store)
-    app = gateway_app(market, store, audit_token=audit_token, close=transport.aclose)
+    app = gateway_app(market, store, audit_token=audit_token, parallel=parallel, close=transport.aclose)
     async with running(app, drain=market.drain) as url, httpx.AsyncClient(trust_env=False, timeout=20) as client:
         yield Gateway(url, market, store, client)
 
@@ -469,3 +474,13 @@ async def test_a_gateway_whose_database_fails_still_answers(tmp_path: Path, monk
         holder.close()
         assert reply.status_code == 200
         verify_signature(receipts(reply.json())[0])
+
+
+async def test_requests_over_parallel_are_refused(tmp_path: Path) -> None:
+    """A gateway takes as many requests at a time as it is set to, more than 64 too, and so does a provider."""
+    async with (
+        provider(tmp_path, TinyEngine(parallel=80, delay=0.3), tiny_key(), parallel=80) as one,
+        gateway(tmp_path, one.url, parallel=70, patience=Patience()) as gate,
+    ):
+        replies = await asyncio.gather(*(gate.ask(max_tokens=4, seed=number) for number in range(72)))
+    assert sorted(reply.status_code for reply in replies) == [200] * 70 + [429] * 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -95,3 +97,22 @@ async def test_who_dribbles_holds_no_connection(monkeypatch: pytest.MonkeyPatch,
         assert time.monotonic() - began > 0.2
         dribbling.cancel()
         writer.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+def test_a_server_takes_more_connections_than_systems_give_unasked() -> None:
+    """The limit of open files is raised, as far as the system lets it."""
+    code = """
+import resource
+from assay.apps.server import allow_connections
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+allow_connections()
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 300))
+allow_connections()
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert int(told[0]) == min(int(told[1]) if told[1] != "-1" else 16_384, 16_384)
+    assert told[2:] == ["300", "300"]

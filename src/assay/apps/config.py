@@ -127,6 +127,8 @@ class Gateway(_Section):
     """Deposit again when less is left; None: a quarter of a deposit."""
     timeout_seconds: Positive = 30
     """Longest silence of a provider before another one is tried."""
+    parallel: Positive = 1024
+    """Requests at the same time; the next one gets a 429."""
     max_body_bytes: Bytes = 4 << 20
 
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from assay.apps.failures import ERROR_HANDLERS
-from assay.apps.limits import MAX_BODY, Limits
+from assay.apps.limits import MAX_BODY, MAX_POSTS, Limits
 from assay.apps.logs import logger
 from assay.apps.metrics import Measured, Metrics
 from assay.apps.openai_api import call_name, openai_routes
@@ -52,6 +52,7 @@ def gateway_app(
     read_tools: ToolReader | None = None,
     audit_token: str = "",
     max_body: int = MAX_BODY,
+    parallel: int = MAX_POSTS,
     wallet: Wallet | None = None,
     close: Callable[[], Awaitable[None]] = _nothing,
     metrics: Metrics | None = None,
@@ -61,9 +62,10 @@ def gateway_app(
 ) -> Starlette:
     """The application.
 
-    `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `wallet`: the payer of
-    `market`. `close` is awaited at the end, after the last answer. `metrics`: to add to. `discoveries`: find providers.
-    `standing`: says what a chain tells of them. `reports`: what others do; needs `standing`.
+    `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `parallel`: requests
+    under way at once. `wallet`: the payer of `market`. `close` is awaited at the end, after the last answer. `metrics`:
+    to add to. `discoveries`: find providers. `standing`: says what a chain tells of them. `reports`: what others do;
+    needs `standing`.
     """
     log, metrics = logger("gateway"), metrics or Metrics()
     metrics.watch_verdicts(store)
@@ -110,7 +112,7 @@ def gateway_app(
             ),
         ],
         exception_handlers=ERROR_HANDLERS,
-        middleware=[Middleware(Limits, max_body=max_body)],
+        middleware=[Middleware(Limits, max_body=max_body, max_posts=parallel)],
         lifespan=lifespan,
     )
 

@@ -13,6 +13,8 @@ from assay.core.errors import AssayError, BodyTooLarge, Busy, InvalidRequest
 
 MAX_BODY: Final = 4 * 2**20
 """Bytes of a body: several times the longest context in the wordiest script, with every letter escaped."""
+MAX_POSTS: Final = 64
+"""Posts under way at once, of a program that answers few at a time; providers add their places."""
 _SPILL: Final = 64 * 2**20
 """Bytes of a body over the limit that are read and thrown away, so that its sender gets to read the refusal."""
 _SPILL_S: Final = 5.0
@@ -31,7 +33,7 @@ class Limits:
     """
 
     def __init__(
-        self, app: ASGIApp, *, max_body: int = MAX_BODY, body_seconds: float = 30.0, max_posts: int = 64
+        self, app: ASGIApp, *, max_body: int = MAX_BODY, body_seconds: float = 30.0, max_posts: int = MAX_POSTS
     ) -> None:
         """`max_body` in bytes; `body_seconds` from the request's head to its last byte."""
         self._app = app

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assay.apps.door import Door
 from assay.apps.failures import ERROR_HANDLERS
-from assay.apps.limits import MAX_BODY, Limits
+from assay.apps.limits import MAX_BODY, MAX_POSTS, Limits
 from assay.apps.logs import logger
 from assay.apps.metrics import Measured, Metrics
 from assay.apps.openai_api import openai_routes
@@ -36,6 +36,7 @@ from assay.core.payment import Due
 from assay.core.ports import Answer
 from assay.core.sse import KEEP_ALIVE
 from assay.network.openai.shape import ToolReader
+from assay.network.waiting import WaitLimit
 from assay.network.wire import (
     bundle_event,
     decode_request,
@@ -153,7 +154,10 @@ def provider_app(
             ),
         ],
         exception_handlers=ERROR_HANDLERS,
-        middleware=[Middleware(Limits, max_body=max_body), Middleware(door.wrap)],
+        middleware=[
+            Middleware(Limits, max_body=max_body, max_posts=MAX_POSTS + local.parallel),
+            Middleware(door.wrap),
+        ],
         lifespan=lifespan,
     )
 
@@ -237,6 +241,7 @@ class _Stream:
         self._answer: Final = answer
         self._pace: Final = pace
         self._dues: Final = dues
+        self._stall: Final = WaitLimit(pace.stall)
         self._lock: Final = asyncio.Lock()
         self._gone = False
         self._sent = False
@@ -272,11 +277,12 @@ class _Stream:
     async def _write(self, send: Send, data: bytes, *, more: bool = True) -> None:
         self._sent = True
         try:
-            async with asyncio.timeout(self._pace.stall), self._lock:
+            async with self._lock:
                 if self._gone:
                     return
                 self._gone = not more
-                await send({"type": "http.response.body", "body": data, "more_body": more})
+                with self._stall:
+                    await send({"type": "http.response.body", "body": data, "more_body": more})
         except OSError:  # TimeoutError is one
             await self._leave()
 

@@ -22,6 +22,7 @@ from assay.core.errors import AssayError, Busy, ProviderFailed
 from assay.core.ports import Answer, Answers
 from assay.core.sse import DONE, KEEP_ALIVE
 from assay.network.openai.shape import Choice, Chunks, Shape, ToolReader, encode, error_object, event, proof
+from assay.network.waiting import WaitLimit
 
 _STREAM_HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -72,6 +73,7 @@ class Reply:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the call."""
         self._scope, self._receive, self._send = scope, receive, send
+        self._stall = WaitLimit(self._patience.write)
         self._gone_task: asyncio.Task[object] = asyncio.create_task(self._gone.wait())
         work = asyncio.create_task(self._work())
         helpers = [self._gone_task, asyncio.create_task(self._watch())]
@@ -208,7 +210,7 @@ class Reply:
                 return
             self._ended = not more
             try:
-                async with asyncio.timeout(self._patience.write):
+                with self._stall:
                     if not self._started:
                         self._started = True
                         await self._send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})

@@ -28,6 +28,8 @@ _KEEP_ALIVE_SECONDS: Final = 30
 HEAD_SECONDS: Final = 15.0
 """For the whole head of a request, from the connection or its first byte on: who dribbles holds no connection."""
 _HEADER_BYTES: Final = 65_536
+_DESCRIPTORS: Final = 16_384
+"""Files and connections that a server wants to have open at once: an answer that a gateway passes on takes two."""
 
 Drain = Callable[[float], Awaitable[None]]
 """Lets answers finish for so many seconds, then ends them."""
@@ -177,6 +179,18 @@ class _Punctual(H11Protocol):
             self._late = None
 
 
+def allow_connections() -> None:
+    """Raise this process's limit of open files as far as the system lets it: many give 1,024 to who does not ask."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def serve(
     app: ASGIApp,
     sock: socket.socket,
@@ -190,4 +204,5 @@ def serve(
     # An engine's thread comes back from each decode and wants the interpreter: with Python's 5 ms it would wait for
     # the event loop for as long as a tenth of a token takes.
     sys.setswitchinterval(0.0005)
+    allow_connections()
     Server(app, drain=drain, grace=grace, started=started, certificate=certificate).run(sockets=[sock])

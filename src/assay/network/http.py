@@ -35,6 +35,7 @@ from assay.network.iroh import Servers
 from assay.network.keyed import KeyedTransport
 from assay.network.listing import Listing
 from assay.network.replies import body, check_plain, get, read, within
+from assay.network.waiting import WaitLimit
 from assay.network.wire import (
     BUNDLE,
     MAX_EVENT,
@@ -98,7 +99,8 @@ class HttpTransport:
         self._key: Final = key
         self._patience: Final = patience or Patience()
         wait = httpx.Timeout(self._patience.reply, connect=self._patience.connect)
-        limits = httpx.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS)
+        # One for each answer under way, and a few for questions: whoever asks for answers limits these.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS)
         self._client: Final = httpx.AsyncClient(
             timeout=wait,
             transport=KeyedTransport(lambda provider: self._listing.place(provider), limits=limits, iroh=iroh),
@@ -292,9 +294,10 @@ class HttpAnswer:
     async def _read_events(self) -> None:
         reader, size = EventReader(MAX_EVENT, large=BUNDLE, max_large=MAX_BUNDLE_BYTES), 0
         failure: AssayError | None = None
-        chunks = self._response.aiter_bytes()
+        # Raw: it is not compressed (see `send`).
+        chunks, silence = self._response.aiter_raw(), WaitLimit(self._patience.silence)
         while True:
-            async with asyncio.timeout(self._patience.silence):
+            with silence:
                 chunk = await anext(chunks, None)
             if chunk is None:
                 raise failure or ProviderFailed(f"{self._offer.url} broke off in mid-answer", "ask again")

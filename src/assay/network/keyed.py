@@ -26,8 +26,10 @@ from assay.core.reach import Reach
 from assay.core.record import BY_KEY, Endpoint
 from assay.network.iroh import IrohDialler, Servers
 from assay.network.links import Dial, LinkedTransport
+from assay.network.pool import PooledTransport
 from assay.network.relay.dial import dial_relay
 from assay.network.resolve import resolve
+from assay.network.sockets import SocketTransport
 
 MOST_PINNED: Final = 256
 """Pinned providers whose connections are kept; idle ones are let go first."""
@@ -65,7 +67,7 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         self._iroh: Final = IrohDialler(iroh)
         self._find: Final = find
         self._limits: Final = limits
-        self._plain: Final = httpx.AsyncHTTPTransport(limits=limits, trust_env=False, socket_options=_SOCKET)
+        self._plain: Final = SocketTransport(limits=limits, socket_options=_SOCKET)
         self._pinned: Final[OrderedDict[tuple[Digest, str], _Pool]] = OrderedDict()
 
     @override
@@ -112,7 +114,7 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         if pool is None:
             context = pinned_context(place.tls)
             if dial is None:
-                transport = httpx.AsyncHTTPTransport(verify=context, limits=self._limits, socket_options=_SOCKET)
+                transport = SocketTransport(verify=context, limits=self._limits, socket_options=_SOCKET)
             else:
                 transport = LinkedTransport(dial, context, self._limits)
             pool = self._pinned[name] = _Pool(transport)
@@ -126,7 +128,7 @@ class KeyedTransport(httpx.AsyncBaseTransport):
 class _Pool:
     """Connections to one pinned provider, and how many replies are being read on them."""
 
-    def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
+    def __init__(self, transport: PooledTransport) -> None:
         self.transport: Final = transport
         self.active = 0
 
@@ -148,9 +150,8 @@ class _Counted(httpx.AsyncByteStream):
         self._pool: _Pool | None = pool
 
     @override
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._inner:
-            yield part
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._inner)
 
     @override
     async def aclose(self) -> None:

@@ -15,6 +15,8 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 from typing_extensions import override
 
+from assay.network.pool import PooledTransport
+
 PART: Final = 65_536
 """Bytes that are passed on at a time, at most."""
 
@@ -32,18 +34,12 @@ Dial: TypeAlias = Callable[[], Awaitable[Link]]
 """Opens a link. Raises OSError where that fails."""
 
 
-class LinkedTransport(httpx.AsyncHTTPTransport):
+class LinkedTransport(PooledTransport):
     """HTTP/1.1 over TLS over links."""
 
     def __init__(self, dial: Dial, context: ssl.SSLContext, limits: httpx.Limits) -> None:
-        super().__init__(verify=context, limits=limits)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=context,
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
-            network_backend=_Dialling(dial),
-        )
+        """See `PooledTransport`."""
+        super().__init__(_Dialling(dial), context, limits)
 
 
 class _Dialling(httpcore.AsyncNetworkBackend):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
@@ -12,6 +11,7 @@ import httpx
 from assay.core.errors import ProviderFailed
 from assay.core.reach import Reach, reach_of
 from assay.network.failures import happened
+from assay.network.waiting import WaitLimit
 from assay.network.wire import decode_error
 
 _T = TypeVar("_T")
@@ -71,7 +71,7 @@ def check_plain(response: httpx.Response) -> None:
 async def within(seconds: float, work: Awaitable[_T], late: str) -> _T:
     """Await `work`, with HTTP's failures and lateness as ProviderFailed."""
     try:
-        async with asyncio.timeout(seconds):
+        with WaitLimit(seconds):
             return await work
     except TimeoutError as error:
         raise ProviderFailed(f"{late} (waited {seconds:g} s)", "ask another provider") from error

@@ -43,6 +43,7 @@ BUNDLE: Final = b'{"bundle":'
 MAX_TOP: Final = 20
 """Alternatives of one step."""
 _ADVICE: Final = "ask another provider"
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 _OVERFLOW: Final = re.compile(r"has ([0-9]{1,9}) tokens and the context holds ([0-9]{1,9})")
 """How ContextOverflow says it."""
 
@@ -234,7 +235,7 @@ def _refusal(said: str, value: Mapping[str, Json]) -> InvalidRequest:
 
 
 def _event(value: Mapping[str, object]) -> bytes:
-    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + _JSON.encode(value).encode() + b"\n\n"
 
 
 def _object(data: bytes, what: str) -> Mapping[str, Json]:

@@ -130,6 +130,7 @@ def gateway(
             read_tools=tool_reader(),
             audit_token=audit_token,
             max_body=settings.max_body_bytes,
+            parallel=settings.parallel,
             wallet=wallet,
             close=transport.aclose,
             metrics=metrics,

@@ -44,6 +44,8 @@ _CODES: Final[tuple[tuple[type[AssayError], str], ...]] = (
     (NoProvider, "no_provider"),
     (ProviderFailed, "provider_failed"),
 )
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+"""Made once: `json.dumps` would make one for every token."""
 _FLOOR: Final = -9999.0
 """What OpenAI shows for log-probabilities of nothing; JSON has no infinity."""
 _OPENINGS: Final = "<{["
@@ -342,4 +344,4 @@ def _finite(logprob: float) -> float:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _JSON.encode(value).encode("utf-8", "replace")
