@@ -20,9 +20,10 @@ from assay.market.pricing import amount_due
 from assay.market.routing import Router
 from assay.verify.binding import check_offline
 
-Spell: TypeAlias = Callable[[Digest, Sequence[int], Sequence[str]], str | None]
-"""The text of an answer of the model with this digest, by its tokens and the request's stop texts; None: the model is
-not known. Raises BindingMismatch for tokens that the model does not have."""
+Spell: TypeAlias = Callable[[Digest, Sequence[int], Sequence[str]], tuple[str, str] | None]
+"""The text of an answer of the model with this digest, by its tokens and the request's stop texts: as far as it can be
+shown while more tokens may follow, and all of it; None: the model is not known. Raises BindingMismatch for tokens that
+the model does not have."""
 MOST_PARTS: Final = 4
 """Of one answer: each reads the prompt again, and wants to be paid for that."""
 FULL_SECONDS: Final = 10.0
@@ -100,6 +101,8 @@ class Part:
         """Those that came."""
         self.stop: StepStop | None = None
         """What the last one said."""
+        self.owed = ""
+        """Text that others kept back, to be shown before its own."""
         self.hung_up = False
         """Nobody reads on: that the answer ends is no failure."""
         self._market: Final = market
@@ -137,7 +140,8 @@ class Part:
                 self.tokens.append(step.token)
                 self._shown.append(step.text)
                 self.stop = step.stop
-                yield replace(step, index=before + step.index) if before else step
+                owed, self.owed = self.owed, ""
+                yield replace(step, index=before + step.index, text=owed + step.text) if before else step
                 step = await anext(self._rest, None)
             if self.stop not in WHOLE and not self.hung_up:
                 raise ProviderFailed(
@@ -165,10 +169,22 @@ class Part:
         Raises:
             BindingMismatch: it is not.
         """
-        tokens = (*self.request.continues, *self.tokens)
-        said, shown = self._market.spell(self.offer.model_digest, tokens, self.request.stop), self.shown
-        if said is not None and (said != shown if self.stop in WHOLE else not said.startswith(shown)):
-            raise BindingMismatch("text", f"the text that came is not what its {len(tokens)} tokens say")
+        check_text(self._market.spell, self.offer, self.request, self.tokens, self.shown, self.stop)
+
+    def catch_up(self) -> str:
+        """What its tokens say and it has kept back, which counts as shown from now on: who goes on takes it to be.
+
+        Raises:
+            BindingMismatch: what it has shown is not the beginning of that.
+        """
+        tokens, shown = (*self.request.continues, *self.tokens), self.shown
+        texts = self._market.spell(self.offer.model_digest, tokens, self.request.stop)
+        if texts is None:
+            return ""
+        if not texts[0].startswith(shown):
+            raise _other_text(len(tokens))
+        self._shown.append(texts[0][len(shown) :])
+        return self._shown[-1]
 
     async def _attested(self) -> Bundle:
         try:
@@ -271,11 +287,13 @@ class MarketAnswer:
 
     async def _go_on(self, part: Part, left: Request) -> None:
         try:
-            await asyncio.to_thread(part.check_text)  # or what comes would be shown after a lie
+            # After a lie nothing is to be shown; and who goes on would be blamed for what was kept back.
+            owed = await asyncio.to_thread(part.catch_up)
             found = await self._found(left)
         except AssayError as error:
             self._diary.mark("failed", f"nobody goes on: {error.message[:NOTE]}")
         else:
+            found.owed = owed
             self._parts.append(found)
 
     async def _found(self, left: Request) -> Part:
@@ -325,6 +343,21 @@ class MarketAnswer:
                 task.exception()  # seen: who asks for the bundle gets it
 
 
+def check_text(
+    spell: Spell, offer: Offer, request: Request, tokens: Sequence[int], shown: str, stop: StepStop | None
+) -> None:
+    """Check what people read of an answer until now against the tokens that came; nothing is found where the model is
+    not known.
+
+    Raises:
+        BindingMismatch: it is not what the tokens say.
+    """
+    tokens = (*request.continues, *tokens)
+    texts = spell(offer.model_digest, tokens, request.stop)
+    if texts is not None and (texts[1] != shown if stop in WHOLE else not texts[1].startswith(shown)):
+        raise _other_text(len(tokens))
+
+
 def check_promise(
     bundle: Bundle,
     offer: Offer,
@@ -363,3 +396,7 @@ def check_promise(
         raise BindingMismatch("output", "the receipt is for other tokens than those that came")
     if stop and receipt.stop != stop:
         raise BindingMismatch("stop", f"the answer ended with {stop!r}, and the receipt says {receipt.stop!r}")
+
+
+def _other_text(tokens: int) -> BindingMismatch:
+    return BindingMismatch("text", f"the text that came is not what its {tokens} tokens say")
