@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from assay.core.bundle import Bundle
 from assay.core.completion import WHOLE, Step, StepStop
@@ -15,15 +15,12 @@ from assay.core.hashing import ZERO, Digest
 from assay.core.offer import Ask, Offer
 from assay.core.ports import Answer, Purse
 from assay.core.request import Request
+from assay.core.spelling import Spell, check_text, kept_back
 from assay.core.trace import Diary
 from assay.market.pricing import amount_due
 from assay.market.routing import Router
 from assay.verify.binding import check_offline
 
-Spell: TypeAlias = Callable[[Digest, Sequence[int], Sequence[str]], tuple[str, str] | None]
-"""The text of an answer of the model with this digest, by its tokens and the request's stop texts: as far as it can be
-shown while more tokens may follow, and all of it; None: the model is not known. Raises BindingMismatch for tokens that
-the model does not have."""
 MOST_PARTS: Final = 4
 """Of one answer: each reads the prompt again, and wants to be paid for that."""
 FULL_SECONDS: Final = 10.0
@@ -177,14 +174,9 @@ class Part:
         Raises:
             BindingMismatch: what it has shown is not the beginning of that.
         """
-        tokens, shown = (*self.request.continues, *self.tokens), self.shown
-        texts = self._market.spell(self.offer.model_digest, tokens, self.request.stop)
-        if texts is None:
-            return ""
-        if not texts[0].startswith(shown):
-            raise _other_text(len(tokens))
-        self._shown.append(texts[0][len(shown) :])
-        return self._shown[-1]
+        kept = kept_back(self._market.spell, self.offer, self.request, self.tokens, self.shown)
+        self._shown.append(kept)
+        return kept
 
     async def _attested(self) -> Bundle:
         try:
@@ -343,21 +335,6 @@ class MarketAnswer:
                 task.exception()  # seen: who asks for the bundle gets it
 
 
-def check_text(
-    spell: Spell, offer: Offer, request: Request, tokens: Sequence[int], shown: str, stop: StepStop | None
-) -> None:
-    """Check what people read of an answer until now against the tokens that came; nothing is found where the model is
-    not known.
-
-    Raises:
-        BindingMismatch: it is not what the tokens say.
-    """
-    tokens = (*request.continues, *tokens)
-    texts = spell(offer.model_digest, tokens, request.stop)
-    if texts is not None and (texts[1] != shown if stop in WHOLE else not texts[1].startswith(shown)):
-        raise _other_text(len(tokens))
-
-
 def check_promise(
     bundle: Bundle,
     offer: Offer,
@@ -396,7 +373,3 @@ def check_promise(
         raise BindingMismatch("output", "the receipt is for other tokens than those that came")
     if stop and receipt.stop != stop:
         raise BindingMismatch("stop", f"the answer ended with {stop!r}, and the receipt says {receipt.stop!r}")
-
-
-def _other_text(tokens: int) -> BindingMismatch:
-    return BindingMismatch("text", f"the text that came is not what its {tokens} tokens say")

@@ -35,13 +35,14 @@ from assay.core.hashing import Digest
 from assay.core.offer import Ask, Offer, Price
 from assay.core.ports import Answer, Payer, Purse, Transport
 from assay.core.request import Request
+from assay.core.spelling import Spell, check_text
 from assay.core.trace import Diary
-from assay.delivery import NOTE, MarketAnswer, Part, Spell, check_promise, check_text
+from assay.delivery import NOTE, MarketAnswer, Part, check_promise
 from assay.market.failing import all_failed
 from assay.market.work import Work, work_of
 from assay.store.receipts import ReceiptStore
 
-__all__ = ["MarketAnswer", "MarketAnswers", "Spell", "check_promise"]
+__all__ = ["MarketAnswer", "MarketAnswers", "check_promise"]
 
 _REFUSALS: Final = 2
 """So many providers that call a request invalid are believed."""

@@ -20,6 +20,7 @@ from assay.core.hashing import Digest
 from assay.core.keys import Key
 from assay.core.ports import Engine
 from assay.core.reach import Way
+from assay.core.spelling import Spell
 from assay.engines.llama_model import LlamaModel, LlamaTokenizer
 from assay.engines.llama_reader import LlamaReader
 from assay.engines.llama_regime import file_refusal, probe
@@ -28,7 +29,6 @@ from assay.engines.models import CATALOGUE, ModelFile, list_models, pull, resolv
 from assay.engines.openai_proxy import ProxyEngine, connect
 from assay.engines.text import spelled
 from assay.engines.tool_calls import TOOL_STYLES, ToolStyle, parse_tool_calls, tool_style
-from assay.journey import Spell
 from assay.network.openai.shape import ToolCall, ToolReader
 from assay.store.parts import PartStore
 from assay.store.receipts import ReceiptStore
