@@ -38,7 +38,7 @@ ANSWERED: Final = 0.99
 """Share of the requests that have to be answered; the others are told why not."""
 OPEN: Final = 0.01
 """Share of the answers that somebody may begin who then breaks off and signs nothing: who reads them can see it."""
-MOST_GROWTH: Final = 10.0
+MOST_GROWTH: Final = 20.0
 """MB by which a program may grow in the last two thirds of the time."""
 MOST_MEMORY: Final = 300.0
 """MB that any program may take."""
@@ -69,7 +69,7 @@ def measure(say: Say) -> Iterable[Figure]:
         yield from _served(consumers)
         yield from _checked(town, consumers, say)
         yield from _attacks(town, attackers, strangers, known)
-        yield from _taken(town)
+        yield from _taken(town, say)
         books = town.books()
         yield Figure("earned", books.earned, "wei", None, None, 1)
         yield Figure("signed_but_not_claimed", books.signed - books.claimed, "wei", 0, settled and books.agree, 1)
@@ -192,11 +192,13 @@ def _attacks(town: Town, attackers: Attackers, strangers: list[Stranger], known:
     yield Figure("requests_that_sybils_got", asked, "requests", None, None, asked)
 
 
-def _taken(town: Town) -> Iterator[Figure]:
+def _taken(town: Town, say: Say) -> Iterator[Figure]:
     """Who died or stumbled, and what all took."""
     yield Figure("programs_that_ended_by_themselves", len(town.died), "", 0, not town.died, len(town.running))
     traces = town.traces()
-    yield Figure("logs_with_tracebacks", len(traces), "", 0, not traces, len(town.running))
+    yield Figure("errors_that_nobody_expected", len(traces), "", 0, not traces, len(town.running))
+    for each in (*town.died, *traces[:3]):
+        say(each)
     for name in LASTING:
         taken, grown = town.taken[name], town.taken[name].growth
         looks = len(taken.at)

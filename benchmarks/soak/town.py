@@ -122,8 +122,14 @@ class Town:
             taken.look(self.running[name].process.pid)
 
     def traces(self) -> list[str]:
-        """Programs whose log has a traceback."""
-        return [f"{name}: {program.log}" for name, program in self.running.items() if "Traceback" in program.log]
+        """Lines of logs that tell of an error that nobody expected, with the program's name."""
+        marks = ("Traceback", '"exception"', "Exception in")
+        return [
+            f"{name}: {line[:2000]}"
+            for name, program in self.running.items()
+            for line in program.log.splitlines()
+            if any(mark in line for mark in marks)
+        ]
 
     def books(self) -> Books:
         """Everybody's, summed up."""
