@@ -34,7 +34,7 @@ test: setup $(STAMPS)/dev  ## the tests, without the slow ones
 test-slow: setup $(STAMPS)/dev  ## only the slow tests
 	@$(PYTEST) -m slow
 
-test-long: setup $(STAMPS)/dev  ## the tests that take hours: 1,000 disputes, 100 kills
+test-long: setup $(STAMPS)/dev  ## the tests that take hours: 1,000 disputes, 100 kills, half an hour of attacks
 	@$(PYTEST) -m long
 
 lint: $(STAMPS)/dev  ## format and lint

@@ -31,7 +31,7 @@ from assay.core.completion import Prompt, Step
 from assay.core.errors import BindingMismatch, ProviderFailed
 from assay.core.request import LEVELS, Level, Request
 from assay.delivery import MOST_PARTS
-from assay.engines.text import final_text
+from assay.engines.text import spelled
 from assay.verify.binding import check_offline, check_with_model
 from assay.verify.replay import replay
 
@@ -46,9 +46,9 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def spell(_model: bytes, tokens: Sequence[int], stops: Sequence[str]) -> str:
+def spell(_model: bytes, tokens: Sequence[int], stops: Sequence[str]) -> tuple[str, str]:
     """What tokens of the tiny model say."""
-    return final_text(b"".join(map(TinyReader().tokenizer.piece, tokens)), stops)[0]
+    return spelled(TinyReader().tokenizer.piece, tokens, stops)
 
 
 def text_of(steps: Sequence[Step]) -> str:
@@ -225,13 +225,15 @@ async def test_tokens_that_cannot_be_continued(world: World) -> None:
 
 
 class Ghostwriting(TinyEngine):
-    """Draws the right tokens and shows other words."""
+    """Draws the right tokens and shows other words, from token `begins` on."""
+
+    begins = 2
 
     async def generate(
         self, request: Request, prompt: Prompt, *, top_logprobs: int | None = None
     ) -> AsyncIterator[Step]:
         async for step in super().generate(request, prompt, top_logprobs=top_logprobs):
-            yield replace(step, text=step.text.upper() + "!")
+            yield replace(step, text=step.text.upper() + "!") if step.index >= self.begins else step
 
 
 @pytest.mark.parametrize("liar", [1, 2])
@@ -251,6 +253,42 @@ async def test_words_that_the_tokens_do_not_say(world: World, liar: int) -> None
         await answer.bundle()
     assert [part.tokens for part in answer.earlier] == ([] if liar == 1 else [WHOLE.tokens[:4]])
     assert world.store.count() == len(answer.earlier)
+
+
+async def test_a_first_token_that_lies_is_not_shown(world: World) -> None:
+    """A gateway that knows the vocabulary asks the next one, and the liar rests as long as any."""
+    liar = Ghostwriting()
+    liar.begins = 0
+    world.provider(1, liar, price=1)
+    world.provider(2, TinyEngine(), price=2)
+    market = world.market(spell=spell)
+    answer = await market.answer(ASKED, wish(ASKED))
+    assert text_of(await whole(answer)) == WHOLE.text
+    check_chain([await answer.bundle()])
+    assert market.router.health.at("memory://1").resting > market.router.health.at("memory://2").resting
+    assert market.router.health.at("memory://1").active == 0
+
+
+class Mumbling(TinyEngine):
+    """Draws the right tokens and shows nothing, until it breaks."""
+
+    async def generate(
+        self, request: Request, prompt: Prompt, *, top_logprobs: int | None = None
+    ) -> AsyncIterator[Step]:
+        async for step in super().generate(request, prompt, top_logprobs=top_logprobs):
+            yield replace(step, text="")
+
+
+async def test_who_goes_on_is_not_blamed_for_what_was_kept_back(world: World) -> None:
+    """A provider that keeps its text back and breaks off frames nobody: the gateway shows what the tokens say."""
+    world.provider(1, Mumbling(breaks_at=3), price=1)
+    world.provider(2, TinyEngine(), price=2)
+    market = world.market(spell=spell)
+    answer = await market.answer(ASKED, wish(ASKED))
+    assert text_of(await whole(answer)) == WHOLE.text
+    last = await answer.bundle()
+    check_chain([*answer.earlier, last])
+    assert market.router.health.at("memory://2").failures == 0
 
 
 async def test_the_receipt_of_who_died_comes_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from assay.core.bundle import Bundle
 from assay.core.completion import WHOLE, Step, StepStop
@@ -15,14 +15,12 @@ from assay.core.hashing import ZERO, Digest
 from assay.core.offer import Ask, Offer
 from assay.core.ports import Answer, Purse
 from assay.core.request import Request
+from assay.core.spelling import Spell, check_text, kept_back
 from assay.core.trace import Diary
 from assay.market.pricing import amount_due
 from assay.market.routing import Router
 from assay.verify.binding import check_offline
 
-Spell: TypeAlias = Callable[[Digest, Sequence[int], Sequence[str]], str | None]
-"""The text of an answer of the model with this digest, by its tokens and the request's stop texts; None: the model is
-not known. Raises BindingMismatch for tokens that the model does not have."""
 MOST_PARTS: Final = 4
 """Of one answer: each reads the prompt again, and wants to be paid for that."""
 FULL_SECONDS: Final = 10.0
@@ -100,6 +98,8 @@ class Part:
         """Those that came."""
         self.stop: StepStop | None = None
         """What the last one said."""
+        self.owed = ""
+        """Text that others kept back, to be shown before its own."""
         self.hung_up = False
         """Nobody reads on: that the answer ends is no failure."""
         self._market: Final = market
@@ -137,7 +137,8 @@ class Part:
                 self.tokens.append(step.token)
                 self._shown.append(step.text)
                 self.stop = step.stop
-                yield replace(step, index=before + step.index) if before else step
+                owed, self.owed = self.owed, ""
+                yield replace(step, index=before + step.index, text=owed + step.text) if before else step
                 step = await anext(self._rest, None)
             if self.stop not in WHOLE and not self.hung_up:
                 raise ProviderFailed(
@@ -165,10 +166,17 @@ class Part:
         Raises:
             BindingMismatch: it is not.
         """
-        tokens = (*self.request.continues, *self.tokens)
-        said, shown = self._market.spell(self.offer.model_digest, tokens, self.request.stop), self.shown
-        if said is not None and (said != shown if self.stop in WHOLE else not said.startswith(shown)):
-            raise BindingMismatch("text", f"the text that came is not what its {len(tokens)} tokens say")
+        check_text(self._market.spell, self.offer, self.request, self.tokens, self.shown, self.stop)
+
+    def catch_up(self) -> str:
+        """What its tokens say and it has kept back, which counts as shown from now on: who goes on takes it to be.
+
+        Raises:
+            BindingMismatch: what it has shown is not the beginning of that.
+        """
+        kept = kept_back(self._market.spell, self.offer, self.request, self.tokens, self.shown)
+        self._shown.append(kept)
+        return kept
 
     async def _attested(self) -> Bundle:
         try:
@@ -271,11 +279,13 @@ class MarketAnswer:
 
     async def _go_on(self, part: Part, left: Request) -> None:
         try:
-            await asyncio.to_thread(part.check_text)  # or what comes would be shown after a lie
+            # After a lie nothing is to be shown; and who goes on would be blamed for what was kept back.
+            owed = await asyncio.to_thread(part.catch_up)
             found = await self._found(left)
         except AssayError as error:
             self._diary.mark("failed", f"nobody goes on: {error.message[:NOTE]}")
         else:
+            found.owed = owed
             self._parts.append(found)
 
     async def _found(self, left: Request) -> Part:

@@ -36,14 +36,15 @@ from assay.core.keys import Address
 from assay.core.offer import Ask, Defaults, Offer
 from assay.core.ports import Answer, Payer, Purse, Transport
 from assay.core.request import Level, Request
+from assay.core.spelling import Spell, check_text
 from assay.core.trace import Diary
-from assay.delivery import NOTE, MarketAnswer, Part, Spell, check_promise
+from assay.delivery import NOTE, MarketAnswer, Part, check_promise
 from assay.market.failing import all_failed
 from assay.market.reputation import Report, trust
 from assay.market.work import Work, work_of
 from assay.store.receipts import ReceiptStore
 
-__all__ = ["MarketAnswer", "MarketAnswers", "Spell", "check_promise"]
+__all__ = ["MarketAnswer", "MarketAnswers", "check_promise"]
 
 _REFUSALS: Final = 2
 """So many providers that call a request invalid are believed."""
@@ -160,7 +161,7 @@ class MarketAnswers:
         async for offer in self.choosing.offers(wish, work, diary):
             try:
                 return await self._send(offer, request, work, top_logprobs, diary, before)
-            except (Busy, PaymentRequired, ProviderFailed, InvalidRequest, NotFound) as error:
+            except (Busy, PaymentRequired, ProviderFailed, InvalidRequest, NotFound, VerificationError) as error:
                 errors.append(error)
                 diary.mark("failed", f"{offer.provider}: {error.message[:NOTE]}")
             if sum(isinstance(error, InvalidRequest) for error in errors) >= _REFUSALS:
@@ -290,7 +291,8 @@ class MarketAnswers:
     async def _send(
         self, offer: Offer, request: Request, work: Work, top: int | None, diary: Diary, before: str
     ) -> Part:
-        """Start at one provider and wait for the first token."""
+        """Start at one provider and wait for the first token, whose text has to be what it says: later a lie would have
+        been shown."""
         self.router.asked(offer)
         diary.mark("send", f"{offer.provider} at {offer.url}")
         answer: Answer | None = None
@@ -304,11 +306,15 @@ class MarketAnswers:
             first = await anext(steps, None)
             if first is None:
                 raise ProviderFailed(f"{offer.url} ended before its first token", "ask another provider")
+            shown = before + first.text
+            await asyncio.to_thread(check_text, self.spell, offer, request, [first.token], shown, first.stop)
         except BaseException as error:
             self.router.over(offer, begun=False)
             if isinstance(error, Busy):
                 self.router.busy(offer, self._clock(), error)
-            elif isinstance(error, ProviderFailed | NotFound) or (purse and isinstance(error, PaymentRequired)):
+            elif isinstance(error, ProviderFailed | NotFound | VerificationError) or (
+                purse and isinstance(error, PaymentRequired)
+            ):
                 self.failed(offer, error)
             if purse is not None:
                 purse.over(0, refused=isinstance(error, PaymentRequired))

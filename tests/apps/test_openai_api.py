@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -567,3 +568,16 @@ def test_requests_differ_by_choice_only() -> None:
     assert second == first.for_choice(1)
     assert first.call == second.call == first.name != second.name
     assert Request.from_json(first.to_json()) == first
+
+
+async def test_a_compressed_body_is_not_unpacked() -> None:
+    """Neither a bomb nor a good request: what arrives is read as it is."""
+    good = json.dumps({"model": MODEL, "messages": HELLO}).encode()
+    async with raw(Scripted()) as http:
+        for body in (good, bytes(50_000_000)):
+            reply = await http.post(
+                "/v1/chat/completions",
+                content=gzip.compress(body),
+                headers={"content-type": "application/json", "content-encoding": "gzip"},
+            )
+            assert reply.status_code == 400, reply.text

@@ -104,6 +104,25 @@ async def test_hanging_up_before_the_start() -> None:
     assert (wire.sent, script.asked, script.kept) == ([], [], [])
 
 
+class Slow(Scripted):
+    """Does not end at once when it is told to."""
+
+    async def answer(self, *args: Any, **more: Any) -> ScriptedAnswer:
+        try:
+            return await super().answer(*args, **more)
+        finally:
+            await asyncio.sleep(1.5)
+
+
+async def test_hanging_up_before_a_start_that_takes_its_time() -> None:
+    """Neither an error of ours nor a word to who is gone, though the provider has not heard of it yet."""
+    wire, script = Wire(), Slow(start_delay=5)
+    asyncio.get_running_loop().call_later(0.05, wire.gone.set)
+    served = reply(script)
+    await asyncio.wait_for(served({"type": "http", "method": "POST"}, wire.receive, wire.send), 10)
+    assert not wire.sent
+
+
 async def test_consumer_that_stops_reading() -> None:
     """Who takes nothing for `write` seconds counts as gone: no place is held for it."""
     script = Scripted()

@@ -116,3 +116,37 @@ print(*resource.getrlimit(resource.RLIMIT_NOFILE))
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert int(told[0]) == min(int(told[1]) if told[1] != "-1" else 16_384, 16_384)
     assert told[2:] == ["300", "300"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("dribbles", [True, False])
+async def test_who_never_ends_a_body_holds_no_connection(monkeypatch: pytest.MonkeyPatch, dribbles: bool) -> None:
+    """An answer that does not need the body comes at once, and is there to be read; then the connection is closed,
+    though the body goes on or its end is still to come. Who ends it in time may ask again."""
+    monkeypatch.setattr(server, "REST_SECONDS", 0.5)
+
+    async def ready(_request: object) -> Response:
+        return Response("whole")
+
+    post = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n"
+    async with running(Starlette(routes=[Route("/", ready, methods=["POST"])])) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        for _ in range(2):
+            writer.write(post + bytes(1))
+            assert await asyncio.wait_for(reader.readuntil(b"whole"), 10)
+            writer.write(bytes(999))
+        await asyncio.sleep(0.8)
+        writer.write(post + bytes(1))
+        assert await asyncio.wait_for(reader.readuntil(b"whole"), 10)
+        began = time.monotonic()
+
+        async def dribble() -> None:
+            while dribbles:
+                writer.write(b"x")
+                await asyncio.sleep(0.05)
+
+        dribbling = asyncio.create_task(dribble())
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert 0.2 < time.monotonic() - began < 5
+        dribbling.cancel()
+        writer.close()

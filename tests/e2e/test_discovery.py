@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -68,6 +71,63 @@ def test_a_network_without_configuration(place: Place, providers: list[Program],
         metrics = httpx.get(f"{gateway.url}/metrics").text
         assert "assay_providers_known 1.0" in metrics
         assert "Traceback" not in gateway.log
+
+
+@contextmanager
+def overheard(url: str) -> Iterator[tuple[str, list[bytes]]]:
+    """A way to a server that notes whatever is sent there; its address, and what was noted."""
+    said: list[bytes] = []
+    server = socket.create_server(("127.0.0.1", 0))
+    host, _, port = url.removeprefix("http://").partition(":")
+
+    def pump(source: socket.socket, sink: socket.socket, noted: list[bytes]) -> None:
+        with sink, suppress(OSError):
+            while data := source.recv(65_536):
+                noted.append(data)
+                sink.sendall(data)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                here, there = server.accept()[0], socket.create_connection((host, int(port)))
+                for way in ((here, there, said), (there, here, [])):
+                    threading.Thread(target=pump, args=way, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", said
+    finally:
+        server.close()
+
+
+def test_a_directory_hears_no_prompt(place: Place, model_path: Path) -> None:
+    """Whatever goes to it: questions for records, and the provider's own; no word of prompts or answers, nor for which
+    model, level or provider anybody asks."""
+    other = Place(place.root / "overheard")
+    other.root.mkdir()
+    serve = ("serve", "--key", "five", "--model", str(model_path), *SIZE)
+    with place.running("directory2", "directory", "--port", "0", "--json") as directory:
+        with overheard(directory.url) as (url, said), overheard(directory.url) as (by_provider, told):
+            with (
+                place.running(
+                    "five", *serve, ASSAY_HOME=str(place.root / "fifth"), ASSAY_NETWORK_DIRECTORIES=by_provider
+                ),
+                other.running("gateway", "gateway", "--port", "0", "--json", ASSAY_NETWORK_DIRECTORIES=url) as gateway,
+            ):
+                until(lambda: names(gateway), 30.0)
+                until(lambda: len(said) >= 2, 30.0)
+                reply = openai(gateway.url).chat.completions.create(model=MODEL, messages=SAY, max_tokens=8)  # type: ignore[arg-type]
+                before = len(said)
+                until(lambda: len(said) > before, 30.0)  # after the answer it is asked again
+        text = reply.choices[0].message.content
+        assert text
+        requests = [part for part in b"".join(said).split(b"\r\n\r\n") if part]
+        assert len(requests) >= 3
+        assert all(part.startswith(b"GET /assay/v1/records?since=") for part in requests)
+        for word in (SAY[0]["content"], text, MODEL, "pinned", reply.id):
+            assert word.encode() not in b"".join(said)
+        for word in (SAY[0]["content"], text, reply.id):
+            assert word.encode() not in b"".join(told)
 
 
 def test_over_a_directory(place: Place, model_path: Path) -> None:

@@ -155,6 +155,27 @@ def test_newcomers_come_after_known_ones_but_for_a_bounded_share() -> None:
     assert max(count for number, count in found.items() if number != 1) < 10
 
 
+@pytest.mark.parametrize("pause", [0.0, 400.0])
+def test_an_eclipse_by_sybils_is_bounded(pause: float) -> None:
+    """Nine keys in ten ask for nothing and give nothing. However slowly a buyer asks, so that nobody rests any more,
+    each of them fails it once at most until all honest ones have been tried; then these come first."""
+    honest = [offer(number, price=5) for number in range(1, 5)]
+    router = router_over(*honest, *(offer(number, price=0) for number in range(5, 41)))
+    failures, now = 0, 10.0
+    for _ in range(60):
+        now += pause
+        for each in router.shortlist(ASK, WORK, now):
+            router.asked(each.offer)
+            if each.offer in honest:
+                serve(router, each.offer, now=now)
+                break
+            router.failed(each.offer, now)
+            router.over(each.offer, begun=False)
+            failures += 1
+    assert failures <= 36 + 10
+    assert sum(firsts(router, now=now, times=1000).get(number, 0) for number in range(1, 5)) > 950
+
+
 def test_a_newcomer_that_is_dearer_is_not_tried_first() -> None:
     """Finding out about providers costs the buyer no money; one that looks for speed pays what is fast."""
     known = offer(1, price=5)

@@ -431,6 +431,7 @@ async def test_after_a_hang_up_only_what_was_on_its_way_is_billed(surplus: int, 
         else:
             writer.write(HEAD + steps[0])
             await told.wait()
+            await asyncio.sleep(0.3)
             writer.write(late)
         await writer.drain()
         writer.close()
@@ -444,6 +445,38 @@ async def test_after_a_hang_up_only_what_was_on_its_way_is_billed(surplus: int, 
         else:
             with pytest.raises(BindingMismatch, match="was stopped after 1"):
                 await answer.bundle()
+
+
+async def test_a_fast_provider_is_not_blamed_for_what_it_made_before_it_heard() -> None:
+    """Hundreds of tokens may come between hanging up and the provider's word that it has heard of it."""
+    steps = [step_event(Step(i, 32, "x", b"")) for i in range(5 * IN_FLIGHT)]
+    request = replace(REQUEST, max_tokens=len(steps))
+    completion = Completion(
+        TinyReader().render(request), (32,) * len(steps), "", "cancelled", (bytes(32),) * len(steps)
+    )
+    receipt = attest(
+        request, completion, model=bytes(32), profile=PROFILE, key=KEY, sequence=1, issued=1, amount=0
+    )  # fmt: skip
+    late = b"".join(steps[1:]) + bundle_event(Bundle(receipt, request, PROFILE, completion.tokens, b""))
+    told = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (await reader.readuntil(b"\r\n\r\n")).startswith(b"DELETE"):
+            told.set()
+            await asyncio.sleep(0.5)
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        else:
+            writer.write(HEAD + steps[0])
+            await told.wait()
+            writer.write(late)
+        await writer.drain()
+        writer.close()
+
+    async with listening(serve) as url, transport(url) as here:
+        answer = await here.send(offer(url), request)
+        await anext(answer.steps())
+        await answer.close()
+        assert len((await answer.bundle()).tokens) == len(steps)
 
 
 async def test_an_endless_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

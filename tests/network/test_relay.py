@@ -260,6 +260,19 @@ async def test_slow_strangers_are_let_go(monkeypatch: pytest.MonkeyPatch) -> Non
         assert service._metrics.refused.labels("slow")._value.get() == 1
 
 
+async def test_a_consumer_that_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has taken no link of its provider's, and holds its own connection for a while only."""
+    monkeypatch.setattr(relay_module, "OPENING_SECONDS", 1.0)
+    async with relay() as (url, service):
+        provider = await moored(url)
+        async with connect(f"{url}/{KEY.address}", proxy=None) as socket:
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(socket.recv(), 5)
+        assert service._metrics.refused.labels("slow")._value.get() == 1
+        assert waiting(service) == 1
+        await provider.close()
+
+
 async def test_streams_that_nothing_passes_through(tmp_path: Path) -> None:
     """End after a while; so does one on which a consumer says nothing, before it has taken a link."""
     mine = certificate(tmp_path, "mine")

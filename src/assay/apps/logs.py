@@ -14,8 +14,14 @@ from typing_extensions import override
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
-_QUIET: Final = ("httpx", "httpcore", "asyncio", "uvicorn.access")
-"""Libraries whose chatter says nothing that our own events do not."""
+_QUIET: Final = {
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "uvicorn.access": logging.WARNING,
+    "asyncio": logging.ERROR,
+}
+"""From which level on libraries are heard: below it they say nothing that our own events do not. asyncio warns once for
+each write after somebody has broken a connection off, so that strangers could fill the log."""
 
 
 class _StandardError(io.TextIOBase):
@@ -61,8 +67,8 @@ def configure_logs(level: LogLevel = "info", form: LogFormat = "text") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(threshold)
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(max(threshold, least))
 
 
 def logger(name: str) -> FilteringBoundLogger:

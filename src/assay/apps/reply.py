@@ -137,7 +137,7 @@ class Reply:
                 await asyncio.wait({start, self._gone_task}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await _within(0, [start])
-            if start.cancelled():
+            if not start.done() or start.cancelled():  # who is hung up on may take its time to hear of it
                 raise ProviderFailed("the consumer has gone")
             try:
                 answer = self._open[place] = start.result()

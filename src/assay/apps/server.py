@@ -27,6 +27,8 @@ _KEEP_ALIVE_SECONDS: Final = 30
 """Idle connections are kept longer than our own clients use them."""
 HEAD_SECONDS: Final = 15.0
 """For the whole head of a request, from the connection or its first byte on: who dribbles holds no connection."""
+REST_SECONDS: Final = 5.0
+"""For the rest of a body that was answered before it was whole, so that its sender gets to read the answer."""
 _HEADER_BYTES: Final = 65_536
 _DESCRIPTORS: Final = 16_384
 """Files and connections that a server wants to have open at once: an answer that a gateway passes on takes two."""
@@ -148,9 +150,12 @@ class Server(uvicorn.Server):
 
 
 class _Punctual(H11Protocol):
-    """Of uvicorn, which alone would wait for ever for the first head on a connection, or the rest of a later one."""
+    """Of uvicorn, which alone would wait for ever for the first head on a connection, for the rest of a later one, and
+    for the rest of a body that nobody reads any more."""
 
     _late: asyncio.TimerHandle | None = None
+    _seconds: float | None = None
+    """After which what is waited for now is late; None: nothing is."""
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:
@@ -163,20 +168,33 @@ class _Punctual(H11Protocol):
         self._watch()
 
     @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._watch()
+
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._forget()
+        self._wait(None)
 
     def _watch(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
-            self._forget()
-        elif self._late is None and not self.transport.is_closing():
-            self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        if self.conn.their_state is h11.IDLE:
+            self._wait(HEAD_SECONDS)
+        elif self.conn.their_state is h11.SEND_BODY and self.conn.our_state in (h11.DONE, h11.MUST_CLOSE):
+            self._wait(REST_SECONDS)
+        else:
+            self._wait(None)
 
-    def _forget(self) -> None:
+    def _wait(self, seconds: float | None) -> None:
+        if seconds == self._seconds:
+            return
+        self._seconds = seconds
         if self._late is not None:
             self._late.cancel()
             self._late = None
+        if seconds is not None and not self.transport.is_closing():
+            self._late = self.loop.call_later(seconds, self.transport.close)
 
 
 def allow_connections() -> None:

@@ -20,15 +20,15 @@ from assay.core.hashing import Digest
 from assay.core.keys import Key
 from assay.core.ports import Engine
 from assay.core.reach import Way
+from assay.core.spelling import Spell
 from assay.engines.llama_model import LlamaModel, LlamaTokenizer
 from assay.engines.llama_reader import LlamaReader
 from assay.engines.llama_regime import file_refusal, probe
 from assay.engines.llamacpp import LlamaEngine
 from assay.engines.models import CATALOGUE, ModelFile, list_models, pull, resolve
 from assay.engines.openai_proxy import ProxyEngine, connect
-from assay.engines.text import final_text
+from assay.engines.text import spelled
 from assay.engines.tool_calls import TOOL_STYLES, ToolStyle, parse_tool_calls, tool_style
-from assay.journey import Spell
 from assay.network.openai.shape import ToolCall, ToolReader
 from assay.store.parts import PartStore
 from assay.store.receipts import ReceiptStore
@@ -85,7 +85,7 @@ def open_speller() -> Iterator[Spell]:
             except AssayError:
                 return None  # a broken file here is no fault of the answer's
 
-        def spell(model: Digest, tokens: Sequence[int], stops: Sequence[str]) -> str | None:
+        def spell(model: Digest, tokens: Sequence[int], stops: Sequence[str]) -> tuple[str, str] | None:
             with lock:
                 if model not in vocabularies:
                     vocabularies[model] = opened(model)
@@ -97,7 +97,7 @@ def open_speller() -> Iterator[Spell]:
                     raise BindingMismatch(
                         "tokens", f"token {index} is {token}, and the model knows {vocabulary.n_vocab} tokens"
                     )
-            return final_text(b"".join(map(vocabulary.piece, tokens)), stops)[0]
+            return spelled(vocabulary.piece, tokens, stops)
 
         yield spell
 

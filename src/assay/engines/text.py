@@ -40,6 +40,17 @@ def final_text(data: bytes, stops: Sequence[str]) -> tuple[str, bool]:
     return text[: min(ends)[1]], True
 
 
+def spelled(pieces: Callable[[int], bytes], tokens: Sequence[int], stops: Sequence[str]) -> tuple[str, str]:
+    """What tokens say: as far as it can be shown while others may follow, and all of it if none does.
+
+    Raises:
+        InvalidRequest: as `TextStream`.
+    """
+    stream = TextStream(pieces, stops)
+    shown = "".join(map(stream.push, tokens))
+    return shown, shown + stream.finish()
+
+
 def check_stops(stops: Sequence[str]) -> None:
     """Accept stop strings that a stream can look for.
 

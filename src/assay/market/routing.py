@@ -3,7 +3,9 @@
 1. `matching.Pool` says which offers fit the wishes.
 2. The **shortlist** has SHORTLIST of them. Those that have served us well are ranked by a draw from what is believed of
    them (`market/speeds.py`), with what their prompt caches save (`market/work.py`). The others are newcomers: they come
-   after them, or one comes first in a share EXPLORE of the cases.
+   after them, or one comes first in a share EXPLORE of the cases. Those that have failed come after those that have
+   not, whatever they cost: or keys made up by the dozen, that ask for nothing and give nothing, would come before all
+   who want to be paid.
 3. Where three or more are left and the best is not known to have room, PROBED of them are **probed** for how busy they
    are; the best with room is asked. So a lie about load wins a provider one question, and its speed is then measured.
 4. Who is full says 429; the next one is asked. Nobody queues.
@@ -69,8 +71,8 @@ _TURN: Final = 1e-6
 """Of the cost, at most, by which newcomers take turns that are equal otherwise."""
 _FAR: Final = 1e6
 """More than costs differ."""
-_TIERS: Final = range(5)
-_EXPLORED, _KNOWN, _NEWCOMER, _UNCLEAR, _RESTS = _TIERS
+_TIERS: Final = range(6)
+_EXPLORED, _KNOWN, _NEWCOMER, _FAILED, _UNCLEAR, _RESTS = _TIERS
 
 
 class Tried(NamedTuple):
@@ -80,8 +82,8 @@ class Tried(NamedTuple):
     turn: int
     """By the ask's `order`."""
     tier: int
-    """0 a newcomer whose turn it is, 1 known, 2 a newcomer, 3 cannot be checked, 4 rests: none is asked before those of
-    lower tiers."""
+    """0 a newcomer whose turn it is, 1 known, 2 a newcomer, 3 one that failed, 4 cannot be checked, 5 rests: none is
+    asked before those of lower tiers."""
     cost: float
     """Logarithm of what is compared within a tier."""
     room: bool
@@ -131,7 +133,7 @@ class Router:
         view = _View(pool, fit, unclear, trust, self._speeds_of(ask), ask, work, now)
         known = self._ranked(view, *self._known(view), gone)
         newcomers = self._ranked(view, *self._newcomers(view), gone)
-        fresh = [each for each in newcomers if each.tier == _NEWCOMER and each.turn == len(ask.order)]
+        fresh = [each for each in newcomers if each.tier <= _FAILED and each.turn == len(ask.order)]
         modest = work.prompt <= MODEST
         if known and known[0].tier == _KNOWN and fresh and modest and self._dice.random() < EXPLORE:
             most = known[0].offer.price if _PRICE_WEIGHT[ask.sort] else None
@@ -290,7 +292,8 @@ class Router:
         places = np.array([place for place in fit.tolist() if not view.known(place)], np.int32)
         machines = [self.health.at(view.pool.offers[place].url) for place in places.tolist()]
         resting = np.array([each.resting > view.now for each in machines], bool)
-        tier = view.tiers(places, _NEWCOMER, resting)
+        failed = np.array([each.failures > 0 for each in machines], bool)
+        tier = view.tiers(places, np.where(failed, _FAILED, _NEWCOMER), resting)
         slower = np.array(
             [(1 + BESIDE * each.active + each.waiting) * (1 + each.failures) for each in machines], np.float64
         )
@@ -367,8 +370,8 @@ class _View(NamedTuple):
         row = self.speeds.rows.find(self.pool.offers[place].url)
         return row is not None and bool(self.speeds.good(np.array([row]), self.now)[0])
 
-    def tiers(self, places: Places, tier: int, resting: np.ndarray) -> np.ndarray:
-        """Of these places: `tier`, unless they are unclear or rest."""
+    def tiers(self, places: Places, tier: int | np.ndarray, resting: np.ndarray) -> np.ndarray:
+        """Of these places: `tier` (one for all, or [k]), unless they are unclear or rest."""
         found = np.where(np.isin(places, self.unclear), _UNCLEAR, tier) if len(self.unclear) else tier
         return np.where(resting, _RESTS, found)
 

@@ -53,8 +53,8 @@ _MAX_LOAD: Final = 4096
 _MAX_STREAM: Final = MAX_BUNDLE_BYTES + 32 * 2**20
 """Bytes of a whole answer, its receipt included."""
 IN_FLIGHT: Final = 64
-"""Tokens that a receipt may cover beyond those that had come when we hung up or the connection broke: what a provider
-makes and sends in the half second, at most, until it hears of it."""
+"""Tokens that a receipt may cover beyond those that had come when the provider had heard that we hang up, or when the
+connection broke."""
 _AHEAD: Final = 256
 """Steps that are kept for a consumer that is slower than its provider; then nothing more is read from the provider."""
 _IDLE_SECONDS: Final = 15.0
@@ -205,7 +205,7 @@ class HttpAnswer:
         self._purse: Final = purse
         self._received: list[int] = []
         self._wanted: int | None = None
-        """Tokens that had come when we hung up; None: all that come on the connection."""
+        """Tokens that had come when the provider had heard that we hang up; None: all that come on the connection."""
         self._most: Final = min(request.max_tokens or offer.context, offer.context, MAX_IDS)
         """Tokens that the answer may have."""
         self._ended = False
@@ -240,8 +240,7 @@ class HttpAnswer:
             self._closed = True
             return
         self._closed = True
-        # Where a slow consumer had made us stop reading, all that came meanwhile is still in the connection.
-        self._wanted = None if self._room.locked() else len(self._received)
+        held_up = self._room.locked()
         self._queue.put_nowait(None)
         self._room.release()  # steps are read on, to the receipt, and no longer kept
         self._deadline = time.monotonic() + self._patience.farewell
@@ -250,6 +249,9 @@ class HttpAnswer:
                 reply = await self._client.delete(f"{self._offer.url}/assay/v1/answers/{self._name}")
                 if reply.status_code != 204:  # it cannot tell which answer is meant: the closed connection does
                     self._reading.cancel()
+        # Until it has heard of it, a provider goes on, and a fast one makes hundreds of tokens. Where a slow consumer
+        # had made us stop reading, all that came meanwhile is still in the connection.
+        self._wanted = None if held_up else len(self._received)
 
     async def bundle(self) -> Bundle:
         """The receipt from the end of the stream, or, if that broke, as the provider kept it.

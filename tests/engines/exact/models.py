@@ -54,14 +54,15 @@ def write_model(
     head_rows: int = VOCABULARY,
     positions: int = 0,
     epsilon: float = EPSILON,
+    template: str = "",
     seed: int = 0,
     dice: Dice | np.random.Generator | None = None,
 ) -> Path:
     """Write a model whose activations have realistic sizes.
 
     `head_kind`: of embedding and head (None: as the rest). `loud`: by which what Gemma 3 adds to its residual stream is
-    larger. `positions`: dimensions of a head that have some (0: all). `dice`: where numbers come from, if not from
-    numpy's generator with `seed`.
+    larger. `positions`: dimensions of a head that have some (0: all). `template`: for chats. `dice`: where numbers come
+    from, if not from numpy's generator with `seed`.
     """
     dice = dice or np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, architecture)
@@ -91,6 +92,8 @@ def write_model(
     writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * 29)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
+    if template:
+        writer.add_chat_template(template)
     if architecture == "gemma3":
         writer.add_sliding_window(window)
 

@@ -1,0 +1,24 @@
+"""What is logged, and what is not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+_SAYS = """
+import logging
+from assay.apps.logs import configure_logs
+configure_logs("info", "json")
+for name in ("asyncio", "httpx", "uvicorn.error"):
+    for level in (logging.INFO, logging.WARNING, logging.ERROR):
+        logging.getLogger(name).log(level, f"{name} {level}")
+"""
+
+
+@pytest.mark.parametrize(("name", "levels"), [("asyncio", {40}), ("httpx", {30, 40}), ("uvicorn.error", {20, 30, 40})])
+def test_strangers_do_not_fill_the_log(name: str, levels: set[int]) -> None:
+    """asyncio's warnings come once for each write on a connection that somebody broke off; its errors are heard."""
+    done = subprocess.run([sys.executable, "-c", _SAYS], capture_output=True, text=True, check=True)
+    assert {level for level in (20, 30, 40) if f'"{name} {level}"' in done.stderr} == levels
