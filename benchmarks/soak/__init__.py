@@ -146,13 +146,13 @@ def _settled(town: Town) -> bool:
 
 def _served(consumers: Consumers) -> Iterator[Figure]:
     outcomes, due = consumers.outcomes, consumers.due
-    share = outcomes["answered"] / due
+    share = outcomes["answered"] / max(due, 1)
     yield Figure("answered", share, "share", ANSWERED, share >= ANSWERED, due)
     yield Figure("neither_answer_nor_clear_error", outcomes["unclear"], "requests", 0, outcomes["unclear"] == 0, due)
     for said, count in consumers.errors.most_common(5):
         yield Figure(f"said: {said}", count, "requests", None, None, due)
     yield Figure("hung_up", outcomes["hung up"], "requests", None, None, outcomes["hung up"])
-    times = sorted(consumers.seconds)
+    times = sorted(consumers.seconds) or [0.0]
     yield Figure("answer_p50", median(times), "s", None, None, len(times))
     yield Figure("answer_p99", times[int(0.99 * len(times))], "s", None, None, len(times))
 
@@ -173,7 +173,7 @@ def _checked(town: Town, consumers: Consumers, say: Say) -> Iterator[Figure]:
                 open_ += 1
             if number % (1 + len(names) // CHECKED) == 0:
                 failed += not all(check(part).holds for part in parts)
-    share, count = open_ / len(names), len(names) // (1 + len(names) // CHECKED)
+    share, count = open_ / max(len(names), 1), len(names) // (1 + len(names) // CHECKED)
     yield Figure("answers_whose_beginning_nobody_signed", share, "share", OPEN, share <= OPEN, len(names))
     yield Figure("computed_again_and_not_the_same", failed, "answers", 0, failed == 0, count)
 
@@ -186,7 +186,7 @@ def _attacks(town: Town, attackers: Attackers, strangers: list[Stranger], known:
     yield Figure("attackers_not_hung_up_on", held, "connections", 0, held == 0, made)
     for which, count in attackers.held.items():
         yield Figure(f"not hung up on: {which}", count, "connections", 0, False, made)
-    share = 1 - len(PROVIDERS) / known
+    share = 1 - len(PROVIDERS) / max(known, 1)
     yield Figure("sybils_among_known_providers", share, "share", 0.9, share >= 0.9, known)
     asked = sum(each.asked for each in strangers)
     yield Figure("requests_that_sybils_got", asked, "requests", None, None, asked)
