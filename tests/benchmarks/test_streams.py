@@ -13,7 +13,7 @@ from benchmarks.streams import measure
 @pytest.mark.skipif(sys.platform != "linux", reason="processor time is read from /proc")
 def test_streams() -> None:
     """All streams are under way at once, end whole, and have receipts that hold."""
-    figures = {figure.name: figure for figure in measure(lambda _: None, streams=50, tokens=20, seconds=0.25, rounds=1)}
+    figures = {figure.name: figure for figure in measure(lambda _: None, streams=50, tokens=40, seconds=0.25, rounds=1)}
     assert figures["streams_at_once"].value == 50
     assert figures["streams_refused_or_broken"].value == 0
     assert figures["receipts_verified"].value == 50
