@@ -5,20 +5,44 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Generator
 from itertools import count
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from benchmarks._network import CONNECT_SECONDS, Job, Network, Traffic, churn
 
-Process: TypeAlias = Generator[float, None, None]
-"""Yields seconds to wait."""
+
+class Signal:
+    """What a process can wait for."""
+
+    def __init__(self) -> None:
+        self._wake: Callable[[], None] | None = None
+
+    def give(self) -> None:
+        """Whoever waits for it goes on."""
+        if self._wake is not None:
+            self._wake()
+
+    def wakes(self, process: Callable[[], None] | None) -> None:
+        """Whom it makes go on."""
+        self._wake = process
+
+
+class Until(NamedTuple):
+    """For at most so many seconds."""
+
+    signal: Signal
+    seconds: float
+
+
+Process: TypeAlias = Generator[float | Until, None, None]
+"""Yields seconds to wait, or what for."""
 
 
 class Scheduler(Protocol):
     """Serves requests, one generator each."""
 
     def serve(self, world: World, job: Job) -> Process:
-        """Ends when the answer has; tells `world.began` when the first token is there."""
+        """Tells `world.began` when the first token is there."""
         ...
 
 
@@ -64,10 +88,11 @@ class World:
         if asked >= self.measured_from:
             self.failed += 1
 
-    def send(self, provider: int, job: Job, asked: float, *, reserved: bool = False) -> Generator[float, None, str]:
-        """Ask one provider: `good` when the answer has begun (`began` was told), `busy`, `dead`.
+    def send(self, provider: int, job: Job, *, reserved: bool = False) -> Generator[float, None, str]:
+        """Ask one provider: `good` when the answer has begun, `busy`, `dead`.
 
-        It ends later by itself. `reserved`: a place is taken at once, from afar.
+        It ends later by itself, or when this is closed before it has begun. `reserved`: a place is taken at once, from
+        afar.
         """
         network = self.network
         if network.dead[provider]:
@@ -82,21 +107,34 @@ class World:
                 return "busy"
             yield 0.25  # a liar queues
         network.running[provider] += not reserved
-        first = network.first_token(provider, job)
-        yield first + half
-        self.began(asked)
-        rest = network.rest(provider, job)
+        left = half
 
         def end() -> None:
             network.running[provider] -= 1
 
-        self.after(rest, end)
+        try:
+            yield network.first_token(provider, job) + half
+            left = network.rest(provider, job)
+        finally:
+            self.after(left, end)
         return "good"
 
     def start(self, process: Process) -> None:
         """A process goes on, from now."""
         wait = next(process, None)
-        if wait is not None:
+        if isinstance(wait, Until):
+            going = False
+
+            def go() -> None:
+                nonlocal going
+                if not going:
+                    going = True
+                    self.start(process)
+
+            wait.signal.wakes(lambda: self.after(0.0, go))
+            if wait.seconds < float("inf"):
+                self.after(wait.seconds, go)
+        elif wait is not None:
             self.after(wait, lambda: self.start(process))
 
     def settle(self, end: float) -> None:

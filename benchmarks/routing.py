@@ -5,7 +5,8 @@ the whole journey over a transport in memory, in simulated time (`_virtual.py`):
 network as tier 1, so that it shows how far the tiers disagree.
 
 `benchmarks/_network.py` says what the providers are like. Each buyer has a router of its own (`market/routing.py`, the
-product's), one buyer for each BUYERS_SHARE providers, and has asked for HISTORY answers before.
+product's); there are BUYERS, or one for each BUYERS providers if that is less. Each has asked for HISTORY answers
+before.
 """
 
 from __future__ import annotations
@@ -33,12 +34,17 @@ BELOW_CHANCE: Final = 1 / 5
 """Bar: of what it takes where chance decides."""
 PATIENCES: Final = (0.02, 0.1)
 """Of all-knowing schedulers; the best one counts."""
-BUYERS_SHARE: Final = 100
+BUYERS: Final = 100
+PEERS_EACH: Final = 100
+"""Providers for each buyer among asyncio peers."""
 HISTORY: Final = 2000
 """Answers by providers that chance chose, before the clock starts."""
 REQUESTS: Final = 20_000
-"""That are measured, about; before it so many that are not, but for WARM_SECONDS at least."""
+"""That are measured, about."""
 WARM_SECONDS: Final = 10.0
+"""Before it, at least, which are not measured."""
+WARM_EACH: Final = 300
+"""Nor are so many requests of each buyer: by then it knows more than HISTORY."""
 SMALL: Final = 50
 """Providers of the network that both tiers have; nobody has asked them before."""
 SMALL_NETWORKS: Final = 5
@@ -65,14 +71,15 @@ def simulate(scheduler: str, size: int, load: float, requests: int) -> tuple[Wor
     dice = np.random.default_rng([SEED, size])
     network, traffic = Network(size, dice), Traffic()
     server: Scheduler
+    buyers = min(BUYERS, max(size // BUYERS, 1))
     if scheduler == "router":
-        server = Gateways(network, max(size // BUYERS_SHARE, 1), dice)
+        server = Gateways(network, buyers, dice)
         server.remember(network, dice, traffic.draw(dice, 1000), HISTORY)
     else:
         server = Chance() if scheduler == "chance" else Omniscient(float(scheduler))
     rate = load * network.capacity
     world = World(network, np.random.default_rng([SEED, size, 1]))
-    warm = max(WARM_SECONDS, requests / rate)
+    warm = max(WARM_SECONDS, buyers * WARM_EACH / rate)
     world.run(server, traffic, load=load, warm=warm, seconds=requests / rate)
     return world, server
 
@@ -130,7 +137,7 @@ def _tiers(say: Say, requests: int) -> Iterator[Figure]:
     yield Figure(f"{SMALL}.peers_not_answered", lost, "requests", 0, lost == 0, len(peers))
     rate = load * _small(PEERS, 0).capacity
     found, lost = run(
-        _asked(_small(PEERS, 0), PEERS // BUYERS_SHARE, 0, load, requests / 20 / rate, requests / 10 / rate)
+        _asked(_small(PEERS, 0), PEERS // PEERS_EACH, 0, load, requests / 20 / rate, requests / 10 / rate)
     )
     yield Figure(f"{PEERS}.peers_p99", float(np.percentile(found, 99)), "s", None, None, len(found))
     yield Figure(f"{PEERS}.peers_not_answered", lost, "requests", 0, lost == 0, len(found))

@@ -17,7 +17,7 @@ from assay.core.request import Request
 from assay.core.trace import Diary
 from assay.market.matching import Catalogue
 from assay.market.routing import Router
-from assay.market.steps import Heard, Probe
+from assay.market.steps import Heard, Probe, Send
 from assay.market.work import Work
 
 PROBE_SECONDS: Final = 1.0
@@ -53,8 +53,11 @@ class Choosing:
         """What the providers offer now, except other files under names that are known."""
         return self._honoured(await self._transport.offers())
 
-    async def offers(self, ask: Ask, work: Work, diary: Diary) -> AsyncIterator[Offer]:
-        """Offers to try, best first; who takes the next one says that the last one failed.
+    async def turns(
+        self, ask: Ask, work: Work, diary: Diary, waiting: Mapping[str, object] | None = None
+    ) -> AsyncIterator[Send]:
+        """Whom to ask, best first; who takes the next one says that one of them failed or is late. `waiting`: those
+        whose first token is still waited for, by URL, as it is then.
 
         Raises:
             ModelNotFound, NoProvider: nobody offers this; the message says which wish leaves nobody.
@@ -67,8 +70,8 @@ class Choosing:
             if isinstance(step, Probe):
                 heard = await self._probe(step)
             else:
-                yield step.offer
-                heard = Heard(self._clock())
+                yield step
+                heard = Heard(self._clock(), late=frozenset(waiting or ()))
             try:
                 step = route.send(heard)
             except StopIteration:
@@ -128,16 +131,21 @@ class Choosing:
         asking = {asyncio.create_task(self._load(offer)): offer.url for offer in probe.offers}
         loads: dict[str, Load | None] = {}
         after: dict[str, float] = {}
+        failed: set[str] = set()
         begun = self._clock()
         end, waiting = begun + PROBE_SECONDS, set(asking)
         try:
             while waiting and (left := end - self._clock()) > 0:
                 done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    if (said := task.result()) is not _DEAD:
+                    if (said := task.result()) is _DEAD:
+                        failed.add(asking[task])
+                    else:
                         loads[asking[task]], after[asking[task]] = said, self._clock() - begun
                     if said is not None and said.room:
                         end = min(end, self._clock() + max(self._clock() - begun, probe.grace))
+                if probe.settled(loads, failed):
+                    break
         finally:
             for task in waiting:
                 task.cancel()

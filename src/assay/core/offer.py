@@ -140,6 +140,9 @@ class Ask:
     seeded: bool = False
     """Only providers that draw from the consumer's nonce, whose answers are provably fresh."""
     sort: Sort = "balance"
+    hedge: bool | None = None
+    """Ask a second provider as well when the first token is late: sooner (True), only when it is very late (None), or
+    never."""
     after: Offer | None = None
     """Of who began the answer and broke off: only those that can go on with it."""
 

@@ -104,6 +104,7 @@ def gateway(
             known=known_models(),
             spell=stack.enter_context(open_speller()),
             ceiling=Price(*(NO_CEILING if part is None else part for part in ceilings)),
+            hedge=settings.hedge,
             payer=wallet,
             log=tell,
         )

@@ -142,6 +142,7 @@ def _ask(request: Request, wishes: Wishes) -> Ask:
         allow_fallbacks=wishes.allow_fallbacks is not False,
         seeded=wishes.seeded is True,
         sort=wishes.sort or "balance",
+        hedge=wishes.hedge,
     )
 
 

@@ -204,6 +204,9 @@ class Wishes(Part):
     ignore: Providers | None = None
     allow_fallbacks: bool | None = None
     seeded: bool | None = None
+    hedge: bool | None = Field(
+        default=None, description="ask a second provider as well when the first token is late; without it, as is set"
+    )
     sort: Sort | None = Field(default=None, description="what is wanted least of; without it `balance`")
     nonce: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")] | None = Field(
         default=None, description="32 bytes in base64url; salts every digest and seeds the sampler"
