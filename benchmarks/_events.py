@@ -8,7 +8,7 @@ from itertools import count
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-from benchmarks._network import CONNECT_SECONDS, Job, Network, Traffic, churn
+from benchmarks._network import CONNECT_SECONDS, Arrivals, Job, Network, churn
 
 
 class Signal:
@@ -49,9 +49,13 @@ class Scheduler(Protocol):
 class World:
     """A network and its traffic in simulated time."""
 
-    def __init__(self, network: Network, dice: np.random.Generator) -> None:
+    def __init__(
+        self, network: Network, dice: np.random.Generator, churning: np.random.Generator | None = None
+    ) -> None:
+        """`churning`: dice by which providers come and go, if not those of all else."""
         self.network: Final = network
         self.dice: Final = dice
+        self.churning: Final = churning or dice
         self.now = 0.0
         self.first_tokens: list[float] = []
         """Seconds, of each request that was asked since `measured_from`."""
@@ -60,19 +64,16 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number: Final = count()
 
-    def run(self, scheduler: Scheduler, traffic: Traffic, *, load: float, warm: float, seconds: float) -> None:
-        """Poisson arrivals at a share `load` of the capacity; the first `warm` seconds are not measured.
-
-        Measured requests are followed until their first token.
-        """
-        end = warm + seconds
+    def run(
+        self, scheduler: Scheduler, asked: Arrivals, *, warm: float, seconds: float, first: int | None = None
+    ) -> None:
+        """The first `warm` seconds are not measured; `seconds` follow. Measured requests are followed until their first
+        token. `first`: see `churn`."""
         self.measured_from = warm
-        rate = load * self.network.capacity
-        jobs = traffic.draw(self.dice, int(rate * end))
-        for at, job in zip(np.sort(self.dice.random(len(jobs)) * end).tolist(), jobs, strict=True):
+        for at, job in asked:
             self.after(at, lambda job=job: self.start(scheduler.serve(self, job)))
-        churn(self.network, self.dice, self.after)
-        self.settle(end + 60)
+        churn(self.network, self.churning, self.after, first=first)
+        self.settle(warm + seconds + 60)
 
     def after(self, seconds: float, event: Callable[[], None]) -> None:
         """Something happens later."""

@@ -41,8 +41,10 @@ MODEST: Final = 512
 """So much of a prompt is not long in reading, wherever it goes."""
 PROBED: Final = 3
 """Providers that are asked at once how busy they are."""
+LONG: Final = 2048
+"""Tokens of a prompt that takes so long in reading that it matters most who reads it, and that it reads it alone."""
 PROBED_LONG: Final = 8
-"""The same for prompts over MODEST: reading those is what takes long, so it matters more who reads them alone."""
+"""Providers that are asked at once how busy they are, for such a prompt."""
 ATTEMPTS: Final = 64
 """Offers that are tried for one request."""
 CURIOSITY: Final = 0.5
@@ -61,7 +63,8 @@ HEDGED: Final[Mapping[bool | None, float]] = {True: 0.05, None: 0.01, False: 0.0
 """Share of the requests, about, for which a second provider is asked because the first token is late, by the ask's
 `hedge`."""
 _DRAWN: Final = 512
-"""Offers that are drawn for; with more, half of them are those that are fastest, and half a random choice."""
+"""Offers that are drawn for; with more, a random choice of them. For prompts over LONG half of them are those that are
+fastest: not for others, or all buyers would ask the same few."""
 _LOOKED_AT: Final = 32
 """Newcomers, likewise."""
 _TURN: Final = 1e-6
@@ -200,7 +203,7 @@ class Router:
             while queue or last:
                 if not queue:
                     queue, last = deque(last), list[Tried]()
-                group = _to_probe(queue, PROBED if work.prompt <= MODEST else PROBED_LONG)
+                group = _to_probe(queue, PROBED if work.prompt <= LONG else PROBED_LONG)
                 if group:
                     heard = yield Probe([each.offer for each in group], 0.0 if work.prompt <= MODEST else GRACE)
                     now = heard.now
@@ -277,9 +280,10 @@ class Router:
             wanted = [table.find(view.pool.offers[place].url) for place in view.preferred.tolist()]
             warm = self._conversations.warm(view.work, view.now)
             wanted.append(table.find(warm[0]) if warm else None)
-            wanted += self._dice.integers(len(table), size=_DRAWN // 2).tolist()
-            some = np.array([row for row in wanted if row is not None], np.int64)
-            rows = np.unique(np.concatenate([some, view.speeds.fastest(_DRAWN // 2, MODEST, view.now)]))
+            drawn = self._dice.integers(len(table), size=_DRAWN)
+            if view.work.prompt > LONG:
+                drawn[: _DRAWN // 2] = view.speeds.fastest(_DRAWN // 2, LONG, view.now)
+            rows = np.unique(np.concatenate([drawn, [row for row in wanted if row is not None]]).astype(np.int64))
         rows = rows[view.speeds.good(rows, view.now)]
         return rows[view.fits(table["place"][rows])]
 
