@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from benchmarks._network import CONNECT_SECONDS, Job, Network, churn
 from benchmarks._scenario import NODES, REAL, churning, network
 from benchmarks._virtual import TOKENS
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from tests.tiny import TinyEngine
+from tests.tiny import PROFILE, TinyEngine
 from typing_extensions import override
 
 from assay.apps.lifeline import follow_parent
@@ -45,7 +46,7 @@ class WaitingEngine(TinyEngine):
     model_digest: Digest
 
     def __init__(self, nodes: Network, number: int) -> None:
-        super().__init__(model=MODEL, levels=("signed",))
+        super().__init__(model=MODEL, levels=("signed",), profile=replace(PROFILE, context=32768))
         self.model_digest = CATALOGUE[MODEL].sha256  # type: ignore[misc]
         self._nodes: Final = nodes
         self._number: Final = number
