@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -74,11 +73,10 @@ class Network:
         self.slow: Final = np.where(dice.random(count) < SLOW, SLOWER, 1.0)
         self.running: Final = np.zeros(count, np.int64)
 
-    @cached_property
-    def capacity(self) -> float:
-        """Usual requests a second that all honest ones can serve together, all places taken."""
-        output = Traffic().output[0] * np.exp(Traffic().output[1] ** 2 / 2)
-        prompt = Traffic().prompt[0] * np.exp(Traffic().prompt[1] ** 2 / 2)
+    def capacity(self, traffic: Traffic) -> float:
+        """Requests a second that all honest ones can serve together, all places taken."""
+        output = traffic.output[0] * np.exp(traffic.output[1] ** 2 / 2)
+        prompt = traffic.prompt[0] * np.exp(traffic.prompt[1] ** 2 / 2)
         alone = prompt * self.read + output * self.write
         slower = (1 + BESIDE * (self.places - 1)) * (1 - SLOW + SLOW * SLOWER) / (1 - DEAD)
         return float((self.places / (alone * slower))[~self.lying].sum())
@@ -111,11 +109,25 @@ class Network:
         return float(self.slow[provider] * (1 + BESIDE * max(self.running[provider] - 1, 0)))
 
 
+Arrivals: TypeAlias = list[tuple[float, Job]]
+"""Requests, and when they are asked: seconds, rising."""
+
+
+def arrivals(network: Network, traffic: Traffic, dice: np.random.Generator, *, load: float, seconds: float) -> Arrivals:
+    """A Poisson process at a share `load` of the capacity."""
+    jobs = traffic.draw(dice, int(load * network.capacity(traffic) * seconds))
+    return list(zip(np.sort(dice.random(len(jobs)) * seconds).tolist(), jobs, strict=True))
+
+
 def churn(
-    network: Network, dice: np.random.Generator, after: Callable[[float, Callable[[], None]], object]
+    network: Network,
+    dice: np.random.Generator,
+    after: Callable[[float, Callable[[], None]], object],
+    *,
+    first: int | None = None,
 ) -> Callable[[], None]:
-    """Let providers die and slow down, and come back, for ever; `after` makes something happen later. Gives what ends
-    it."""
+    """Let providers (the `first` so many, if not all) die and slow down, and come back, for ever; `after` makes
+    something happen later. Gives what ends it."""
     going = True
 
     def switch(column: np.ndarray, provider: int, length: float, between: float, on: float) -> None:
@@ -136,6 +148,6 @@ def churn(
         (network.dead, DEAD, DEAD_SECONDS, 1.0),
         (network.slow, SLOW, SLOW_SECONDS, SLOWER),
     ):
-        for provider in range(network.count):
+        for provider in range(network.count if first is None else first):
             switch(column, provider, length, length * (1 - share) / share, on)
     return stop

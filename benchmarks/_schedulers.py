@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import Final
 
 import numpy as np
-from benchmarks._events import Process, World
+from benchmarks._events import Process, Signal, Until, World
 from benchmarks._network import DEAD, SLOW, SLOWER, Job, Network
 
 from assay.core.errors import Busy
@@ -41,7 +41,8 @@ class Omniscient:
             best = int(seconds.argmin())
             if not np.isfinite(seconds[best]):
                 yield 0.05
-            elif (yield from world.send(best, job, asked, reserved=True)) == "good":
+            elif (yield from world.send(best, job, reserved=True)) == "good":
+                world.began(asked)
                 return
         world.gave_up(asked)
 
@@ -53,7 +54,8 @@ class Chance:
         """See `Scheduler`."""
         asked = world.now
         for _ in range(_TRIES):
-            if (yield from world.send(int(world.dice.integers(world.network.count)), job, asked)) == "good":
+            if (yield from world.send(int(world.dice.integers(world.network.count)), job)) == "good":
+                world.began(asked)
                 return
         world.gave_up(asked)
 
@@ -105,19 +107,26 @@ class Gateways:
         route = router.route(self._ask, work, world.now)
         step = next(route, None)
         self.cpu.append(time.thread_time() - started)
+        race = _Race(self, world, router, job, work)
         while step is not None:
-            heard = Heard(world.now)
             if isinstance(step, Probe):
                 heard = yield from self._probe(world, step)
-            elif (yield from self._send(world, router, step.offer, job, work, asked)):
-                return
             else:
-                heard = Heard(world.now)
+                race.ask(step.offer)
+                yield Until(race.news, step.patience)
+                heard = Heard(world.now, late=frozenset(race.waiting))
+            if race.won:
+                break
             try:
                 step = route.send(heard)
             except StopIteration:
                 break
-        world.gave_up(asked)
+        while race.waiting and not race.won:
+            yield Until(race.news, np.inf)
+        if race.won:
+            world.began(asked)
+        else:
+            world.gave_up(asked)
 
     def _probe(self, world: World, step: Probe) -> Generator[float, None, Heard]:
         self.probes += 1
@@ -143,37 +152,73 @@ class Gateways:
             loads[url], waited[url] = load, after
             if load.room:
                 end = min(end, world.now + max(world.now - begun, step.grace))
+            if step.settled(loads, refused):
+                end = world.now
         if len(loads) + len(refused) < len(replies) and end > world.now:
             yield end - world.now
         patient = end >= begun + PROBE_SECONDS
         late = frozenset() if patient else frozenset(offer.url for offer in step.offers) - set(loads) - refused
         return Heard(world.now, loads, late, waited)
 
-    def _send(
-        self, world: World, router: Router, offer: Offer, job: Job, work: Work, asked: float
-    ) -> Generator[float, None, bool]:
-        number, sent = self._numbers[offer.url], world.now
-        self.sends += 1
-        router.asked(offer)
-        outcome = yield from world.send(number, job, asked)
+    def number(self, offer: Offer) -> int:
+        """Of its provider."""
+        return self._numbers[offer.url]
+
+
+class _Race:
+    """Providers that were asked for the same answer."""
+
+    def __init__(self, buyers: Gateways, world: World, router: Router, job: Job, work: Work) -> None:
+        self.news: Final = Signal()
+        """One of them failed, or has the first token."""
+        self.won = False
+        self.waiting: Final[dict[str, tuple[Offer, float, Process]]] = {}
+        """Whose first token is waited for, by URL; since when."""
+        self._buyers: Final = buyers
+        self._world: Final = world
+        self._router: Final = router
+        self._job: Final = job
+        self._work: Final = work
+
+    def ask(self, offer: Offer) -> None:
+        """One more."""
+        self._buyers.sends += 1
+        self._router.asked(offer)
+        process = self._asked(offer)
+        self.waiting[offer.url] = offer, self._world.now, process
+        self._world.start(process)
+
+    def _asked(self, offer: Offer) -> Process:
+        world, router, number, sent = self._world, self._router, self._buyers.number(offer), self._world.now
+        outcome = yield from world.send(number, self._job)
+        del self.waiting[offer.url]
         if outcome == "good":
-            router.first(offer, work, world.now - sent, world.now)
-            rest = world.network.rest(number, job)
+            self.won = True
+            self._hang_up()
+            router.first(offer, self._work, world.now - sent, world.now)
+            rest = world.network.rest(number, self._job)
 
             def ended() -> None:
-                router.wrote(offer, work.output, rest, world.now)
+                router.wrote(offer, self._work.output, rest, world.now)
                 router.good(offer, world.now)
                 router.over(offer)
 
             world.after(rest, ended)
-            return True
-        router.over(offer, begun=False)
-        self.refused += 1
-        if outcome == "busy":
-            router.busy(offer, world.now, Busy("full", retry_after=1))
         else:
-            router.failed(offer, world.now)
-        return False
+            router.over(offer, begun=False)
+            self._buyers.refused += 1
+            if outcome == "busy":
+                router.busy(offer, world.now, Busy("full", retry_after=1))
+            else:
+                router.failed(offer, world.now)
+        self.news.give()
+
+    def _hang_up(self) -> None:
+        for offer, since, process in self.waiting.values():
+            process.close()
+            self._router.late(offer, self._work, self._world.now - since, self._world.now)
+            self._router.over(offer, begun=False)
+        self.waiting.clear()
 
 
 def an_offer(number: int, dice: np.random.Generator) -> Offer:

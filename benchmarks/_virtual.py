@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from typing import Any, Final, TypeVar
 
 import numpy as np
-from benchmarks._network import CONNECT_SECONDS, Job, Network, Traffic, churn
+from benchmarks._network import CONNECT_SECONDS, Arrivals, Job, Network, churn
 from benchmarks._schedulers import ASK, an_offer
 from typing_extensions import override
 
@@ -236,9 +236,17 @@ class LossyTransport(MemoryTransport):
 
 
 async def first_tokens(
-    network: Network, gateways: int, dice: np.random.Generator, *, load: float, warm: float, seconds: float
+    network: Network,
+    gateways: int,
+    dice: np.random.Generator,
+    arrivals: Arrivals,
+    *,
+    warm: float,
+    churning: np.random.Generator | None = None,
+    first: int | None = None,
 ) -> tuple[list[float], int]:
-    """Seconds to the first token of each request after `warm`; how many got no answer with a receipt that holds."""
+    """Seconds to the first token of each request after `warm`; how many got no answer with a receipt that holds.
+    `churning`: dice by which providers come and go, if not `dice`. `first`: see `churn`."""
     loop = asyncio.get_running_loop()
     jobs: dict[bytes, Job] = {}
     peers = [Peer(network, number, dice, jobs) for number in range(network.count)]
@@ -270,12 +278,9 @@ async def first_tokens(
             if asked >= warm:
                 times.append(began)
 
-    churning = churn(network, dice, lambda wait, event: loop.call_later(wait, event))
-    rate, end = load * network.capacity, warm + seconds
-    drawn = Traffic().draw(dice, int(rate * end))
-    starts = np.sort(dice.random(len(drawn)) * end).tolist()
-    await asyncio.gather(*(one(i, job, at) for i, (job, at) in enumerate(zip(drawn, starts, strict=True))))
-    churning()
+    stop = churn(network, churning or dice, lambda wait, event: loop.call_later(wait, event), first=first)
+    await asyncio.gather(*(one(i, job, at) for i, (at, job) in enumerate(arrivals)))
+    stop()
     for market in markets:
         await market.drain(0)
     return times, lost
@@ -285,7 +290,7 @@ def _request(job: Job, nonce: bytes) -> Request:
     return Request(
         model=ASK.model,
         kind="chat",
-        messages=(Message("user", "x" * int(4 * job.prompt)),),
+        messages=(Message("user", nonce.hex()[-8:] + "x" * int(4 * job.prompt)),),  # no two are one conversation
         prompt="",
         sampler=SamplerSettings(),
         max_tokens=TOKENS,

@@ -5,18 +5,21 @@ the whole journey over a transport in memory, in simulated time (`_virtual.py`):
 network as tier 1, so that it shows how far the tiers disagree.
 
 `benchmarks/_network.py` says what the providers are like. Each buyer has a router of its own (`market/routing.py`, the
-product's), one buyer for each BUYERS_SHARE providers, and has asked for HISTORY answers before.
+product's); there are BUYERS, or one for each BUYERS providers if that is less. Each has asked for HISTORY answers
+before. Requests wish for `hedge` as those do for which the first token counts most.
 """
 
 from __future__ import annotations
 
+import time
 import tracemalloc
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from benchmarks._events import Scheduler, World
-from benchmarks._network import Network, Traffic
+from benchmarks._network import Network, Traffic, arrivals
 from benchmarks._schedulers import ASK, Chance, Gateways, Omniscient, an_offer
 from benchmarks._virtual import first_tokens, run
 
@@ -33,12 +36,17 @@ BELOW_CHANCE: Final = 1 / 5
 """Bar: of what it takes where chance decides."""
 PATIENCES: Final = (0.02, 0.1)
 """Of all-knowing schedulers; the best one counts."""
-BUYERS_SHARE: Final = 100
+BUYERS: Final = 100
+PEERS_EACH: Final = 100
+"""Providers for each buyer among asyncio peers."""
 HISTORY: Final = 2000
 """Answers by providers that chance chose, before the clock starts."""
 REQUESTS: Final = 20_000
-"""That are measured, about; before it so many that are not, but for WARM_SECONDS at least."""
+"""That are measured, about."""
 WARM_SECONDS: Final = 10.0
+"""Before it, at least, which are not measured."""
+WARM_EACH: Final = 300
+"""Nor are so many requests of each buyer: by then it knows more than HISTORY."""
 SMALL: Final = 50
 """Providers of the network that both tiers have; nobody has asked them before."""
 SMALL_NETWORKS: Final = 5
@@ -47,6 +55,7 @@ PEERS: Final = 2000
 SEED: Final = 20261126
 CPU_MS: Final = 1.0
 """Bar: of processor time for a choice."""
+CHOICES: Final = 1000
 RECORD_BYTES: Final = 2048
 """Bar: of memory for an offer and all that one router knows of its provider."""
 
@@ -65,15 +74,17 @@ def simulate(scheduler: str, size: int, load: float, requests: int) -> tuple[Wor
     dice = np.random.default_rng([SEED, size])
     network, traffic = Network(size, dice), Traffic()
     server: Scheduler
+    buyers = min(BUYERS, max(size // BUYERS, 1))
     if scheduler == "router":
-        server = Gateways(network, max(size // BUYERS_SHARE, 1), dice)
+        server = Gateways(network, buyers, dice, ask=replace(ASK, hedge=True))
         server.remember(network, dice, traffic.draw(dice, 1000), HISTORY)
     else:
         server = Chance() if scheduler == "chance" else Omniscient(float(scheduler))
-    rate = load * network.capacity
+    rate = load * network.capacity(traffic)
     world = World(network, np.random.default_rng([SEED, size, 1]))
-    warm = max(WARM_SECONDS, requests / rate)
-    world.run(server, traffic, load=load, warm=warm, seconds=requests / rate)
+    warm, seconds = max(WARM_SECONDS, buyers * WARM_EACH / rate), requests / rate
+    asked = arrivals(network, traffic, world.dice, load=load, seconds=warm + seconds)
+    world.run(server, asked, warm=warm, seconds=seconds)
     return world, server
 
 
@@ -91,8 +102,8 @@ def _compared(say: Say, size: int, load: float, most: float, requests: int) -> I
     yield Figure(f"{name}.over_chance", ours / chance, "ratio", BELOW_CHANCE, ours <= BELOW_CHANCE * chance, n)
     yield Figure(f"{name}.not_answered", world.failed, "requests", 0, world.failed == 0, n)
     assert isinstance(server, Gateways)
-    choosing = 1000 * float(np.mean(server.cpu))
-    yield Figure(f"{name}.choice_mean", choosing, "ms of processor time", CPU_MS, choosing < CPU_MS, len(server.cpu))
+    choosing = 1000 * float(np.median(server.cpu))
+    yield Figure(f"{name}.choice", choosing, "ms of processor time", CPU_MS, choosing < CPU_MS, len(server.cpu))
     yield Figure(f"{name}.probes", 3 * server.probes / len(server.cpu), "a request", None, None, len(server.cpu))
     yield Figure(f"{name}.tries", server.sends / len(server.cpu), "a request", None, None, len(server.cpu))
 
@@ -113,13 +124,15 @@ def _tiers(say: Say, requests: int) -> Iterator[Figure]:
     peers: list[float] = []
     lost = 0
     for seed in range(SMALL_NETWORKS):
-        rate = load * _small(SMALL, seed).capacity
+        rate = load * (network := _small(SMALL, seed)).capacity(Traffic())
         warm, seconds = requests / 100 / rate, requests / 40 / rate
-        gateways = Gateways(network := _small(SMALL, seed), 2, np.random.default_rng([SEED, seed]))
-        world = World(network, np.random.default_rng([SEED, seed, 1]))
-        world.run(gateways, Traffic(), load=load, warm=warm, seconds=seconds)
+        asked = arrivals(network, Traffic(), np.random.default_rng([SEED, seed, 3]), load=load, seconds=warm + seconds)
+        gateways = Gateways(network, 2, np.random.default_rng([SEED, seed]))
+        world = World(network, np.random.default_rng([SEED, seed, 1]), np.random.default_rng([SEED, seed, 4]))
+        world.run(gateways, asked, warm=warm, seconds=seconds)
         events += world.first_tokens
-        found, missing = run(_asked(_small(SMALL, seed), 2, seed, load, warm, seconds))
+        dice, churning = np.random.default_rng([SEED, seed, 2]), np.random.default_rng([SEED, seed, 4])
+        found, missing = run(first_tokens(_small(SMALL, seed), 2, dice, asked, warm=warm, churning=churning))
         peers, lost = peers + found, lost + missing
         say(f"{SMALL} providers in both tiers: {seed + 1}/{SMALL_NETWORKS}")
     for percent in (50, 90, 99):
@@ -128,10 +141,11 @@ def _tiers(say: Say, requests: int) -> Iterator[Figure]:
         yield Figure(f"{SMALL}.peers_p{percent}", other, "s", None, None, len(peers))
         yield Figure(f"{SMALL}.peers_over_events_p{percent}", other / one, "ratio", None, None, len(peers))
     yield Figure(f"{SMALL}.peers_not_answered", lost, "requests", 0, lost == 0, len(peers))
-    rate = load * _small(PEERS, 0).capacity
-    found, lost = run(
-        _asked(_small(PEERS, 0), PEERS // BUYERS_SHARE, 0, load, requests / 20 / rate, requests / 10 / rate)
-    )
+    rate = load * (network := _small(PEERS, 0)).capacity(Traffic())
+    warm, seconds = requests / 20 / rate, requests / 10 / rate
+    dice = np.random.default_rng([SEED, PEERS, 2])
+    asked = arrivals(network, Traffic(), dice, load=load, seconds=warm + seconds)
+    found, lost = run(first_tokens(network, PEERS // PEERS_EACH, dice, asked, warm=warm))
     yield Figure(f"{PEERS}.peers_p99", float(np.percentile(found, 99)), "s", None, None, len(found))
     yield Figure(f"{PEERS}.peers_not_answered", lost, "requests", 0, lost == 0, len(found))
 
@@ -140,15 +154,8 @@ def _small(size: int, seed: int) -> Network:
     return Network(size, np.random.default_rng([SEED, size, seed]))
 
 
-def _asked(
-    network: Network, gateways: int, seed: int, load: float, warm: float, seconds: float
-) -> Coroutine[None, None, tuple[list[float], int]]:
-    dice = np.random.default_rng([SEED, seed, 2])
-    return first_tokens(network, gateways, dice, load=load, warm=warm, seconds=seconds)
-
-
 def _memory(size: int) -> Iterator[Figure]:
-    """Of offers, their catalogue, and one router that has dealt with each of them."""
+    """Of offers, their catalogue, and one router that has dealt with each of them; and what a choice takes then."""
     dice = np.random.default_rng(SEED)
     tracemalloc.start()
     offers: list[Offer] = [an_offer(number, dice) for number in range(size)]
@@ -164,3 +171,10 @@ def _memory(size: int) -> Iterator[Figure]:
     tracemalloc.stop()
     each = used / size
     yield Figure(f"{size}.memory", each, "bytes a record", RECORD_BYTES, each < RECORD_BYTES, size)
+    times: list[float] = []
+    for job in Traffic().draw(dice, CHOICES):
+        started = time.thread_time()
+        router.shortlist(ASK, Work(int(job.prompt), int(job.output)), 2.0)
+        times.append(time.thread_time() - started)
+    choosing = 1000 * float(np.median(times))
+    yield Figure(f"{size}.choice_all_known", choosing, "ms of processor time", CPU_MS, choosing < CPU_MS, CHOICES)

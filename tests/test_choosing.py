@@ -59,8 +59,8 @@ def over(wire: Wire) -> Choosing:
 async def turns(choosing: Choosing, most: int = 99) -> list[int]:
     """Numbers of the providers in the order in which they are to be asked."""
     found: list[int] = []
-    async for each in choosing.offers(ASK, WORK, Diary(time.monotonic)):
-        found.append(int(each.provider, 16))
+    async for each in choosing.turns(ASK, WORK, Diary(time.monotonic)):
+        found.append(int(each.offer.provider, 16))
         if len(found) == most:
             break
     return found

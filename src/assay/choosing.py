@@ -17,7 +17,7 @@ from assay.core.request import Level, Request
 from assay.core.trace import Diary
 from assay.market.matching import Catalogue, strongest_that_fits
 from assay.market.routing import Router
-from assay.market.steps import Heard, Probe
+from assay.market.steps import Heard, Probe, Send
 from assay.market.work import Work
 from assay.probing import Probing
 
@@ -58,8 +58,11 @@ class Choosing:
         await self._look()
         return strongest_that_fits(ask, self.router.catalogue, self.router.fitting)
 
-    async def offers(self, ask: Ask, work: Work, diary: Diary) -> AsyncIterator[Offer]:
-        """Offers to try, best first; who takes the next one says that the last one failed.
+    async def turns(
+        self, ask: Ask, work: Work, diary: Diary, waiting: Mapping[str, object] | None = None
+    ) -> AsyncIterator[Send]:
+        """Whom to ask, best first; who takes the next one says that one of them failed or is late. `waiting`: those
+        whose first token is still waited for, by URL, as it is then.
 
         Raises:
             ModelNotFound, NoProvider: nobody offers this; the message says which wish leaves nobody.
@@ -72,8 +75,8 @@ class Choosing:
             if isinstance(step, Probe):
                 heard = await self._probing.ask(step)
             else:
-                yield step.offer
-                heard = Heard(self._clock())
+                yield step
+                heard = Heard(self._clock(), late=frozenset(waiting or ()))
             try:
                 step = route.send(heard)
             except StopIteration:

@@ -42,6 +42,7 @@ from assay.delivery import NOTE, MarketAnswer, Part, check_promise
 from assay.market.failing import all_failed
 from assay.market.reputation import Report, trust
 from assay.market.work import Work, work_of
+from assay.racing import Race
 from assay.store.receipts import ReceiptStore
 
 __all__ = ["MarketAnswer", "MarketAnswers", "check_promise"]
@@ -95,6 +96,7 @@ class MarketAnswers:
         self._open: Final[set[MarketAnswer]] = set()
         self._noting: Final[set[asyncio.Task[None]]] = set()
         self._waiting: Final[set[asyncio.Task[None]]] = set()
+        self._hanging_up: Final[set[asyncio.Task[Part]]] = set()
         self._missed: Final[dict[Digest, Part]] = {}
         """By their requests' names: what came, for when their receipts come."""
         self.choosing: Final = Choosing(transport, known or {}, clock, dice)
@@ -154,19 +156,31 @@ class MarketAnswers:
     async def _begin(
         self, wish: Ask, request: Request, top_logprobs: int | None, diary: Diary, *, before: str = ""
     ) -> Part:
-        """Ask one after the other of those that fit, best first, until a first token comes."""
+        """Ask those that fit, best first, until a first token comes."""
         self._look_up_verdicts()
         work = work_of(request)
         errors: list[AssayError] = []
-        async for offer in self.choosing.offers(wish, work, diary):
-            try:
-                return await self._send(offer, request, work, top_logprobs, diary, before)
-            except (Busy, PaymentRequired, ProviderFailed, InvalidRequest, NotFound, VerificationError) as error:
-                errors.append(error)
-                diary.mark("failed", f"{offer.provider}: {error.message[:NOTE]}")
-            if sum(isinstance(error, InvalidRequest) for error in errors) >= _REFUSALS:
-                break
-        raise all_failed(errors)
+
+        def failed(offer: Offer, error: AssayError) -> bool:
+            errors.append(error)
+            diary.mark("failed", f"{offer.provider}: {error.message[:NOTE]}")
+            return sum(isinstance(each, InvalidRequest) for each in errors) < _REFUSALS
+
+        race = Race[Part](
+            lambda offer: self._send(offer, request, work, top_logprobs, diary, before), failed, self._clock
+        )
+        try:
+            found = await race.first(self.choosing.turns(wish, work, diary, race.waiting))
+            for lost in race.waiting.values() if found else ():
+                diary.mark("failed", f"{lost.offer.provider}: its first token is late")
+                self.router.late(lost.offer, work, self._clock() - lost.since, self._clock())
+        finally:
+            for asked in race.waiting.values():
+                self._hanging_up.add(asked.task)
+                asked.task.add_done_callback(self._hung_up)
+        if found is None:
+            raise all_failed(errors)
+        return found
 
     def note(self, request: Request, diary: Diary) -> None:
         """Store what happened to a request, in the background; that it cannot be stored costs nobody anything."""
@@ -284,6 +298,7 @@ class MarketAnswers:
             await asyncio.wait([answer.over for answer in self._open], timeout=grace)
         await asyncio.gather(*(answer.bundle() for answer in list(self._open)), return_exceptions=True)
         await asyncio.gather(*self._noting)
+        await asyncio.gather(*self._hanging_up, return_exceptions=True)
         for waiting in self._waiting:
             waiting.cancel()
         await self.choosing.close()
@@ -316,6 +331,9 @@ class MarketAnswers:
                 purse and isinstance(error, PaymentRequired)
             ):
                 self.failed(offer, error)
+            if answer is not None and purse is not None and isinstance(error, asyncio.CancelledError):
+                await self._leave(offer, request, answer, purse)
+                raise
             if purse is not None:
                 purse.over(0, refused=isinstance(error, PaymentRequired))
             if answer is not None:
@@ -324,6 +342,30 @@ class MarketAnswers:
         diary.mark("first_token")
         self.router.first(offer, work, self._clock() - sent, self._clock())
         return Part(self, offer, request, answer, first, steps, diary, purse, before=before)
+
+    async def _leave(self, offer: Offer, request: Request, answer: Answer, purse: Purse) -> None:
+        """Hang up before the first token has come. Nothing is owed, unless it was on its way: then the receipt is
+        taken, or what the provider says is owed later would look like a lie."""
+        count = 1  # where there is no receipt now, it may have been on its way as well
+        try:
+            bundle = await answer.bundle()
+            count = len(bundle.tokens)
+            if count:
+                await asyncio.to_thread(check_promise, bundle, offer, request, (), None, channel=purse.channel)
+                purse.settle(bundle)
+                await self.keep(bundle)
+        except ProviderFailed:
+            pass
+        except VerificationError as error:
+            purse.refuse(error.message)
+            self.failed(offer, error)
+        finally:
+            purse.over(count)
+
+    def _hung_up(self, task: asyncio.Task[Part]) -> None:
+        self._hanging_up.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     def _look_up_verdicts(self) -> None:
         """In the background: an answer does not wait for the database."""

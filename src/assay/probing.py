@@ -54,12 +54,13 @@ class Probing:
         self._alive[url] = now
 
     async def ask(self, probe: Probe) -> Heard:
-        """What they say, and who was not waited for: once one has room, the others have as long again, or the grace."""
+        """What they say, and who was not waited for: once one has room, the others have as long again, or the grace;
+        and nobody is waited for who could not be better."""
         begun, left = self._clock(), PROBE_SECONDS
         loads: dict[str, Load | None] = {}
         after: dict[str, float] = {}
         asking: dict[asyncio.Task[_Said], str] = {}
-        late, ours = set[str](), set[str]()
+        late, ours, failed = set[str](), set[str](), set[str]()
         for offer in probe.offers:
             said, under_way = self._said.get(offer.url), self._asking.get(offer.url)
             if said is not None and begun - said.at < SHARED_SECONDS:
@@ -74,15 +75,16 @@ class Probing:
         if _has_room(loads):
             left = probe.grace
         waiting = set(asking)
-        while waiting and left > 0:
+        while waiting and left > 0 and not probe.settled(loads, failed):
             before, most = self._clock(), min(left, _SLICE)
             done, waiting = await asyncio.wait(waiting, timeout=most, return_when=asyncio.FIRST_COMPLETED)
             left -= min(self._clock() - before, most)
             for task in done:
                 said, url = task.result(), asking[task]
-                if said.failed and url not in ours:
-                    late.add(url)  # whoever asked first tells
-                elif not said.failed:
+                if said.failed:
+                    failed.add(url)
+                    late |= {url} - ours  # whoever asked first tells
+                else:
                     loads[url] = self._now(said, url)
                     if url in ours:
                         after[url] = self._clock() - begun

@@ -32,6 +32,7 @@ from tests.tiny import TinyEngine, tiny_key
 from assay.apps import wallet as wallet_module
 from assay.apps.funding import Budget
 from assay.apps.gateway import gateway_app
+from assay.apps.local import LocalAnswer
 from assay.apps.meter import Meter
 from assay.apps.serving import LocalAnswers
 from assay.core.bundle import Bundle
@@ -161,6 +162,44 @@ async def test_each_part_of_an_answer_is_paid_to_who_delivered_it(tmp_path: Path
             kept = there.tabs.find(part.channel)
             assert kept is not None
             assert kept.owed == part.amount
+
+
+class Blurting(LocalAnswers):
+    """Gives its first tokens just as it is hung up on, so that they cannot be called back."""
+
+    async def answer(self, request: Request, *args: Any, **more: Any) -> LocalAnswer:
+        found = await super().answer(request, *args, **more)
+        close = found.close
+
+        async def late() -> None:
+            await asyncio.sleep(1.0)
+            await close()
+
+        found.close = late  # type: ignore[method-assign]
+        return found
+
+
+@pytest.mark.parametrize("kind", [LocalAnswers, Blurting])
+async def test_who_was_too_late_is_paid_what_it_could_not_be_stopped_from_delivering(
+    tmp_path: Path, bank: Bank, kind: type[LocalAnswers]
+) -> None:
+    """Mostly nothing. Its next answer is paid, and what it asks for in all is no lie."""
+    slow, quick = TinyEngine(delay=0.8), TinyEngine()
+    async with (
+        paid_provider(tmp_path, bank, slow, kind=kind, price=Price(1, 1)) as late,
+        paid_provider(tmp_path, bank, quick, key=tiny_key(2), price=Price(9, 9)) as other,
+        paying_gateway(tmp_path, bank, late.url, other.url) as here,
+    ):
+        reply = await here.ask(assay={"order": [PROVIDER.address], "hedge": True})
+        assert receipt_of(reply).provider == tiny_key(2).address
+        await here.market.drain(5)
+        slow.delay = 0.0
+        again = receipt_of(await here.ask(assay={"only": [PROVIDER.address]}))
+        kept = late.tabs.find(again.channel)
+        assert kept is not None
+        assert (kept.owed > again.prompt_count + again.output_count) == (kind is Blurting)
+        assert late.refused == []
+        await soon(lambda: [each.accepted for each in here.channels.known() if each.id == again.channel] == [kept.owed])
 
 
 async def test_without_a_chain_a_paid_provider_is_not_asked_and_a_free_one_is(tmp_path: Path, bank: Bank) -> None:

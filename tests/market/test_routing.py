@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 
 import numpy as np
@@ -306,7 +306,9 @@ def test_who_has_just_had_room_is_not_probed() -> None:
     offers = [offer(number, price=number) for number in range(1, 5)]
     router = router_over(*offers)
     serve(router, offers[0], now=9.9)
-    assert next(router.route(ASK, WORK, 10.0)) == Send(offers[0])
+    step = next(router.route(ASK, WORK, 10.0))
+    assert isinstance(step, Send)
+    assert step.offer == offers[0]
     assert isinstance(next(router.route(ASK, WORK, 20.0)), Probe)
 
 
@@ -402,3 +404,42 @@ def test_whatever_happened_the_shortlist_fits_and_loses_nobody_of_few(
     found = numbers(router, ask, now=100.0)
     assert len(found) == len(set(found)) == min(len(fit), SHORTLIST)
     assert set(found) <= fit
+
+
+def patience(router: Router, ask: Ask, waiting: Set[str] = frozenset()) -> float:
+    """Of the first answer that is asked for; `waiting`: of the second one, while these are waited for."""
+    route = router.route(ask, WORK, 10.0)
+    step = next(route)
+    if waiting:
+        step = route.send(Heard(10.0, late=waiting))
+    assert isinstance(step, Send)
+    return step.patience
+
+
+def test_a_second_one_is_asked_when_first_tokens_mostly_came_sooner() -> None:
+    """As far as was seen of that provider, prompt and pool: sooner where the ask wants it, and never a third one."""
+    one, other = offer(1), offer(2)
+    router = router_over(one, other)
+    for now in range(300):
+        serve(router, one, first=1.0 if now % 10 else 1.5, now=now / 30)
+    sooner, later = (patience(router, replace(ASK, hedge=hedge, order=(one.provider,))) for hedge in (True, None))
+    assert 1.2 < sooner <= later < 2.0
+    assert patience(router, replace(ASK, hedge=False)) == float("inf")
+    assert patience(router, replace(ASK, hedge=True), {one.url}) == float("inf")
+    for now in range(300):
+        serve(router, one, first=1.0 if now % 10 else 4.0, now=now / 30)
+    assert patience(router, replace(ASK, hedge=True, order=(one.provider,))) > 2 * sooner
+
+
+def test_who_was_late_is_slow_for_a_while() -> None:
+    """Nobody knows how late it would have been: what is known is that it was later than that."""
+    late, other = offer(1), offer(2)
+    router = router_over(late, other)
+    for now in range(5):
+        serve(router, late, first=0.5, now=now)
+        serve(router, other, first=0.6, now=now)
+    ask = replace(ASK, sort="latency")
+    assert firsts(router, ask).get(1, 0) > 200
+    router.late(late, WORK, 1.5, 10.0)
+    assert firsts(router, ask).get(2, 0) > 290
+    assert firsts(router, ask, now=1000.0).get(1, 0) > 100

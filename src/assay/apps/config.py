@@ -125,6 +125,9 @@ class Gateway(_Section):
     """Into a channel at a time; None: a hundredth of the budget."""
     top_up_below_wei: Wei | None = None
     """Deposit again when less is left; None: a quarter of a deposit."""
+    hedge: bool | None = None
+    """Ask a second provider as well when a first token is late, unless a request says itself; None: when it is very
+    late."""
     timeout_seconds: Positive = 30
     """Longest silence of a provider before another one is tried."""
     parallel: Positive = 1024

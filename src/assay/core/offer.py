@@ -151,6 +151,9 @@ class Ask:
     """Only providers that say that they are there: `eu` is the region of that name, and all that begin with `eu-`."""
     min_stake: int | None = None
     """Only providers that have so much to lose, wei, as the chain says."""
+    hedge: bool | None = None
+    """Ask a second provider as well when the first token is late: sooner (True), only when it is very late (None), or
+    never."""
     after: Offer | None = None
     """Of who began the answer and broke off: only those that can go on with it."""
 
@@ -164,6 +167,7 @@ class Defaults:
     min_stake: int | None = None
     ignore: tuple[str, ...] = ()
     """Never considered, whatever an ask says."""
+    hedge: bool | None = None
 
     def fill(self, ask: Ask) -> Ask:
         """The ask with all that is wished."""
@@ -173,6 +177,7 @@ class Defaults:
             region=self.region if ask.region is None else ask.region,
             min_stake=self.min_stake if ask.min_stake is None else ask.min_stake,
             ignore=(*ask.ignore, *self.ignore),
+            hedge=self.hedge if ask.hedge is None else ask.hedge,
         )
 
 

@@ -8,25 +8,27 @@
    who want to be paid.
 3. Where three or more are left and the best is not known to have room, PROBED of them are **probed** for how busy they
    are; the best with room is asked. So a lie about load wins a provider one question, and its speed is then measured.
-4. Who is full says 429; the next one is asked. Nobody queues.
+4. Who is full says 429; the next one is asked. Nobody queues. Where the first token is later than such tokens mostly
+   were, a second one is asked beside the first (HEDGED).
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence, Set
-from math import log
+from math import inf, log
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from assay.core.errors import Busy
-from assay.core.offer import Ask, Offer, Sort
+from assay.core.offer import Ask, Offer
 from assay.market.health import Health
 from assay.market.matching import Catalogue, Places, Pool, PoolKey, turns
 from assay.market.pricing import within
 from assay.market.speeds import OVERHEAD, Speeds
 from assay.market.steps import Heard, Probe, Route, Send
+from assay.market.views import EXPLORED, FAILED, KNOWN, NEWCOMER, PRICE_WEIGHT, RESTS, TIERS, View
 from assay.market.work import Conversations, Work
 
 SHORTLIST: Final = 16
@@ -41,6 +43,10 @@ MODEST: Final = 512
 """So much of a prompt is not long in reading, wherever it goes."""
 PROBED: Final = 3
 """Providers that are asked at once how busy they are."""
+LONG: Final = 2048
+"""Tokens of a prompt that takes so long in reading that it matters most who reads it, and that it reads it alone."""
+PROBED_LONG: Final = 8
+"""Providers that are asked at once how busy they are, for such a prompt."""
 ATTEMPTS: Final = 64
 """Offers that are tried for one request."""
 CURIOSITY: Final = 0.5
@@ -55,24 +61,18 @@ FULL_SECONDS: Final = 0.25
 """How long one that had none is taken to be full."""
 BESIDE: Final = 0.25
 """How much longer an answer takes beside another one, about; beside one whose first token has not come, once more."""
+HEDGED: Final[Mapping[bool | None, float]] = {True: 0.05, None: 0.01, False: 0.0}
+"""Share of the requests, about, for which a second provider is asked because the first token is late, by the ask's
+`hedge`."""
 _DRAWN: Final = 512
-"""Offers that are drawn for; with more, a random choice of them."""
+"""Offers that are drawn for; with more, a random choice of them. For prompts over LONG half of them are those that are
+fastest: not for others, or all buyers would ask the same few."""
 _LOOKED_AT: Final = 32
 """Newcomers, likewise."""
-_PRICE_WEIGHT: Final[Mapping[Sort, float]] = {"balance": 1.0, "price": 1000.0, "latency": 0.0, "throughput": 0.0}
-"""Exponent of the price in what is compared: price^w · time / chance of success."""
-AUDITED: Final = log(2)
-"""Of the cost, what a provider has less that is trusted wholly: as much as half the price or half the time."""
-_FREE: Final = 1e-9
-"""Wei that stand for a price of nothing: free ones are compared by time alone, and come before all others."""
-
-
 _TURN: Final = 1e-6
 """Of the cost, at most, by which newcomers take turns that are equal otherwise."""
 _FAR: Final = 1e6
 """More than costs differ."""
-_TIERS: Final = range(6)
-_EXPLORED, _KNOWN, _NEWCOMER, _FAILED, _UNCLEAR, _RESTS = _TIERS
 
 
 class Tried(NamedTuple):
@@ -82,8 +82,7 @@ class Tried(NamedTuple):
     turn: int
     """By the ask's `order`."""
     tier: int
-    """0 a newcomer whose turn it is, 1 known, 2 a newcomer, 3 one that failed, 4 cannot be checked, 5 rests: none is
-    asked before those of lower tiers."""
+    """One of TIERS."""
     cost: float
     """Logarithm of what is compared within a tier."""
     room: bool
@@ -97,7 +96,7 @@ class Router:
         self.health: Final = health or Health()
         self._dice: Final = dice
         self._catalogue = Catalogue(())
-        self._speeds: Final[dict[PoolKey, Speeds]] = {}
+        self._speeds: Final = defaultdict[PoolKey, Speeds](Speeds)
         self._conversations: Final = Conversations()
 
     @property
@@ -130,17 +129,17 @@ class Router:
         pool = self._catalogue.pool(ask)
         fit, unclear = self._fitting(ask, pool), pool.named(self.health.unclear(ask.level))
         trust = pool.of_providers(self.health.trust)
-        view = _View(pool, fit, unclear, trust, self._speeds_of(ask), ask, work, now)
+        view = View(pool, fit, unclear, trust, self._speeds_of(ask), ask, work, now)
         known = self._ranked(view, *self._known(view), gone)
         newcomers = self._ranked(view, *self._newcomers(view), gone)
-        fresh = [each for each in newcomers if each.tier <= _FAILED and each.turn == len(ask.order)]
+        fresh = [each for each in newcomers if each.tier in (NEWCOMER, FAILED) and each.turn == len(ask.order)]
         modest = work.prompt <= MODEST
-        if known and known[0].tier == _KNOWN and fresh and modest and self._dice.random() < EXPLORE:
-            most = known[0].offer.price if _PRICE_WEIGHT[ask.sort] else None
+        if known and known[0].tier == KNOWN and fresh and modest and self._dice.random() < EXPLORE:
+            most = known[0].offer.price if PRICE_WEIGHT[ask.sort] else None
             fresh = [each for each in fresh if within(each.offer.price, most)]
             if fresh:
                 chosen = fresh[int(self._dice.integers(len(fresh)))]
-                newcomers[newcomers.index(chosen)] = chosen._replace(tier=_EXPLORED)
+                newcomers[newcomers.index(chosen)] = chosen._replace(tier=EXPLORED)
         places = NEWCOMERS if modest else 0
         kept = SHORTLIST - min(len(newcomers), places)
         found = [*known[:kept], *sorted(newcomers, key=_rank)[: max(SHORTLIST - len(known), places)]]
@@ -158,6 +157,11 @@ class Router:
         """An answer begins there."""
         self.health.asked(offer.url)
 
+    def late(self, offer: Offer, work: Work, seconds: float, now: float) -> None:
+        """The first token had not come after so long, when somebody else's had."""
+        speeds, row = self.of(offer)
+        speeds.late(row, seconds, self._reads(offer, work, now), now)
+
     def over(self, offer: Offer, *, begun: bool = True) -> None:
         """An answer there has ended, well or not; `begun`: it had its first token."""
         self.health.over(offer.url)
@@ -167,9 +171,8 @@ class Router:
     def first(self, offer: Offer, work: Work, seconds: float, now: float) -> None:
         """The first token came, so long after it was asked for."""
         self.health.began(offer.url)
-        warm = self._conversations.warm(work, now)
         speeds, row = self.of(offer)
-        speeds.read(row, seconds, max(work.prompt - (warm[1] if warm and warm[0] == offer.url else 0), 1), now)
+        speeds.read(row, seconds, self._reads(offer, work, now), now)
         self._conversations.served(work, offer.url, now)
 
     def wrote(self, offer: Offer, tokens: int, seconds: float, now: float) -> None:
@@ -196,13 +199,14 @@ class Router:
 
     def _route(self, ask: Ask, work: Work, shortlist: list[Tried], now: float) -> Route:
         gone: set[str] = set()
+        waiting: Set[str] = frozenset()
         while shortlist and len(gone) < ATTEMPTS:
             gone |= {each.offer.url for each in shortlist}
             queue, last = deque(shortlist), list[Tried]()
             while queue or last:
                 if not queue:
                     queue, last = deque(last), list[Tried]()
-                group = _to_probe(queue)
+                group = _to_probe(queue, PROBED if work.prompt <= LONG else PROBED_LONG)
                 if group:
                     heard = yield Probe([each.offer for each in group], 0.0 if work.prompt <= MODEST else GRACE)
                     now = heard.now
@@ -212,8 +216,9 @@ class Router:
                     queue.extendleft(reversed(with_room))
                     last += without
                     continue
-                heard = yield Send(queue.popleft().offer)
-                now = heard.now
+                offer = queue.popleft().offer
+                heard = yield Send(offer, inf if waiting else self._patience(ask, offer, work, now))
+                now, waiting = heard.now, heard.late
                 if not ask.allow_fallbacks:
                     return
             shortlist = self.shortlist(ask, work, now, gone)
@@ -233,17 +238,17 @@ class Router:
                 late.append(asked)
             elif url not in heard.loads:
                 self.failed(each.offer, heard.now)
-                silent.append(asked._replace(tier=_RESTS))
+                silent.append(asked._replace(tier=RESTS))
             elif load is None:
                 ready.append(asked)
             elif load.room:
                 ready.append(asked._replace(cost=each.cost + log(1 + BESIDE * load.running)))
             else:
                 self.health.rest(url, heard.now + FULL_SECONDS)
-                full.append(asked._replace(tier=_RESTS))
+                full.append(asked._replace(tier=RESTS))
         return sorted(ready, key=_rank), late + full + silent
 
-    def _known(self, view: _View) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _known(self, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Place, tier, cost and room of offers that served us well; each [k]."""
         rows = self._drawn_rows(view)
         table = view.speeds.rows
@@ -263,10 +268,10 @@ class Router:
         seconds = {"latency": first, "throughput": drawn.pace}.get(view.ask.sort, first + drawn.pace * view.work.output)
         places = table["place"][rows]
         cost = view.fixed_cost(places) + np.log(seconds * beside / drawn.success) + stale
-        tier = view.tiers(places, _KNOWN, resting)
+        tier = view.tiers(places, KNOWN, resting)
         return places, tier, cost, table["room_until"][rows] > view.now
 
-    def _drawn_rows(self, view: _View) -> np.ndarray:
+    def _drawn_rows(self, view: View) -> np.ndarray:
         """Rows of known offers that fit; of many, a random choice, with the one that may know the conversation."""
         table = view.speeds.rows
         if len(view.fit) <= _LOOKED_AT:
@@ -278,22 +283,24 @@ class Router:
             wanted = [table.find(view.pool.offers[place].url) for place in view.preferred.tolist()]
             warm = self._conversations.warm(view.work, view.now)
             wanted.append(table.find(warm[0]) if warm else None)
-            some = self._dice.integers(len(table), size=_DRAWN)
-            rows = np.unique(np.concatenate([some, [row for row in wanted if row is not None]]).astype(np.int64))
+            drawn = self._dice.integers(len(table), size=_DRAWN)
+            if view.work.prompt > LONG:
+                drawn[: _DRAWN // 2] = view.speeds.fastest(_DRAWN // 2, LONG, view.now)
+            rows = np.unique(np.concatenate([drawn, [row for row in wanted if row is not None]]).astype(np.int64))
         rows = rows[view.speeds.good(rows, view.now)]
         return rows[view.fits(table["place"][rows])]
 
-    def _newcomers(self, view: _View) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _newcomers(self, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The same of others that fit; of many, a random choice."""
         fit = view.fit
         if len(fit) > _LOOKED_AT:
             some = fit[self._dice.integers(len(fit), size=_LOOKED_AT)]
             fit = np.unique(np.concatenate([some, view.preferred[view.fits(view.preferred)]]))
-        places = np.array([place for place in fit.tolist() if not view.known(place)], np.int32)
+        places = fit[~view.known(fit)]
         machines = [self.health.at(view.pool.offers[place].url) for place in places.tolist()]
         resting = np.array([each.resting > view.now for each in machines], bool)
         failed = np.array([each.failures > 0 for each in machines], bool)
-        tier = view.tiers(places, np.where(failed, _FAILED, _NEWCOMER), resting)
+        tier = view.tiers(places, np.where(failed, FAILED, NEWCOMER), resting)
         slower = np.array(
             [(1 + BESIDE * each.active + each.waiting) * (1 + each.failures) for each in machines], np.float64
         )
@@ -301,13 +308,13 @@ class Router:
         return places, tier, view.fixed_cost(places) + np.log(slower) + turn, np.zeros(len(places), bool)
 
     def _ranked(
-        self, view: _View, places: Places, tier: np.ndarray, cost: np.ndarray, room: np.ndarray, gone: Set[str]
+        self, view: View, places: Places, tier: np.ndarray, cost: np.ndarray, room: np.ndarray, gone: Set[str]
     ) -> list[Tried]:
         turn = np.full(len(places), len(view.ask.order))
         if view.ask.order:
             of = turns(view.ask, view.pool)
             turn = np.array([of(place) for place in places.tolist()], np.int64)
-        before = turn * len(_TIERS) + tier
+        before = turn * len(TIERS) + tier
         best, most = np.arange(len(places)), SHORTLIST + len(gone)
         if most < len(places):
             best = np.argpartition(before * _FAR + cost, most)[:most]
@@ -324,13 +331,25 @@ class Router:
     def _fitting(self, ask: Ask, pool: Pool) -> Places:
         return pool.fitting(ask, self.health.dishonest, self.health.at_stake(ask.min_stake))
 
+    def _reads(self, offer: Offer, work: Work, now: float) -> int:
+        """Tokens of the prompt that are new to it."""
+        warm = self._conversations.warm(work, now)
+        return max(work.prompt - (warm[1] if warm and warm[0] == offer.url else 0), 1)
+
+    def _patience(self, ask: Ask, offer: Offer, work: Work, now: float) -> float:
+        share = HEDGED[ask.hedge]
+        if not share:
+            return inf
+        speeds, row = self.of(offer)
+        return speeds.patience(row, self._reads(offer, work, now), share, now)
+
     def _speeds_of(self, ask: Ask) -> Speeds:
-        return self._speeds.setdefault(PoolKey(ask.model, ask.level), Speeds())
+        return self._speeds[PoolKey(ask.model, ask.level)]
 
     def of(self, offer: Offer) -> tuple[Speeds, int]:
         """What was seen of an offer: the row in its pool."""
         key = PoolKey(offer.model, offer.level)
-        speeds = self._speeds.setdefault(key, Speeds())
+        speeds = self._speeds[key]
         row = speeds.rows.find(offer.url)
         if row is None:
             row = speeds.rows.at(offer.url)
@@ -341,52 +360,12 @@ class Router:
         return speeds, row
 
 
-class _View(NamedTuple):
-    """What a shortlist is made from."""
-
-    pool: Pool
-    fit: Places
-    unclear: Places
-    """Where the offers are whose answers cannot be checked."""
-    trust: np.ndarray
-    """float64 [n], in each offer's provider."""
-    speeds: Speeds
-    ask: Ask
-    work: Work
-    now: float
-
-    @property
-    def preferred(self) -> Places:
-        """Where the offers are that `order` names."""
-        return self.pool.named(self.ask.order)
-
-    def fits(self, places: Places) -> np.ndarray:
-        """bool [k]: which of these fit."""
-        at = np.searchsorted(self.fit, places)
-        return self.fit[np.minimum(at, len(self.fit) - 1)] == places
-
-    def known(self, place: int) -> bool:
-        """It has served us, and more often well than badly."""
-        row = self.speeds.rows.find(self.pool.offers[place].url)
-        return row is not None and bool(self.speeds.good(np.array([row]), self.now)[0])
-
-    def tiers(self, places: Places, tier: int | np.ndarray, resting: np.ndarray) -> np.ndarray:
-        """Of these places: `tier` (one for all, or [k]), unless they are unclear or rest."""
-        found = np.where(np.isin(places, self.unclear), _UNCLEAR, tier) if len(self.unclear) else tier
-        return np.where(resting, _RESTS, found)
-
-    def fixed_cost(self, places: Places) -> np.ndarray:
-        """float64 [k]: what price and audit record add to the cost."""
-        price = _PRICE_WEIGHT[self.ask.sort] * np.log(np.maximum(self.pool.prices[places], _FREE))
-        return price - AUDITED * self.trust[places]
-
-
 def _rank(each: Tried) -> tuple[int, int, float]:
     return each.turn, each.tier, each.cost
 
 
-def _to_probe(queue: Sequence[Tried]) -> list[Tried]:
+def _to_probe(queue: Sequence[Tried], most: int) -> list[Tried]:
     """Whom to ask how busy they are before one is asked for the answer; nobody if it would gain nothing."""
     best = queue[0]
-    left = [each for each in queue if each.turn == best.turn and each.tier < _RESTS]
-    return left[:PROBED] if len(left) >= PROBED and not best.room and left[0] is best else []
+    left = [each for each in queue if each.turn == best.turn and each.tier < RESTS]
+    return left[:most] if len(left) >= PROBED and not best.room and left[0] is best else []

@@ -20,8 +20,11 @@ known. What providers say of their speed is not used.
 
 from __future__ import annotations
 
+from collections import deque
+from heapq import nlargest
 from math import exp, log
-from typing import Final, NamedTuple
+from statistics import NormalDist
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -44,7 +47,7 @@ PASSES: Final = 120.0
 """Seconds in which a slow state is taken to pass, but for 1/e."""
 _TELLING: Final = 0.3
 """Of an observation: what says less is not taken for another state."""
-PRIOR: Final = 0.5
+PRIOR: Final = 0.25
 """Weight of the pool's mean, in observations."""
 OVERHEAD: Final = 16
 """Tokens that stand for what there is to do for any prompt."""
@@ -52,6 +55,10 @@ ENOUGH: Final = 200
 """Tokens of a prompt of which half the time, about, is reading it."""
 _LEAST: Final = 1e-6
 """Seconds: nothing takes less."""
+_REMEMBERED: Final = 200
+"""First tokens of a pool of which it is remembered how late they were."""
+_LOOKS: Final = 32
+"""How often the same ones are taken to be the fastest."""
 _POOLED: Final = 200
 """Observations that the pool's mean goes over."""
 _ROW: Final = np.dtype(
@@ -73,6 +80,8 @@ _ROW: Final = np.dtype(
         ("room_until", "f8"),
     ]
 )
+_Some: TypeAlias = Any
+"""An array, or one number: a row of the table, or what is in it."""
 
 
 class Drawn(NamedTuple):
@@ -97,6 +106,10 @@ class Speeds:
         back, 0 if unknown; `room_until`: a time up to which it is taken to have room for one more answer."""
         self._means = {"first": log(1 / 500), "pace": log(1 / 20), "trip": log(0.05)}
         self._counts = dict.fromkeys(self._means, 0)
+        self._fastest = np.zeros(0, np.int64)
+        self._looks = 0
+        self._surprises: Final = deque(NormalDist(0, SPREAD).samples(_REMEMBERED, seed=1), _REMEMBERED)
+        """How much later first tokens came than expected, lately: logarithms. At first as if SPREAD were all."""
 
     def replied(self, row: int, seconds: float) -> None:
         """A question that takes no work was answered."""
@@ -106,9 +119,29 @@ class Speeds:
 
     def read(self, row: int, seconds: float, tokens: int, now: float) -> None:
         """The first token came so long after a prompt of `tokens` was sent."""
+        if self.rows["first_weight"][row]:  # of whom nothing is known, nothing is expected
+            self._surprises.append(log(max(seconds, _LEAST) / self.expected(row, tokens, now)))
         trip = float(self.rows["trip"][row]) or self.usual("trip")
         reading = max(seconds - trip, seconds / 10, _LEAST)
         self._took(row, "first", log(reading / (tokens + OVERHEAD)), tokens / (tokens + ENOUGH), now)
+
+    def expected(self, row: int, tokens: int, now: float) -> float:
+        """Seconds until the first token after a prompt of `tokens`, as far as is believed."""
+        left = np.exp((self.rows["seen"][row] - now) / FADE)
+        mean, _ = self._believed("first", row, left, now)
+        return (float(self.rows["trip"][row]) or self.usual("trip")) + exp(mean) * (tokens + OVERHEAD)
+
+    def patience(self, row: int, tokens: int, share: float, now: float) -> float:
+        """Seconds within which all but this share of the first tokens come, as it was lately in the pool."""
+        latest = nlargest(1 + int(share * _REMEMBERED), self._surprises)[-1]
+        return self.expected(row, tokens, now) * exp(latest)
+
+    def late(self, row: int, seconds: float, tokens: int, now: float) -> None:
+        """The first token had not come after so long, and is waited for no more: it is slow for now."""
+        gap = log(max(seconds, _LEAST) / self.expected(row, tokens, now))
+        self._surprises.append(gap)
+        self.rows["first_slowed"][row] = max(gap, 0.0) + self._slowed("first", row, now)
+        self.rows["first_slowed_at"][row] = now
 
     def wrote(self, row: int, seconds: float, tokens: int, now: float) -> None:
         """So many tokens came in so many seconds."""
@@ -133,6 +166,18 @@ class Speeds:
             self._times("pace", rows, left, now, dice, curiosity),
         )
 
+    def fastest(self, count: int, tokens: int, now: float) -> np.ndarray:
+        """Rows of those whose first token after so long a prompt comes first, as far as is believed; looked up anew now
+        and then only."""
+        if self._looks % _LOOKS == 0 or len(self._fastest) < min(count, len(self.rows)):
+            rows = np.arange(len(self.rows))
+            mean, _ = self._believed("first", rows, np.exp((self.rows["seen"][rows] - now) / FADE), now)
+            trip = self.rows["trip"]
+            seconds = np.where(trip > 0, trip, self.usual("trip")) + np.exp(mean) * (tokens + OVERHEAD)
+            self._fastest = rows if count >= len(rows) else np.argpartition(seconds, count)[:count]
+        self._looks += 1
+        return self._fastest
+
     def good(self, rows: np.ndarray, now: float) -> np.ndarray:
         """bool [k]: which have served us, and lately more often well than badly."""
         good = np.exp((self.rows["seen"][rows] - now) / FADE) * self.rows["good"][rows]
@@ -145,12 +190,18 @@ class Speeds:
     def _times(
         self, column: str, rows: np.ndarray, left: np.ndarray, now: float, dice: np.random.Generator, curiosity: float
     ) -> np.ndarray:
+        mean, variance = self._believed(column, rows, left, now)
+        return np.exp(mean + variance / 2 + curiosity * np.sqrt(variance) * dice.standard_normal(len(rows)))
+
+    def _believed(self, column: str, rows: _Some, left: _Some, now: float) -> tuple[_Some, _Some]:
+        """Mean and variance of the logarithm of seconds a token."""
         weight = left * self.rows[f"{column}_weight"][rows]
         mean = (PRIOR * self._means[column] + weight * self.rows[column][rows]) / (PRIOR + weight)
-        slowed = self.rows[f"{column}_slowed"][rows]
-        mean += slowed * np.exp((self.rows[f"{column}_slowed_at"][rows] - now) / PASSES)
-        variance = SPREAD**2 / (PRIOR + weight)
-        return np.exp(mean + variance / 2 + curiosity * np.sqrt(variance) * dice.standard_normal(len(rows)))
+        return mean + self._slowed(column, rows, now), SPREAD**2 / (PRIOR + weight)
+
+    def _slowed(self, column: str, rows: _Some, now: float) -> _Some:
+        """What a slow state adds to that mean."""
+        return self.rows[f"{column}_slowed"][rows] * np.exp((self.rows[f"{column}_slowed_at"][rows] - now) / PASSES)
 
     def _bad(self, rows: np.ndarray, now: float) -> np.ndarray:
         return np.exp((self.rows["seen"][rows] - now) / FORGIVE) * self.rows["bad"][rows]

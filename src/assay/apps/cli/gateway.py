@@ -120,6 +120,7 @@ def gateway(
                 region=settings.region,
                 min_stake=settings.min_stake_wei,
                 ignore=settings.ignore,
+                hedge=settings.hedge,
             ),
             payer=wallet,
             log=tell,

@@ -145,6 +145,7 @@ def _ask(request: Request, wishes: Wishes) -> Ask:
         model_digest=None if wishes.model_digest is None else bytes.fromhex(wishes.model_digest),
         region=wishes.region,
         min_stake=None if wishes.min_stake is None else int(wishes.min_stake),
+        hedge=wishes.hedge,
     )
 
 

@@ -205,6 +205,9 @@ class Wishes(Part):
     ignore: Providers | None = None
     allow_fallbacks: bool | None = None
     seeded: bool | None = None
+    hedge: bool | None = Field(
+        default=None, description="ask a second provider as well when the first token is late; without it, as is set"
+    )
     sort: Sort | None = Field(default=None, description="what is wanted least of; without it `balance`")
     model_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         default=None, description="SHA-256 of the model's file: no other one under its name"
