@@ -49,7 +49,8 @@ WAYS: Final = ("whole", "whole", "stream", "stream", "hang up")
 ATTACKERS: Final = 6
 CHECKED: Final = 100
 """Answers that are computed again in the end."""
-_SETTLE_SECONDS: Final = 300.0
+_SETTLE_SECONDS: Final = 400.0
+"""More than the longest pause of a gateway that could not reach a provider."""
 
 
 def measure(say: Say) -> Iterable[Figure]:
