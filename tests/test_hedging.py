@@ -14,7 +14,7 @@ from tests.test_journey import World, whole, wish
 from tests.tiny import TinyEngine, tiny_completion, tiny_key, tiny_request
 
 from assay.core.errors import Busy, ProviderFailed, StoreError
-from assay.core.offer import Offer
+from assay.core.offer import Defaults, Offer
 from assay.market.steps import Send
 from assay.racing import Race
 
@@ -37,7 +37,7 @@ async def test_a_second_one_answers_where_the_first_is_late(
 ) -> None:
     """The consumer has the whole answer long before the first one would have begun, with one receipt. The first one is
     hung up on, is not blamed, and is asked later from then on."""
-    market = world.market(hedge=usual)
+    market = world.market(defaults=Defaults(hedge=usual))
     began = time.monotonic()
     answer = await market.answer(ASKED, wish(ASKED, hedge=wished))
     steps = await whole(answer)
