@@ -335,7 +335,8 @@ class MarketAnswers:
                 await self._leave(offer, request, answer, purse)
                 raise
             if purse is not None:
-                purse.over(0, refused=isinstance(error, PaymentRequired))
+                # Where we hung up, it may have begun already, and signed for that.
+                purse.over(int(isinstance(error, asyncio.CancelledError)), refused=isinstance(error, PaymentRequired))
             if answer is not None:
                 await asyncio.shield(answer.close())
             raise
