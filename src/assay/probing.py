@@ -19,6 +19,8 @@ SHARED_SECONDS: Final = 0.5
 _SLICE: Final = 0.1
 """Seconds of a wait that are waited at once: one that takes longer, as this program had other things to do, counts as
 no more."""
+_NOTHING: Final = 1e-6
+"""Seconds that are not worth a wait: what a sum of slices leaves, clocks may not even show."""
 
 
 class _Said(NamedTuple):
@@ -75,7 +77,7 @@ class Probing:
         if _has_room(loads):
             left = probe.grace
         waiting = set(asking)
-        while waiting and left > 0 and not probe.settled(loads, failed):
+        while waiting and left > _NOTHING and not probe.settled(loads, failed):
             before, most = self._clock(), min(left, _SLICE)
             done, waiting = await asyncio.wait(waiting, timeout=most, return_when=asyncio.FIRST_COMPLETED)
             left -= min(self._clock() - before, most)
@@ -90,7 +92,7 @@ class Probing:
                         after[url] = self._clock() - begun
                     if _has_room({url: said.load}):
                         left = min(left, max(self._clock() - begun, probe.grace))
-        patient = left <= 0 and not _has_room(loads)
+        patient = left <= _NOTHING and not _has_room(loads)
         for url in (asking[task] for task in waiting):
             if not patient or url not in ours or self._alive.get(url, 0.0) > begun:
                 late.add(url)
