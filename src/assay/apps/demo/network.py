@@ -42,6 +42,7 @@ output_wei = 2_000_000_000_000_000
 
 [gateway]
 key = "demo-buyer"
+hedge = false
 
 [validator]
 key = "demo-validator"
@@ -49,7 +50,8 @@ key = "demo-validator"
 [chain]
 look_seconds = 1.0
 """
-"""Of every process: 0.001 test tokens for an output token, twice that where each operation can be disputed."""
+"""Of every process: 0.001 test tokens for an output token, twice that where each operation can be disputed. Nobody is
+asked beside another one: a cheat that was late would be caught by what it had begun, and nobody would see how."""
 _COMMAND: Final = (sys.executable, "-P", "-m", "assay.apps.cli")
 
 Lines: TypeAlias = "queue.Queue[bytes | None]"
