@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
 import ssl
 import sys
 from collections.abc import Iterable, Iterator
@@ -184,7 +185,8 @@ class _Socket(httpcore.AsyncNetworkStream):
     @override
     def get_extra_info(self, info: str) -> object:
         if info == "is_readable":  # of an idle connection: it cannot be used again
-            return self._inbox.ended or bool(self._inbox.data) or _is_readable(self._transport)
+            unusable = self._inbox.ended or bool(self._inbox.data) or _is_readable(self._transport)
+            return unusable or _has_moved(self._transport)
         named = {"client_addr": "sockname", "server_addr": "peername"}
         return self._transport.get_extra_info(named.get(info, info))
 
@@ -199,6 +201,17 @@ def _is_readable(transport: asyncio.Transport) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _has_moved(transport: asyncio.Transport) -> bool:
+    """The connection goes out from an address that this machine does not have any more."""
+    host, _, *rest = transport.get_extra_info("sockname")
+    with socket.socket(transport.get_extra_info("socket").family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0, *rest))
+        except OSError:
+            return True
+    return False
 
 
 def _limit(seconds: float | None) -> AbstractContextManager[None]:
