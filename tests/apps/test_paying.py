@@ -43,6 +43,7 @@ from assay.core.payment import Due, channel_salt
 from assay.core.ports import Engine
 from assay.core.receipt import Receipt, sign
 from assay.core.request import Request
+from assay.core.verdict import Finding, Verdict
 from assay.journey import MarketAnswers
 from assay.network.http import HttpTransport
 from assay.store.receipts import ReceiptStore
@@ -323,6 +324,21 @@ async def test_money_comes_back_from_a_provider_that_was_caught(tmp_path: Path, 
         back = here.channel.deposited - voucher.amount
         assert here.channel.withdrawn == back
         assert here.client.token_balance(GATEWAY.address) == before + back
+
+
+async def test_money_comes_back_though_the_gateway_ended_before_it_knew(tmp_path: Path, bank: Bank) -> None:
+    """A verdict that came while no gateway ran counts as soon as one runs, and nobody has to ask for anything."""
+    async with paid_provider(tmp_path, bank) as there:
+        async with paying_gateway(tmp_path, bank, there.url) as here:
+            receipt = receipt_of(await here.ask())
+            await paid_up(here, there)
+        store = ReceiptStore(f"sqlite:///{tmp_path / 'gateway.db'}")
+        wrong = Finding("replay", "fails", "another token")
+        store.judge(Verdict(receipt.digest.hex(), receipt.provider, receipt.level, "fails", (wrong,), 5, 0.1))
+        store.close()
+        async with paying_gateway(tmp_path, bank, there.url) as here:
+            await soon(lambda: here.channel.state == "leaving")
+            assert here.channel.reason == "caught cheating"
 
 
 async def test_terms_that_nobody_should_agree_to_are_refused(tmp_path: Path, bank: Bank) -> None:

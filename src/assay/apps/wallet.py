@@ -89,7 +89,8 @@ class Wallet:
         self._opening: Final[dict[Address, asyncio.Task[Account]]] = {}
         self._topping: Final[dict[Digest, asyncio.Task[None]]] = {}
         self._closing: Final[dict[Address, asyncio.Task[None]]] = {}
-        self._left: Final[set[Address]] = set()
+        self._left: Final[dict[Address, str]] = {}
+        """Who is paid no more, and why."""
         self._work: Final[set[asyncio.Task[None]]] = set()
 
     async def open(self, offer: Offer, request: Request) -> LivePurse:
@@ -114,7 +115,7 @@ class Wallet:
         """See `Payer.leave`."""
         if provider in self._left:
             return
-        self._left.add(provider)
+        self._left[provider] = reason
         account = self._accounts.pop(provider, None)
         if account is not None:
             self._close(account, reason)
@@ -129,6 +130,8 @@ class Wallet:
         for item in await asyncio.to_thread(self._store.outstanding):
             if item.channel in accounts:
                 accounts[item.channel].outstanding[item.mark] = item
+        for provider in self._left.keys() & self._accounts.keys():  # said before the channels were known here
+            self._close(self._accounts.pop(provider), self._left[provider])
         rounds = asyncio.create_task(self._rounds(recover))
         try:
             yield
