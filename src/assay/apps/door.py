@@ -56,18 +56,11 @@ class Door:
     share that of the network that they come from.
     """
 
-    def __init__(
-        self,
-        provider: Address,
-        consumers: Collection[Address] = (),
-        per_minute: int = 0,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, provider: Address, consumers: Collection[Address] = (), per_minute: int = 0) -> None:
         """`consumers`: keys that are served, and nobody else; empty: everybody. `per_minute`: requests; 0: no limit."""
         self._provider: Final = provider
         self._consumers: Final = frozenset(consumers)
-        self._rates: Final = Rates(per_minute, clock=clock) if per_minute else None
+        self._rates: Final = Rates(per_minute) if per_minute else None
 
     def admit(self, request: Request, body: bytes = b"", payment: Payment | None = None) -> None:
         """Check a request for an answer; `body` and `payment` as they came on the native wire.

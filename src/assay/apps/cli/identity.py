@@ -43,11 +43,7 @@ def register(
         outbox = there.client.outbox
         sent = there.register(_file(there, None, name, about, url or where), outbox.new_name("identity/register "))
         number = there.number(outbox.wait(sent.name, _SECONDS))
-        # Only now the file can say which entry it is of.
-        changed = there.change(
-            number, _file(there, number, name, about, url or where), outbox.new_name("identity/change ")
-        )
-        outbox.wait(changed.name, _SECONDS)
+        _change(there, number, name, about, url or where)  # only now the file can say which entry it is of
         _print(there, number, as_json)
 
 
@@ -64,9 +60,7 @@ def change(
 ) -> None:
     """Give an entry of the provider's key another file."""
     with _open(key, registry, chain) as (there, where):
-        outbox = there.client.outbox
-        sent = there.change(agent, _file(there, agent, name, about, url or where), outbox.new_name("identity/change "))
-        outbox.wait(sent.name, _SECONDS)
+        _change(there, agent, name, about, url or where)
         _print(there, agent, as_json)
 
 
@@ -93,6 +87,12 @@ def _open(key: str | None, registry: str | None, chain: str | None) -> Iterator[
         raise ConfigError("no registry of identities is named", "set url and identity in [chain]")
     with open_client(config, open_key(key or config.provider.key)[0]) as client:
         yield IdentityClient(client, config.chain.identity.lower()), config.provider.url
+
+
+def _change(there: IdentityClient, number: int, name: str, about: str, url: str) -> None:
+    outbox = there.client.outbox
+    sent = there.change(number, _file(there, number, name, about, url), outbox.new_name("identity/change "))
+    outbox.wait(sent.name, _SECONDS)
 
 
 def _file(there: IdentityClient, number: int | None, name: str, about: str, url: str) -> str:
