@@ -24,6 +24,13 @@ _QUIET: Final = {
 each write after somebody has broken a connection off, so that strangers could fill the log."""
 
 
+def _briefly(record: logging.LogRecord) -> bool:
+    """A filter: where the machine has lost its network for a moment, what failed is told without a stack."""
+    if record.exc_info and isinstance(record.exc_info[1], OSError):
+        record.exc_info = None
+    return True
+
+
 class _StandardError(io.TextIOBase):
     """Where a full disk or a closed pipe costs lines of the log, and no answers."""
 
@@ -69,6 +76,7 @@ def configure_logs(level: LogLevel = "info", form: LogFormat = "text") -> None:
     root.setLevel(threshold)
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(max(threshold, least))
+    logging.getLogger("zeroconf").addFilter(_briefly)
 
 
 def logger(name: str) -> FilteringBoundLogger:
