@@ -17,7 +17,7 @@ MODEL  ?= smollm2-135m
 BENCH  ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-long lint types imports bench ci lock changelog clean
+.PHONY: help setup demo test test-slow test-long browser vendor lint types imports bench ci lock changelog clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,14 +28,20 @@ setup: $(STAMPS)/project  ## virtual environment, pinned dependencies, the model
 demo: setup  ## a small network on loopback answers questions; two providers cheat and are caught
 	@$(BIN)/assay demo
 
-test: setup $(STAMPS)/dev  ## the tests, without the slow ones
+test: setup $(STAMPS)/dev browser  ## the tests, without the slow ones
 	@$(PYTEST)
 
-test-slow: setup $(STAMPS)/dev  ## only the slow tests
+test-slow: setup $(STAMPS)/dev browser  ## only the slow tests
 	@$(PYTEST) -m slow
 
 test-long: setup $(STAMPS)/dev  ## the tests that take hours: 1,000 disputes, 100 kills, half an hour of attacks
 	@$(PYTEST) -m long
+
+browser: $(STAMPS)/dev  ## a Chromium for the tests of pages, if there is none
+	@-$(BIN)/python -m tests.apps.window.fetch
+
+vendor:  ## bundle anew what the window's pages use of others (needs Node.js and the network)
+	@cd src/assay/apps/window/vendor && npm ci --no-audit --no-fund --silent && npm run --silent build
 
 lint: $(STAMPS)/dev  ## format and lint
 	@$(BIN)/ruff format --check .

@@ -23,6 +23,8 @@ from assay.apps.openai_api import call_name, openai_routes
 from assay.apps.openapi_native import desk_paths, metrics_path, traces_path
 from assay.apps.provider import StoredBundles
 from assay.apps.wallet import Wallet
+from assay.apps.window.sources import Sources
+from assay.apps.window.window import Window
 from assay.core.bundle import Bundle
 from assay.core.encoding import b64, canonical, unb64
 from assay.core.errors import EncodingError, InvalidRequest, NotFound, StoreError
@@ -59,14 +61,16 @@ def gateway_app(
     discoveries: Discoveries | None = None,
     standing: Standing | None = None,
     reports: Reports | None = None,
+    window: Window | None = None,
 ) -> Starlette:
     """The application.
 
     `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `parallel`: requests
     under way at once. `wallet`: the payer of `market`. `close` is awaited at the end, after the last answer. `metrics`:
     to add to. `discoveries`: find providers. `standing`: says what a chain tells of them. `reports`: what others do;
-    needs `standing`.
+    needs `standing`. `window`: its pages; without it there are none.
     """
+    bundles = StoredBundles(store)
     log, metrics = logger("gateway"), metrics or Metrics()
     metrics.watch_verdicts(store)
     if wallet is not None:
@@ -102,9 +106,10 @@ def gateway_app(
             metrics.route(),
             _traces_route(store),
             *(_Desk(store, market, audit_token).routes() if audit_token else ()),
+            *(window.routes(Sources("gateway", window.owner, market, bundles, store, market)) if window else ()),
             *openai_routes(
                 Measured(market, metrics, log, good=good),
-                StoredBundles(store),
+                bundles,
                 read_tools=read_tools,
                 health=health,
                 strongest=market.strongest,
@@ -112,7 +117,10 @@ def gateway_app(
             ),
         ],
         exception_handlers=ERROR_HANDLERS,
-        middleware=[Middleware(Limits, max_body=max_body, max_posts=parallel)],
+        middleware=[
+            *(window.middleware() if window else ()),
+            Middleware(Limits, max_body=max_body, max_posts=parallel),
+        ],
         lifespan=lifespan,
     )
 

@@ -40,7 +40,7 @@ def new_key(path: Path, *, force: bool = False) -> Key:
             break
         except EncodingError:  # one in 2^127: zero, or not below the group's order
             continue
-    _write(path, key.secret.hex() + "\n", force=force)
+    write_private(path, key.secret.hex() + "\n", force=force)
     return key
 
 
@@ -89,8 +89,13 @@ def load_or_new(path: Path) -> tuple[Key, bool]:
         raise
 
 
-def _write(path: Path, text: str, *, force: bool) -> None:
-    """Write a private file and give it its name in one step, so that a crash leaves the old state or the new one."""
+def write_private(path: Path, text: str, *, force: bool) -> None:
+    """Write a file that only the owner reads, and give it its name in one step: a crash leaves the old state or the new
+    one.
+
+    Raises:
+        ConfigError: there is one already (and not `force`), or it cannot be written.
+    """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

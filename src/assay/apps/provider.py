@@ -25,6 +25,8 @@ from assay.apps.openapi_native import provider_paths
 from assay.apps.serving import LocalAnswers
 from assay.apps.till import Till
 from assay.apps.tracing import Traces
+from assay.apps.window.sources import Sources
+from assay.apps.window.window import Window
 from assay.apps.x402 import X402, Deposits
 from assay.core.bundle import Bundle
 from assay.core.encoding import unb64
@@ -108,11 +110,12 @@ def provider_app(
     least_deposit: int = 1,
     publisher: Publisher | None = None,
     door: Door | None = None,
+    window: Window | None = None,
 ) -> Starlette:
     """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`. `till`: the
     one of `local`, if answers are paid; with `deposits`, which are of `least_deposit` wei at least, by x402 as well.
     `metrics`: to add to. `publisher`: makes the provider known; without one it is not. `door`: whom it
-    lets in; without one, everybody."""
+    lets in; without one, everybody. `window`: its pages; without it there are none."""
     log, metrics = logger("provider"), metrics or Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
@@ -149,12 +152,14 @@ def provider_app(
             Route("/assay/v1/bundles/{name}", native.bundle, methods=["GET"]),
             Route("/assay/v1/bundles/{name}/trace", native.trace, methods=["GET"]),
             metrics.route(),
+            *(window.routes(Sources("node", window.owner, answers, bundles, store)) if window else ()),
             *openai_routes(
                 answers, bundles, read_tools=read_tools, health=health, documented=provider_paths(), toll=toll
             ),
         ],
         exception_handlers=ERROR_HANDLERS,
         middleware=[
+            *(window.middleware() if window else ()),
             Middleware(Limits, max_body=max_body, max_posts=MAX_POSTS + local.parallel),
             Middleware(door.wrap),
         ],

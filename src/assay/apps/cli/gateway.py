@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from assay.apps.cli.console import JsonFlag
+from assay.apps.cli.console import JsonFlag, note
 from assay.apps.cli.serve import ChainOption, HostOption, PortOption
 from assay.core.errors import ConfigError
 
@@ -58,6 +58,7 @@ def gateway(
     from assay.apps.metrics import DiscoveryMetrics, Metrics
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
+    from assay.apps.window.window import open_window
     from assay.core.offer import Defaults, Price
     from assay.journey import MarketAnswers
     from assay.network.discovery.book import MOST
@@ -74,6 +75,7 @@ def gateway(
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
         here = url_of(sock)
+        window = open_window(home(), sock)
         store = open_store(config, "gateway")
         metrics, discoveries = Metrics(), None
         if settings.discover or (settings.discover is None and not settings.providers):
@@ -138,5 +140,12 @@ def gateway(
             discoveries=discoveries,
             standing=standing,
             reports=reports,
+            window=window,
         )
-        run(app, sock, drain=market.drain, started=lambda: announce("gateway", here, as_json=as_json))
+
+        def started() -> None:
+            announce("gateway", here, as_json=as_json)
+            if not as_json:
+                note(f"The window, in a browser: {window.address(here)}")
+
+        run(app, sock, drain=market.drain, started=started)

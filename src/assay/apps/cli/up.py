@@ -29,7 +29,7 @@ def up(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a local model with an OpenAI API on this machine; works offline once the model is here."""
-    from assay.apps.config import load_config
+    from assay.apps.config import home, load_config
     from assay.apps.logs import configure_logs
     from assay.apps.wiring import (
         Capacity,
@@ -59,10 +59,12 @@ def up(
     from assay.apps.server import serve as run
     from assay.apps.serving import LocalAnswers
     from assay.apps.tracing import Traces, ending, tracer_of
+    from assay.apps.window.window import open_window
 
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
         here = url_of(sock)
+        window = open_window(home(), sock)
         store = open_store(config, "node")
         with err.status(f"Loading {found.name}…"):
             capacity = Capacity(threads=settings.threads, parallel=settings.parallel, context=settings.context)
@@ -73,20 +75,27 @@ def up(
         def started() -> None:
             announce("node", here, as_json=as_json, address=signer.address, model=found.name)
             if not as_json:
-                _tell(here, found.name, default=port is None)
+                _tell(here, found.name, window.address(here), default=port is None)
 
         tools = tool_reader(found)
         traces = Traces(tracer_of(running))
         app = provider_app(
-            local, store, signer.address, read_tools=tools, max_body=settings.max_body_bytes, traces=traces
+            local,
+            store,
+            signer.address,
+            read_tools=tools,
+            max_body=settings.max_body_bytes,
+            traces=traces,
+            window=window,
         )
         run(app, sock, drain=ending(local.drain, traces), grace=1.0, started=started)
 
 
-def _tell(url: str, model: str, *, default: bool) -> None:
+def _tell(url: str, model: str, window: str, *, default: bool) -> None:
     chat = "assay chat" if default else f"assay chat --url {url}/v1"
     text = Text("\n")
     for what, how in (
+        ("the window, in a browser", window),
         ("chat in another terminal", chat),
         ("any OpenAI client", f'OpenAI(base_url="{url}/v1", api_key="-")'),
         ("the model", model),

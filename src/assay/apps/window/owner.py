@@ -1,0 +1,99 @@
+"""Whose window it is: the owner's token, and what other sites in a browser may not do.
+
+The token is a file that only the owner's account reads. Pages keep it in the tab's session storage and send it in a
+header, never in a cookie, so that no other site can send it (no CSRF).
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from assay.apps.failures import error_response
+from assay.core.errors import ConfigError, Forbidden
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+_LOCAL: Final = frozenset({"localhost", "localhost."})
+
+
+class Owner:
+    """Knows the token, and admits who has it."""
+
+    def __init__(self, token: str) -> None:
+        self.token: Final = token
+
+    @classmethod
+    def of(cls, path: Path, write: Callable[[Path, str], None]) -> Owner:
+        """The owner whose token is kept at `path`; a new one, written by `write`, if nothing is.
+
+        Raises:
+            ConfigError: the file cannot be read or written, or holds something else.
+        """
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            text = secrets.token_urlsafe(32)
+            write(path, text + "\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the token {path} cannot be read ({error})", "delete it: another is made") from error
+        if not _TOKEN.fullmatch(text):
+            raise ConfigError(f"{path} holds no token", "delete it: another is made")
+        return cls(text)
+
+    def admit(self, request: Request) -> None:
+        """Let the owner pass.
+
+        Raises:
+            Forbidden: no token or another one, or a page of another site asks.
+        """
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
+        if not hmac.compare_digest(given, self.token.encode()):
+            raise Forbidden(
+                "this is the owner's", "open the address that the program printed when it started: it holds the token"
+            )
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise Forbidden("a page of another site asks", "open the window's own address")
+
+
+class Hosts:
+    """ASGI middleware of a program that listens on loopback: refuses requests for names that are not this machine's.
+
+    A site can make its own name lead to 127.0.0.1 once its page is loaded (DNS rebinding); for a browser, the program
+    would then be a part of that site.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app: Final = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve or refuse one request."""
+        if scope["type"] == "http" and not _of_this_machine(scope):
+            error = Forbidden("this name is not this machine's", "ask by http://127.0.0.1 or http://localhost")
+            await error_response(error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _of_this_machine(scope: Scope) -> bool:
+    """Whether the name asked for is an address in numbers or localhost; programs that name none are no browsers."""
+    names = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    return all(_is_local(name) for name in names)
+
+
+def _is_local(host: str) -> bool:
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name.lower() in _LOCAL:
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

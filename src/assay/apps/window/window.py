@@ -1,0 +1,52 @@
+"""All pages together, as routes of the program that serves them."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+from typing import Final
+
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from assay.apps.keyfile import write_private
+from assay.apps.window import chat
+from assay.apps.window.owner import Hosts, Owner
+from assay.apps.window.shell import Shell
+from assay.apps.window.sources import Sources
+
+PAGES: Final = (chat,)
+"""In the order of the list at the top; each has an ENTRY, and `routes(shell, sources)`."""
+
+
+class Window:
+    """For `provider_app` and `gateway_app`."""
+
+    def __init__(self, owner: Owner, *, loopback: bool) -> None:
+        """`loopback`: the program listens there only."""
+        self.owner: Final = owner
+        self._loopback: Final = loopback
+
+    def routes(self, sources: Sources) -> list[Route]:
+        """Of pages, what they ask for, and the files that they load."""
+        shell = Shell(sources.kind, [page.ENTRY for page in PAGES])
+        return [*shell.routes(), *(route for page in PAGES for route in page.routes(shell, sources))]
+
+    def middleware(self) -> list[Middleware]:
+        """What stands before the whole application."""
+        return [Middleware(Hosts)] if self._loopback else []
+
+    def address(self, url: str) -> str:
+        """Where the owner opens it: what follows the # never leaves the browser."""
+        return f"{url}/#owner={self.owner.token}"
+
+
+def open_window(home: Path, sock: socket.socket) -> Window:
+    """The window of a program that listens on `sock`; its owner is who reads files under `home`.
+
+    Raises:
+        ConfigError: the owner's token cannot be kept.
+    """
+    owner = Owner.of(home / "window-token", lambda path, text: write_private(path, text, force=False))
+    return Window(owner, loopback=ipaddress.ip_address(sock.getsockname()[0]).is_loopback)
