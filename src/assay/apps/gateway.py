@@ -23,6 +23,7 @@ from assay.apps.openai_api import call_name, openai_routes
 from assay.apps.openapi_native import desk_paths, metrics_path, traces_path
 from assay.apps.provider import StoredBundles
 from assay.apps.wallet import Wallet
+from assay.apps.window.auditing import Audits
 from assay.apps.window.sources import Sources
 from assay.apps.window.window import Window
 from assay.core.bundle import Bundle
@@ -79,6 +80,18 @@ def gateway_app(
     def health() -> Mapping[str, object]:
         return {"active": market.active}
 
+    def seen(window: Window) -> Sources:
+        return Sources(
+            "gateway",
+            window.owner,
+            market,
+            bundles,
+            store,
+            market,
+            spell=market.spell,
+            audits=Audits(),
+        )
+
     def good(bundle: Bundle) -> None:
         if discoveries is not None:
             discoveries.dealt(bundle.receipt.provider)
@@ -106,7 +119,7 @@ def gateway_app(
             metrics.route(),
             _traces_route(store),
             *(_Desk(store, market, audit_token).routes() if audit_token else ()),
-            *(window.routes(Sources("gateway", window.owner, market, bundles, store, market)) if window else ()),
+            *(window.routes(seen(window)) if window else ()),
             *openai_routes(
                 Measured(market, metrics, log, good=good),
                 bundles,

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import groupby
 from typing import Final, ParamSpec, TypeAlias, TypeVar
 
 from starlette.requests import Request
@@ -17,8 +16,7 @@ from starlette.types import ASGIApp
 from assay.apps.failures import ERROR_HANDLERS, error_response
 from assay.apps.openapi import Schema, openapi_document
 from assay.apps.reply import Patience, Reply
-from assay.core.bundle import Bundle
-from assay.core.chain import latest
+from assay.core.chain import newest
 from assay.core.encoding import unb64
 from assay.core.errors import EncodingError, InvalidRequest, ModelNotFound, NotFound
 from assay.core.hashing import Digest
@@ -141,8 +139,7 @@ class OpenAiApi:
         """`GET /receipts/{name}`: one bundle a line, as `assay verify` reads them: all parts of the newest answer of
         each choice, where a call with a `seed` was made several times."""
         name: str = request.path_params["name"]
-        kept = await self._bundles.find(call_name(name))
-        found = [part for _, choice in groupby(kept, key=_choice) for part in latest(list(choice))]
+        found = newest(await self._bundles.find(call_name(name)))
         if not found:
             raise NotFound(
                 "no receipt has this name",
@@ -184,10 +181,6 @@ class OpenAiApi:
     async def _strongest_offered(self, ask: Ask) -> Level:
         offers = await self._answers.models()
         return strongest_that_fits(ask, Catalogue(offers), lambda wish: choose(wish, offers))
-
-
-def _choice(bundle: Bundle) -> int:
-    return bundle.request.choice
 
 
 def _models(offers: Sequence[Offer]) -> list[dict[str, object]]:

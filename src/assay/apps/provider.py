@@ -25,6 +25,7 @@ from assay.apps.openapi_native import provider_paths
 from assay.apps.serving import LocalAnswers
 from assay.apps.till import Till
 from assay.apps.tracing import Traces
+from assay.apps.window.auditing import Audits
 from assay.apps.window.sources import Sources
 from assay.apps.window.window import Window
 from assay.apps.x402 import X402, Deposits
@@ -129,6 +130,17 @@ def provider_app(
     def health() -> Mapping[str, object]:
         return {"provider": address, "active": local.active}
 
+    def seen(window: Window) -> Sources:
+        return Sources(
+            "node",
+            window.owner,
+            answers,
+            bundles,
+            store,
+            spell=local.spell,
+            audits=Audits(),
+        )
+
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
@@ -152,7 +164,7 @@ def provider_app(
             Route("/assay/v1/bundles/{name}", native.bundle, methods=["GET"]),
             Route("/assay/v1/bundles/{name}/trace", native.trace, methods=["GET"]),
             metrics.route(),
-            *(window.routes(Sources("node", window.owner, answers, bundles, store)) if window else ()),
+            *(window.routes(seen(window)) if window else ()),
             *openai_routes(
                 answers, bundles, read_tools=read_tools, health=health, documented=provider_paths(), toll=toll
             ),

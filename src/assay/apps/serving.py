@@ -20,6 +20,7 @@ from assay.apps.till import Till
 from assay.core.bundle import Bundle
 from assay.core.completion import Completion, Prompt
 from assay.core.errors import (
+    BindingMismatch,
     Busy,
     EngineError,
     ModelFileError,
@@ -35,6 +36,7 @@ from assay.core.ports import Engine
 from assay.core.profile import Profile
 from assay.core.receipt import attest
 from assay.core.request import Level, Request
+from assay.engines.text import spelled
 from assay.market.matching import choose
 from assay.market.pricing import amount_due
 from assay.store.parts import Begun, LeftOver, PartStore
@@ -118,6 +120,21 @@ class LocalAnswers:
     def active(self) -> int:
         """Answers being generated."""
         return self._places
+
+    def spell(self, model: Digest, tokens: Sequence[int], stops: Sequence[str]) -> tuple[str, str] | None:
+        """See `Spell`; known are the models that are served here.
+
+        Raises:
+            BindingMismatch: a token that the model does not have.
+            InvalidRequest: stop texts that no request has.
+        """
+        readers = (engine.reader for engine in self.engines.values() if engine.model_digest == model)
+        reader = next(readers, None)
+        if reader is None:
+            return None
+        if any(token >= reader.tokenizer.n_vocab for token in tokens):
+            raise BindingMismatch("tokens", f"the model knows {reader.tokenizer.n_vocab} tokens")
+        return spelled(reader.tokenizer.piece, tokens, stops)
 
     async def models(self) -> Sequence[Offer]:
         """One offer per model and level."""

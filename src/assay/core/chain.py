@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from assay.core.bundle import Bundle
 from assay.core.completion import WHOLE
 from assay.core.errors import BindingMismatch
 from assay.core.request import Request
+
+
+def newest(bundles: Sequence[Bundle]) -> list[Bundle]:
+    """The parts of the newest answer of each choice. `bundles`: of one call, by choice, then as for `latest`."""
+    return [part for _, choice in groupby(bundles, key=_choice) for part in latest(list(choice))]
 
 
 def latest(bundles: Sequence[Bundle]) -> list[Bundle]:
@@ -47,6 +52,10 @@ def delivered(request: Request, bundles: Sequence[Bundle]) -> tuple[int, ...]:
     before = len(request.continues)
     later = (each.request.continues for each in bundles if each.request.whole == request.whole)
     return min((tokens[before:] for tokens in later if len(tokens) > before), key=len, default=())
+
+
+def _choice(bundle: Bundle) -> int:
+    return bundle.request.choice
 
 
 def _led_to(one: Bundle, other: Bundle) -> bool:

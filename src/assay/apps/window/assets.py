@@ -79,7 +79,7 @@ class Assets:
 def _files() -> Mapping[str, bytes]:
     root = files("assay.apps.window")
     found = {f"texts/{language}.json": json.dumps(texts_of(language)).encode() for language in LANGUAGES}
-    for folder in ("static", "vendor"):
+    for folder in ("static", "static/proof", "vendor"):
         found |= {f"{folder}/{item.name}": item.read_bytes() for item in (root / folder).iterdir() if _served(item)}
     return found
 

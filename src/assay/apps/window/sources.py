@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from assay.apps.window.auditing import Audits
 from assay.apps.window.owner import Owner
 from assay.apps.window.shell import Kind
 from assay.core.ports import Answers, Bundles
+from assay.core.spelling import Spell
 from assay.journey import MarketAnswers
 from assay.store.receipts import ReceiptStore
 
@@ -22,3 +24,7 @@ class Sources:
     store: ReceiptStore
     market: MarketAnswers | None = None
     """A gateway's."""
+    spell: Spell | None = None
+    """What tokens say, where the vocabulary is here."""
+    audits: Audits | None = None
+    """Full checks, where the program makes them."""

@@ -1,0 +1,154 @@
+"""Receipts: checked in the reader's browser, shown with what the program knows of them, and audited for its owner."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import segno
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from assay.apps.openai_api import call_name
+from assay.apps.window.shell import Entry, Shell
+from assay.apps.window.sources import Sources
+from assay.core.bundle import MAX_BUNDLE_BYTES, Bundle
+from assay.core.chain import newest
+from assay.core.encoding import b64
+from assay.core.errors import AssayError, InvalidRequest, NotFound
+from assay.core.spelling import Spell
+from assay.network.openai.shape import encode
+from assay.store.receipts import ReceiptStore
+
+ENTRY: Final = Entry("receipt", "/receipt")
+MOST_VERDICTS: Final = 16
+"""Verdicts on one receipt that are told, the newest."""
+MOST_TRACES: Final = 64
+"""Requests of one call whose traces are told, the newest."""
+
+
+class _Wanted(BaseModel):
+    """Which receipt is to be audited."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str
+    """The reply's id."""
+    receipt: str
+    """The receipt's digest in hexadecimal."""
+
+
+def routes(shell: Shell, sources: Sources) -> list[Route]:
+    """`GET /receipt`, `GET /receipt/{name}`, what they ask for, and the owner's audits."""
+    page = _Receipts(shell, sources)
+    return [
+        Route("/receipt", page.page, methods=["GET"]),
+        Route("/receipt/{name}", page.page, methods=["GET"]),
+        Route("/window/receipt/{name}", page.known, methods=["GET"]),
+        Route("/window/receipt/{name}/qr.svg", page.code, methods=["GET"]),
+        Route("/window/owner/audits", page.audits, methods=["GET", "POST", "DELETE"]),
+    ]
+
+
+class _Receipts:
+    """The handlers."""
+
+    def __init__(self, shell: Shell, sources: Sources) -> None:
+        self._shell: Final = shell
+        self._sources: Final = sources
+
+    async def page(self, request: Request) -> Response:
+        return self._shell.render(request, "receipt", name=request.path_params.get("name", ""))
+
+    async def known(self, request: Request) -> Response:
+        """What is known here under a name; nothing is no error, since pages ask for receipts of others as well."""
+        try:
+            name = call_name(request.path_params["name"])
+        except NotFound:
+            return Response(encode({"receipts": [], "traces": []}), media_type="application/json")
+        found = await self._sources.bundles.find(name)
+        told = await asyncio.to_thread(_told, found, self._sources.store, self._sources.spell)
+        traces = await asyncio.to_thread(self._sources.store.traces, name)
+        return Response(
+            await asyncio.to_thread(encode, {"receipts": told, "traces": traces[-MOST_TRACES:]}),
+            media_type="application/json",
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def code(self, request: Request) -> Response:
+        """The permanent link as a QR code."""
+        link = f"{request.base_url}receipt/{b64(call_name(request.path_params['name']))}"
+        picture = io.BytesIO()
+        segno.make(link, error="m").save(picture, kind="svg", scale=4, border=4, dark="#000", light="#fff")
+        headers = {"Content-Security-Policy": "default-src 'none'", "X-Content-Type-Options": "nosniff"}
+        return Response(picture.getvalue(), media_type="image/svg+xml", headers=headers | {"Cache-Control": "no-store"})
+
+    async def audits(self, request: Request) -> Response:
+        """The owner's: begin an audit, look at it, stop it."""
+        self._sources.owner.admit(request)
+        audits = self._sources.audits
+        if audits is None:
+            raise NotFound("this program audits nothing", "check the file with `assay verify`")
+        if request.method == "POST":
+            return _json(await audits.start(await self._wanted(request)), 202)
+        if request.method == "DELETE":
+            audits.stop()
+        return _json(audits.look())
+
+    async def _wanted(self, request: Request) -> Bundle:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise InvalidRequest("the body is not sent as JSON", field="content-type", remedy="send application/json")
+        try:
+            wanted = _Wanted.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise InvalidRequest("which receipt?", remedy="send its `name` and its `receipt`'s digest") from error
+        for bundle in await self._sources.bundles.find(call_name(wanted.name)):
+            if bundle.receipt.digest.hex() == wanted.receipt:
+                return bundle
+        raise NotFound(
+            "no receipt here has this name and this digest", "audits are made of receipts that are kept here"
+        )
+
+
+def _json(value: Mapping[str, object] | None, status: int = 200) -> Response:
+    body = encode({} if value is None else value)
+    return Response(body, status, {"Cache-Control": "no-store"}, "application/json")
+
+
+def _told(found: Sequence[Bundle], store: ReceiptStore, spell: Spell | None) -> list[dict[str, object]]:
+    """Bundles with their text and verdicts, as long as all together are no larger than one may be. `shown`: it is one
+    that `/receipts/{name}` gives."""
+    shown = newest(found)
+    told: list[dict[str, object]] = []
+    left = MAX_BUNDLE_BYTES
+    for bundle in [*shown, *(each for each in found if each not in shown)]:
+        file = bundle.encode()
+        left -= len(file)
+        if left < 0:
+            break
+        digest = bundle.receipt.digest
+        told.append(
+            {
+                "digest": digest.hex(),
+                "shown": bundle in shown,
+                "file": file.decode(),
+                "text": _text(bundle, spell),
+                "verdicts": store.verdicts_on(digest)[-MOST_VERDICTS:],
+            }
+        )
+    return told
+
+
+def _text(bundle: Bundle, spell: Spell | None) -> str | None:
+    """What the answer says up to this part's end; None where its vocabulary is not here, or lacks its tokens."""
+    if spell is None:
+        return None
+    request = bundle.request
+    try:
+        texts = spell(bundle.receipt.model, (*request.continues, *bundle.tokens), request.stop)
+    except AssayError:
+        return None
+    return None if texts is None else texts[1]
