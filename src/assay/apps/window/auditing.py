@@ -92,27 +92,16 @@ class Audits:
         self._last: _Audit | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, bundle: Bundle) -> Mapping[str, object]:
-        """Begin to check a receipt; gives what `look` does.
+    def start(self, bundle: Bundle) -> Mapping[str, object]:
+        """Begin to check a receipt, on the running event loop; gives what `look` does.
 
         Raises:
             Busy: another one is being checked.
-            NotFound: the model is not on this machine.
         """
         if self._last is not None and not self._last.over:
             raise Busy("another receipt is being checked", retry_after=5, remedy="wait for it, or stop it")
         audit = self._last = _Audit(bundle.receipt.digest, self._clock)
-        try:
-            model = await asyncio.to_thread(self._find, bundle.receipt.model)
-            if model is None:
-                raise NotFound(
-                    f"the model of this receipt (SHA-256 {bundle.receipt.model.hex()[:16]}…) is not on this machine",
-                    how_to_get(bundle.receipt.model),
-                )
-        except BaseException:
-            audit.end("failed")
-            raise
-        self._task = asyncio.create_task(asyncio.to_thread(self._check, audit, model, bundle))
+        self._task = asyncio.create_task(asyncio.to_thread(self._check, audit, bundle))
         return audit.look()
 
     def look(self) -> Mapping[str, object] | None:
@@ -124,10 +113,10 @@ class Audits:
         if self._last is not None:
             self._last.stop()
 
-    def _check(self, audit: _Audit, model: ModelFile, bundle: Bundle) -> None:
+    def _check(self, audit: _Audit, bundle: Bundle) -> None:
         stage: Stage = "failed"
         try:
-            with self._open(model, stopped=audit.stopped) as check:
+            with self._open(self._model(bundle.receipt.model), stopped=audit.stopped) as check:
                 audit.stage = "computing"
                 verdict = check(bundle)
             if audit.stopped():  # its verdict says that it was broken off
@@ -141,3 +130,11 @@ class Audits:
             logger("window").exception("audit_failed")
         finally:
             audit.end(stage)
+
+    def _model(self, digest: Digest) -> ModelFile:
+        model = self._find(digest)
+        if model is None:
+            raise NotFound(
+                f"the model of this receipt (SHA-256 {digest.hex()[:16]}…) is not on this machine", how_to_get(digest)
+            )
+        return model

@@ -93,7 +93,7 @@ class _Receipts:
         if audits is None:
             raise NotFound("this program audits nothing", "check the file with `assay verify`")
         if request.method == "POST":
-            return _json(await audits.start(await self._wanted(request)), 202)
+            return _json(audits.start(await self._wanted(request)), 202)
         if request.method == "DELETE":
             audits.stop()
         return _json(audits.look())

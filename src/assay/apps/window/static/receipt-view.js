@@ -16,14 +16,14 @@ const MOST_SHOWN = 120;
 
 /**
  * Show bundles in `place`: a list where there are several, and one of them whole. `found`: what the program knows (see
- * `/window/receipt/{name}`); `name`: under which it keeps them, or null; `say` tells how things stand.
+ * `/window/receipt/{name}`), each receipt with the `name` under which it is kept; `say` tells how things stand.
  */
-export async function showReceipts(place, { bundles, found, signal, name, say }) {
+export async function showReceipts(place, { bundles, found, signal, say }) {
   const started = performance.now();
   const judged = bundles.map((bundle) => judge(bundle, bundles));
   const took = performance.now() - started;
   const detail = el("div", { id: "detail" });
-  const open = (index) => detailOf(detail, judged[index], { found, signal, name, say, took });
+  const open = (index) => detailOf(detail, judged[index], { found, signal, say, took });
   fill(place, judged.length > 1 ? index(judged, open) : null, detail);
   await open(Math.max(0, judged.findIndex((each) => !each.good)));
 }
@@ -54,20 +54,19 @@ function index(judged, open) {
 
 const badge = (good, text) => el("span", { class: `badge ${good ? "good" : "bad"}` }, good ? "✓ " : "✗ ", text);
 
-async function detailOf(detail, judged, { found, signal, name, say, took }) {
+async function detailOf(detail, judged, { found, signal, say, took }) {
   const { bundle, checks } = judged;
   const digest = hex(receiptDigest(bundle.receipt));
   const kept = found.receipts.find((each) => each.digest === digest) ?? null;
   const verdict = el("section", { class: "panel verdict", "aria-labelledby": "verdict" });
-  const linked = kept && name;
   fill(
     detail,
     verdict,
     conversation(bundle, kept),
     journey({ bundle, digest, checks, kept, traces: found.traces, took }),
     checksTable(judged),
-    needs(bundle, linked ? { name, digest, traces: found.traces, signal } : null),
-    linked ? share(name) : null,
+    needs(bundle, kept && { name: kept.name, digest, traces: found.traces, signal }),
+    kept && share(kept.name),
   );
   await tell(verdict, judged, { found, signal, say });
 }
@@ -166,12 +165,17 @@ function checksTable({ checks, continued }) {
   );
 }
 
+const LABELS = {
+  opening: ["bytes_due", "bytes"], limit: ["most", "count"], context: ["most", "count"], stop: ["stated", "count"],
+};
+
 function checkRow({ name, title, holds, stated, found }) {
+  const [first, second] = LABELS[name] ?? ["stated", "found"];
   const outcome = badge(holds, t(holds ? "receipt.holds" : "receipt.fails"));
   const values = stated === "" ? null : el(
     "dl", { class: "pair" },
-    el("dt", {}, t("receipt.stated")), el("dd", {}, folded(stated)),
-    el("dt", {}, t("receipt.found")), el("dd", {}, folded(found)),
+    el("dt", {}, t(`receipt.${first}`)), el("dd", {}, folded(stated)),
+    el("dt", {}, t(`receipt.${second}`)), el("dd", {}, folded(found)),
   );
   return el("li", { dataset: { check: name, holds } }, el("p", { class: "check" }, outcome, " ", title), values);
 }

@@ -1,10 +1,8 @@
 // The page of receipts: takes a file that is dropped or chosen, or what the program has under a name, and has it checked.
 import { fill, el } from "./dom.js";
 import { t } from "./texts.js";
-import { hex } from "./proof/bytes.js";
 import { decodeBundle, decodeFile, MAX_BYTES } from "./proof/bundle.js";
 import { Refused, b64, utf8 } from "./proof/bytes.js";
-import { receiptDigest } from "./proof/receipt.js";
 import { callName } from "./proof/request.js";
 import { refusal } from "./receipt-words.js";
 import { showReceipts } from "./receipt-view.js";
@@ -12,30 +10,39 @@ import { showReceipts } from "./receipt-view.js";
 const page = document.getElementById("page");
 const status = document.getElementById("status");
 const place = document.getElementById("receipts");
+const MOST_CALLS = 16;
 let turn = new AbortController();
 
 /** Say how things stand, to readers of the screen as well. */
 const say = (text) => fill(status, text);
 
-/** What the program has under a name; nothing where it cannot be asked. */
+/** What the program has under a name; null where it cannot be asked. */
 async function known(name, signal) {
+  let found;
   try {
     const reply = await fetch(`/window/receipt/${encodeURIComponent(name)}`, { signal, cache: "no-store" });
-    const found = await reply.json();
-    return { receipts: found.receipts.map(keptOf), traces: found.traces };
+    found = reply.ok ? await reply.json() : null;
   } catch (error) {
     if (signal.aborted) throw error;
-    return { receipts: [], traces: [] };
+    return null; // it is not running, or the network is away
   }
+  if (found === null) return null;
+  const receipts = found.receipts.map((item) => ({ ...item, name, bundle: decodeBundle(utf8(item.file)) }));
+  return { receipts, traces: found.traces };
 }
 
-const keptOf = (item) => ({ ...item, bundle: decodeBundle(utf8(item.file)) });
+/** What it has of the calls that bundles are of. */
+async function knownOf(bundles, signal) {
+  const names = [...new Set(bundles.map((bundle) => b64(callName(bundle.request))))].slice(0, MOST_CALLS);
+  const all = (await Promise.all(names.map((name) => known(name, signal)))).filter((each) => each !== null);
+  return { receipts: all.flatMap((each) => each.receipts), traces: all.flatMap((each) => each.traces) };
+}
 
 /** Begin anew; what was under way for the file before is over. */
 function begin() {
   turn.abort();
   turn = new AbortController();
-  place.replaceChildren();
+  fill(place, el("p", { class: "quiet" }, t("receipt.checking")));
   say(t("receipt.checking"));
   return turn.signal;
 }
@@ -51,9 +58,8 @@ async function openFile(file) {
   try {
     if (file.size > MAX_BYTES) throw new Refused("large", "", { most: MAX_BYTES / 2 ** 20 });
     const bundles = decodeFile(new Uint8Array(await file.arrayBuffer()));
-    const name = b64(callName(bundles[0].request));
-    const found = await known(name, signal);
-    await show(bundles, found, signal, name);
+    const found = await knownOf(bundles, signal);
+    await showReceipts(place, { bundles, found, signal, say });
   } catch (error) {
     if (!signal.aborted) refused(error);
   }
@@ -62,19 +68,12 @@ async function openFile(file) {
 async function openName(name) {
   const signal = begin();
   const found = await known(name, signal);
-  const bundles = found.receipts.filter((each) => each.shown).map((each) => each.bundle);
-  if (bundles.length) return show(bundles, found, signal, name);
+  const bundles = found?.receipts.filter((each) => each.shown).map((each) => each.bundle) ?? [];
+  if (bundles.length) return showReceipts(place, { bundles, found, signal, say });
   say("");
-  return fill(
-    place,
-    el("div", { class: "panel verdict doubt", role: "alert" }, el("h2", {}, t("receipt.not_here")), t("receipt.not_here_why")),
-  );
-}
-
-async function show(bundles, found, signal, name) {
-  const digests = found.receipts.map((each) => each.digest);
-  const kept = bundles.some((bundle) => digests.includes(hex(receiptDigest(bundle.receipt))));
-  await showReceipts(place, { bundles, found, signal, name: kept ? name : null, say });
+  const words = found === null ? "away" : "not_here";
+  const why = el("p", {}, t(`receipt.${words}_why`));
+  return fill(place, el("div", { class: "panel verdict doubt", role: "alert" }, el("h2", {}, t(`receipt.${words}`)), why));
 }
 
 function listen() {

@@ -7,7 +7,7 @@ import { differences, originOf } from "./differences.js";
 import { evidenceRoot, outputDigest, splitOpening, LEAF_SIZE } from "./hashing.js";
 import { bytes } from "./reading.js";
 import { COUNTS, DIGESTS, STOPS } from "./receipt.js";
-import { LEVELS, profileDigest, requestDigest } from "./request.js";
+import { KINDS, LEVELS, ROLES, SAMPLERS, profileDigest, requestDigest } from "./request.js";
 import { Attempts, firstThat, oneCharacterOff } from "./search.js";
 
 const MOST_MS = 60_000;
@@ -114,7 +114,7 @@ async function placeIn({ receipt, request, profile }, member, patience) {
 }
 
 const PRINTABLE = Array.from({ length: 95 }, (_, index) => String.fromCharCode(32 + index));
-const CHOICES = { level: LEVELS, kind: ["chat", "completion"], flash_attention: [true, false] };
+const CHOICES = { level: LEVELS, kind: KINDS, role: ROLES, sampler: SAMPLERS, flash_attention: [true, false] };
 
 /** Values that differ from `value` in one character of one member; `put` makes the whole of a changed part. */
 function* near(value, whole, field, put) {
@@ -132,6 +132,7 @@ function* near(value, whole, field, put) {
 function* spellings(value, name) {
   yield* CHOICES[name] ?? [];
   const number = typeof value === "number";
+  if (number) yield* [value - 1, value + 1];
   if (!number && typeof value !== "string") return;
   const spelled = String(value);
   for (let at = 0; at < spelled.length; at += 1) {

@@ -8,9 +8,10 @@ import { bytes, join, list, members, natural, oneOf, text } from "./reading.js";
 export const LEVELS = ["signed", "statistical", "pinned", "exact"];
 /** The regime of profiles at level `exact`. */
 export const EXACT_REGIME = "exact/1";
-const KINDS = ["chat", "completion"];
-const ROLES = ["system", "developer", "user", "assistant", "tool"];
-const SAMPLERS = ["gumbel/1", "gumbel/2", "foreign"];
+/** Kinds of requests, roles of messages, samplers of profiles. */
+export const KINDS = ["chat", "completion"];
+export const ROLES = ["system", "developer", "user", "assistant", "tool"];
+export const SAMPLERS = ["gumbel/1", "gumbel/2", "foreign"];
 const PROFILE_BYTES = 1800;
 const REQUEST_TEXTS = ["model", "prompt", "tools", "tool_choice", "response_format"];
 const REQUEST = [
