@@ -90,6 +90,7 @@ def gateway_app(
             market,
             spell=market.spell,
             audits=Audits(),
+            voucher_for=None if wallet is None else wallet.voucher_for,
         )
 
     def good(bundle: Bundle) -> None:

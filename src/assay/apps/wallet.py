@@ -111,6 +111,10 @@ class Wallet:
         """Wei over all channels by kind, out of the database."""
         return self._store.sums()
 
+    def voucher_for(self, receipt: Digest) -> int | None:
+        """Wei of the voucher, all answers of its channel together, that was signed for a receipt; None: none was."""
+        return self._store.voucher_for(receipt)
+
     def leave(self, provider: Address, reason: str) -> None:
         """See `Payer.leave`."""
         if provider in self._left:

@@ -16,7 +16,17 @@ import pytest
 import segno
 from playwright.sync_api import Browser, Page, expect
 from starlette.applications import Starlette
-from tests.apps.window.browser import TOKEN, Stage, check_access, in_thread, looked_at, opened, picture, staged
+from tests.apps.window.browser import (
+    TOKEN,
+    Stage,
+    check_access,
+    check_width,
+    in_thread,
+    looked_at,
+    opened,
+    picture,
+    staged,
+)
 from tests.running import provider, running
 from tests.tiny import PROFILE, TinyEngine, TinyModel, TinyTokenizer, tiny_bundle, tiny_key, tiny_request
 
@@ -129,7 +139,7 @@ def test_the_journey_says_what_did_not_happen(stage: Stage, replies: dict[str, s
         page.goto(f"/receipt/{replies['pinned']}")
         page.wait_for_selector(".journey")
         states = page.locator(".stage").evaluate_all("all => all.map((each) => each.className.split(' ')[1])")
-        assert states == ["done", "done", "done", "done", "not", "done", "not"]
+        assert states == [f"is-{each}" for each in ("done", "done", "done", "done", "not", "done", "not")]
         expect(page.locator("[data-stage=generate]")).to_contain_text("tokens/s")
         expect(page.locator("[data-stage=match]")).to_contain_text("offers")
         expect(page.locator("[data-stage=attest]")).to_contain_text("0x")
@@ -196,6 +206,18 @@ def test_other_files_are_refused_in_words(stage: Stage, browser: Browser, data: 
         drop(page, data)
         expect(page.locator("[role=alert]")).to_contain_text(words)
         expect(page.locator("[role=alert]")).to_contain_text("Fetch it again")
+
+
+def test_a_receipt_alone(stage: Stage, replies: dict[str, str], browser: Browser) -> None:
+    """Who signed it is told, that nothing else can be, and a changed one does not hold."""
+    value = kept(stage, replies["signed"])["receipt"]
+    with opened(browser, stage.url) as page:
+        page.goto("/receipt")
+        page.wait_for_load_state("networkidle")
+        for receipt_, words in ((value, "says nothing of any answer"), (value | {"amount": "1"}, "did not sign it")):
+            drag(page, json.dumps(json.dumps(receipt_, indent=1)))
+            expect(page.locator(".verdict")).to_contain_text(words)
+        check_access(page)
 
 
 def test_a_giant_is_refused_unread(stage: Stage, browser: Browser) -> None:
@@ -311,15 +333,19 @@ def test_each_changed_field_of_a_receipt_is_named(
 ) -> None:
     """For each field of the receipt: a file with another value there names that field, and no other."""
     good = kept(stage, replies[level])
-    with opened(browser, stage.url) as page:
+    width, theme = (360, "dark") if level == "statistical" else (1280, "light")
+    with opened(browser, stage.url, width=width, theme=theme) as page:
         page.goto("/receipt")
         page.wait_for_load_state("networkidle")
         for field in good["receipt"]:
             data = canonical(changed(good, ("receipt", field))) + b"\n"
             drop(page, data)
             assert named(page) == [f"receipt.{field}"], field
+            bad = page.locator(".stage.is-bad").evaluate_all("all => all.map((each) => each.dataset.stage)")
+            assert field == "v" or {"attest", "verify"} <= set(bad)
             if field == "model":
                 check_access(page)
+                check_width(page)
                 picture(page, f"receipt-changed-{level}")
 
 
@@ -380,7 +406,7 @@ def test_what_is_known_under_a_name(stage: Stage, replies: dict[str, str]) -> No
     [item] = found["receipts"]
     assert item["file"].encode() == bundle.encode()
     assert (item["digest"], item["shown"], item["text"]) == (bundle.receipt.digest.hex(), True, None)
-    assert item["verdicts"] == [verdict.to_json()]
+    assert (item["verdicts"], item["voucher"]) == ([verdict.to_json()], None)
     assert "attest" in [mark["stage"] for mark in found["traces"][0]]
     for nothing in ("A" * 43, "x", "..%2f..%2fetc", b64(bundle.receipt.digest), b64(bundle.receipt.request)):
         reply = httpx.get(f"{stage.url}/window/receipt/{nothing}")
@@ -448,6 +474,7 @@ def desk(stage: Stage, *, here: bool = True) -> Iterator[Desk]:
         stage.market,
         StoredBundles(stage.store),
         stage.store,
+        voucher_for=lambda _digest: 5 * 10**18,
         spell=lambda _model, tokens, stops: spelled(TinyTokenizer().piece, tokens, stops),
         audits=Audits(find=lambda _digest: model if here else None, opener=opener),
     )
@@ -473,6 +500,8 @@ def test_the_owner_audits(stage: Stage, replies: dict[str, str], browser: Browse
         expect(page.locator(".audit")).to_contain_text("every <b>number</b> is equal")
         assert button.is_enabled()
         expect(page.locator(".said")).not_to_contain_text("vocabulary")  # this program has it
+        known = page.evaluate("fetch(location.pathname.replace('/', '/window/')).then((reply) => reply.json())")
+        assert known["receipts"][0]["voucher"] == str(5 * 10**18)
         picture(page, "receipt-audited")
 
 

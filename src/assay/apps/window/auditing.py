@@ -98,7 +98,7 @@ class Audits:
         Raises:
             Busy: another one is being checked.
         """
-        if self._last is not None and not self._last.over:
+        if not self.over:
             raise Busy("another receipt is being checked", retry_after=5, remedy="wait for it, or stop it")
         audit = self._last = _Audit(bundle.receipt.digest, self._clock)
         self._task = asyncio.create_task(asyncio.to_thread(self._check, audit, bundle))
@@ -107,6 +107,11 @@ class Audits:
     def look(self) -> Mapping[str, object] | None:
         """How the last audit stands: its `receipt`'s digest, `stage`, `seconds`; then the `verdict`, or the `error`."""
         return None if self._last is None else self._last.look()
+
+    @property
+    def over(self) -> bool:
+        """None is under way."""
+        return self._last is None or self._last.over
 
     def stop(self) -> None:
         """End the audit under way soon."""

@@ -20,9 +20,9 @@ from assay.core.bundle import MAX_BUNDLE_BYTES, Bundle
 from assay.core.chain import newest
 from assay.core.encoding import b64
 from assay.core.errors import AssayError, InvalidRequest, NotFound
+from assay.core.hashing import Digest
 from assay.core.spelling import Spell
 from assay.network.openai.shape import encode
-from assay.store.receipts import ReceiptStore
 
 ENTRY: Final = Entry("receipt", "/receipt")
 MOST_VERDICTS: Final = 16
@@ -70,7 +70,7 @@ class _Receipts:
         except NotFound:
             return Response(encode({"receipts": [], "traces": []}), media_type="application/json")
         found = await self._sources.bundles.find(name)
-        told = await asyncio.to_thread(_told, found, self._sources.store, self._sources.spell)
+        told = await asyncio.to_thread(_told, found, self._sources)
         traces = await asyncio.to_thread(self._sources.store.traces, name)
         return Response(
             await asyncio.to_thread(encode, {"receipts": told, "traces": traces[-MOST_TRACES:]}),
@@ -118,9 +118,11 @@ def _json(value: Mapping[str, object] | None, status: int = 200) -> Response:
     return Response(body, status, {"Cache-Control": "no-store"}, "application/json")
 
 
-def _told(found: Sequence[Bundle], store: ReceiptStore, spell: Spell | None) -> list[dict[str, object]]:
-    """Bundles with their text and verdicts, as long as all together are no larger than one may be. `shown`: it is one
-    that `/receipts/{name}` gives."""
+def _told(found: Sequence[Bundle], sources: Sources) -> list[dict[str, object]]:
+    """Bundles with their text, verdicts and vouchers, as long as all together are no larger than one may be.
+
+    `shown`: it is one that `/receipts/{name}` gives.
+    """
     shown = newest(found)
     told: list[dict[str, object]] = []
     left = MAX_BUNDLE_BYTES
@@ -135,8 +137,9 @@ def _told(found: Sequence[Bundle], store: ReceiptStore, spell: Spell | None) -> 
                 "digest": digest.hex(),
                 "shown": bundle in shown,
                 "file": file.decode(),
-                "text": _text(bundle, spell),
-                "verdicts": store.verdicts_on(digest)[-MOST_VERDICTS:],
+                "text": _text(bundle, sources.spell),
+                "verdicts": sources.store.verdicts_on(digest)[-MOST_VERDICTS:],
+                "voucher": _voucher(digest, sources),
             }
         )
     return told
@@ -152,3 +155,9 @@ def _text(bundle: Bundle, spell: Spell | None) -> str | None:
     except AssayError:
         return None
     return None if texts is None else texts[1]
+
+
+def _voucher(digest: Digest, sources: Sources) -> str | None:
+    """Wei, in decimal: it may pass 2^53."""
+    amount = sources.voucher_for and sources.voucher_for(digest)
+    return None if amount is None else str(amount)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from assay.apps.window.auditing import Audits
 from assay.apps.window.owner import Owner
 from assay.apps.window.shell import Kind
+from assay.core.hashing import Digest
 from assay.core.ports import Answers, Bundles
 from assay.core.spelling import Spell
 from assay.journey import MarketAnswers
@@ -28,3 +30,5 @@ class Sources:
     """What tokens say, where the vocabulary is here."""
     audits: Audits | None = None
     """Full checks, where the program makes them."""
+    voucher_for: Callable[[Digest], int | None] | None = None
+    """Wei of the voucher that was signed for the receipt with a digest, where the program pays."""

@@ -1,4 +1,4 @@
-// The full audit, for the owner of the program: begun here, computed there, watched until it is over or the page is left.
+// The full audit, for the owner of the program: begun here, computed there, watched until it is over.
 import { el, fill, foreign } from "./dom.js";
 import { asOwner, ownerToken } from "./owner.js";
 import { number, t } from "./texts.js";

@@ -1,5 +1,5 @@
-// An answer's journey: request, match, generate, attest, pay, verify, settle. Each stage with its value, digest, time and
-// cost; what did not happen, or is not known here, is said to be so.
+// An answer's journey: request, match, generate, attest, pay, verify, settle. Each stage with its value, digest, time
+// and cost; what did not happen, or is not known here, is said to be so.
 import { el, foreign } from "./dom.js";
 import { number, t } from "./texts.js";
 import { b64 } from "./proof/bytes.js";
@@ -13,9 +13,12 @@ const NOBODY = b64(new Uint8Array(32));
 /** The journey of a bundle. `kept`: what the program keeps of it, or null; `took`: ms that the checks here took. */
 export function journey({ bundle, digest, checks, kept, traces, took }) {
   const marks = marksOf(traces, digest);
+  const failing = checks.filter((check) => !check.holds).map((check) => check.name);
+  const state = (...names) => (names.some((name) => failing.includes(name)) ? "bad" : "done");
   const stages = [
-    request(bundle), match(bundle, marks), generate(bundle, marks), attest(bundle, digest, marks),
-    pay(bundle), verify(checks, kept, marks, took), settle(bundle),
+    request(bundle, state("request")), match(bundle, marks), generate(bundle, marks, state("count", "output")),
+    attest(bundle, digest, marks, state("signature")), pay(bundle, kept), verify(checks, kept, marks, took),
+    settle(bundle),
   ];
   return el(
     "section", { class: "panel", "aria-labelledby": "journey" },
@@ -25,14 +28,18 @@ export function journey({ bundle, digest, checks, kept, traces, took }) {
   );
 }
 
+const short = (value) => number(value, { maximumSignificantDigits: 3 });
+
 const at = (marks, stage) => marks.find((mark) => mark.stage === stage) ?? null;
 
 /** One stage. `facts`: pairs of a label and a value; a null one is left out. */
 function stage(name, { state = "done", value, time, facts = [], note = null, more = null }) {
-  const rows = facts.filter((fact) => fact !== null).flatMap(([label, given]) => [el("dt", {}, label), el("dd", {}, given)]);
+  const known = facts.filter((fact) => fact !== null);
+  const rows = known.flatMap(([label, given]) => [el("dt", {}, label), el("dd", {}, given)]);
+  const moment = time ? el("span", { class: "quiet" }, time) : null;
   return el(
-    "li", { class: `stage ${state}`, dataset: { stage: name } },
-    el("div", { class: "stage-head" }, el("h3", {}, t(`receipt.stage_${name}`)), time ? el("span", { class: "quiet" }, time) : null),
+    "li", { class: `stage is-${state}`, dataset: { stage: name } },
+    el("div", { class: "stage-head" }, el("h3", {}, t(`receipt.stage_${name}`)), moment),
     el("p", {}, value),
     rows.length ? el("dl", { class: "facts" }, ...rows) : null,
     note ? el("p", { class: "quiet" }, note) : null,
@@ -40,9 +47,10 @@ function stage(name, { state = "done", value, time, facts = [], note = null, mor
   );
 }
 
-function request({ request }) {
+function request({ request }, state) {
   const { model, sampler, nonce, created, max_tokens: most } = request;
   return stage("request", {
+    state,
     value: el("span", {}, t("receipt.asked"), " ", foreign(model, 100)),
     time: created ? when(created) : null,
     facts: [
@@ -67,18 +75,20 @@ function match({ receipt }, marks) {
   });
 }
 
-function generate({ receipt, profile }, marks) {
-  const [sent, first, last] = ["send", "first_token", "last_token"].map((name) => marks.findLast((mark) => mark.stage === name));
+function generate({ receipt, profile }, marks, state) {
+  const newest = (name) => marks.findLast((mark) => mark.stage === name);
+  const [sent, first, last] = ["send", "first_token", "last_token"].map(newest);
   const took = first && last ? last.at - first.at : 0;
   const pace = took > 0 ? ((receipt.output_count - 1) * 1e6) / took : 0;
   return stage("generate", {
+    state,
     value: t("receipt.tokens", { prompt: number(receipt.prompt_count), output: number(receipt.output_count) }),
     time: first && last ? `+${span(first.at)} → +${span(last.at)}` : null,
     facts: [
       [t("receipt.digest"), folded(receipt.output)],
       [t("receipt.ended"), t(`receipt.stop_${receipt.stop}`)],
       sent && first ? [t("receipt.first_token"), span(first.at - sent.at)] : null,
-      pace > 0 ? [t("receipt.pace"), t("receipt.per_second", { count: number(pace, { maximumSignificantDigits: 3 }) })] : null,
+      pace > 0 ? [t("receipt.pace"), t("receipt.per_second", { count: short(pace) })] : null,
       [t("receipt.engine"), foreign(`${profile.engine} · ${profile.regime}`, 120)],
       [t("receipt.model_digest"), folded(receipt.model)],
     ],
@@ -86,10 +96,12 @@ function generate({ receipt, profile }, marks) {
   });
 }
 
-function attest({ receipt }, digest, marks) {
+function attest({ receipt }, digest, marks, state) {
   const mark = at(marks, "attest");
+  const words = state === "bad" ? "receipt.not_signed_by" : "receipt.signed_by";
   return stage("attest", {
-    value: el("span", {}, t("receipt.signed_by"), " ", long(receipt.provider)),
+    state,
+    value: el("span", {}, t(words), " ", long(receipt.provider)),
     time: mark ? `+${span(mark.at)}` : when(receipt.issued),
     facts: [
       [t("receipt.digest"), folded(digest)],
@@ -100,14 +112,15 @@ function attest({ receipt }, digest, marks) {
   });
 }
 
-function pay({ receipt }) {
+function pay({ receipt }, kept) {
   const through = receipt.channel !== NOBODY;
   const free = receipt.amount === "0";
+  const voucher = /^[0-9]+$/.test(kept?.voucher ?? "") ? money(kept.voucher) : t("receipt.no_voucher");
   return stage("pay", {
     state: through ? "done" : "not",
     value: through ? t("receipt.owed", { amount: money(receipt.amount) })
       : free ? t("receipt.free") : t("receipt.price", { amount: money(receipt.amount) }),
-    facts: through ? [[t("receipt.channel"), folded(receipt.channel)]] : [],
+    facts: through ? [[t("receipt.channel"), folded(receipt.channel)], [t("receipt.voucher"), voucher]] : [],
     note: through ? t("receipt.owed_why") : t("receipt.no_channel"),
   });
 }
@@ -138,9 +151,8 @@ function settle({ receipt }) {
 
 /** Every mark of the trace, folded away. */
 function log(marks) {
-  const rows = marks.map((mark) =>
-    el("tr", {}, el("td", {}, `+${span(mark.at)}`), el("td", {}, el("code", {}, mark.stage)), el("td", {}, foreign(mark.note, 300))),
-  );
+  const cells = (mark) => [`+${span(mark.at)}`, el("code", {}, mark.stage), foreign(mark.note, 300)];
+  const rows = marks.map((mark) => el("tr", {}, ...cells(mark).map((cell) => el("td", {}, cell))));
   const head = ["time", "stage", "note"].map((name) => el("th", { scope: "col" }, t(`receipt.log_${name}`)));
   const table = el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
   return el("details", {}, el("summary", {}, t("receipt.log")), el("div", { class: "scroll", tabindex: "0" }, table));

@@ -6,7 +6,7 @@ import { hex } from "./proof/bytes.js";
 import { allHold, checkBundle, needsModel } from "./proof/checks.js";
 import { diagnose } from "./proof/diagnosis.js";
 import { goesOn } from "./proof/parts.js";
-import { receiptDigest } from "./proof/receipt.js";
+import { receiptDigest, signerOf } from "./proof/receipt.js";
 import { auditOf } from "./receipt-audit.js";
 import { journey } from "./receipt-journey.js";
 import { share, command } from "./receipt-share.js";
@@ -26,6 +26,23 @@ export async function showReceipts(place, { bundles, found, signal, say }) {
   const open = (index) => detailOf(detail, judged[index], { found, signal, say, took });
   fill(place, judged.length > 1 ? index(judged, open) : null, detail);
   await open(Math.max(0, judged.findIndex((each) => !each.good)));
+}
+
+/** Show a receipt alone: who signed it, and nothing else can be said. */
+export function showBare(place, receipt, say) {
+  const good = signerOf(receipt) === receipt.provider;
+  const member = (name) => [el("dt", {}, fieldName(name)), el("dd", {}, folded(receipt[name]))];
+  const members = Object.keys(receipt).flatMap(member);
+  fill(
+    place,
+    el(
+      "section", { class: `panel verdict ${good ? "doubt" : "bad"}`, "aria-labelledby": "verdict" },
+      el("h2", { id: "verdict" }, t("receipt.bare")),
+      el("p", {}, t(good ? "receipt.bare_why" : "receipt.bare_bad")),
+      el("dl", { class: "facts" }, ...members),
+    ),
+  );
+  say(t(good ? "receipt.bare" : "receipt.bare_bad"));
 }
 
 function judge(bundle, bundles) {
@@ -125,8 +142,9 @@ const MOST_CHARACTERS = 100_000;
 const SHORT = 1200;
 
 function conversation({ request, ids }, kept) {
+  const message = ({ role, content, tool_calls: calls }) => saying(t(`receipt.role_${role}`), content || calls);
   const said = request.kind === "chat"
-    ? request.messages.map((message) => saying(t(`receipt.role_${message.role}`), message.content || message.tool_calls))
+    ? request.messages.map(message)
     : [saying(t("receipt.prompt"), request.prompt)];
   const answer = kept?.text ?? null;
   const answered = answer === null

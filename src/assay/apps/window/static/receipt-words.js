@@ -18,8 +18,10 @@ export function money(wei) {
   return t("receipt.wei_tokens", { count: number(amount), tokens });
 }
 
-/** A digest or another long value: text that keeps its direction and may break anywhere. */
-export const long = (value) => el("span", { class: "digest" }, String(value));
+const MOST_LONG = 10_000;
+
+/** A digest or another long value of a file's: it may break anywhere. */
+export const long = (value) => el("span", { class: "digest" }, foreign(value, MOST_LONG));
 
 /** The first part of a long value, the whole of it folded away. */
 export function folded(value) {
@@ -52,7 +54,7 @@ export function findings(verdict) {
 /** Why a file is no receipt file: a headline, what is wrong where, and what to do. */
 export function refusal(error) {
   const { code, field, values } = error;
-  const why = code === "value" ? t(`receipt.expected_${values.expected}`, values) : t(`receipt.refused_${code}`, values);
+  const why = t(code === "value" ? `receipt.expected_${values.expected}` : `receipt.refused_${code}`, values);
   return [
     el("h2", {}, t("receipt.refused")),
     field ? el("p", {}, t("receipt.refused_field"), " ", fieldName(field)) : null,

@@ -1,11 +1,11 @@
-// The page of receipts: takes a file that is dropped or chosen, or what the program has under a name, and has it checked.
+// The page of receipts: takes a file that is dropped or chosen, or what the program has under a name.
 import { fill, el } from "./dom.js";
 import { t } from "./texts.js";
-import { decodeBundle, decodeFile, MAX_BYTES } from "./proof/bundle.js";
+import { bareReceipt, decodeBundle, decodeFile, MAX_BYTES } from "./proof/bundle.js";
 import { Refused, b64, utf8 } from "./proof/bytes.js";
 import { callName } from "./proof/request.js";
 import { refusal } from "./receipt-words.js";
-import { showReceipts } from "./receipt-view.js";
+import { showBare, showReceipts } from "./receipt-view.js";
 
 const page = document.getElementById("page");
 const status = document.getElementById("status");
@@ -57,11 +57,14 @@ async function openFile(file) {
   const signal = begin();
   try {
     if (file.size > MAX_BYTES) throw new Refused("large", "", { most: MAX_BYTES / 2 ** 20 });
-    const bundles = decodeFile(new Uint8Array(await file.arrayBuffer()));
+    const data = new Uint8Array(await file.arrayBuffer());
+    const bare = bareReceipt(data);
+    if (bare) return showBare(place, bare, say);
+    const bundles = decodeFile(data);
     const found = await knownOf(bundles, signal);
-    await showReceipts(place, { bundles, found, signal, say });
+    return await showReceipts(place, { bundles, found, signal, say });
   } catch (error) {
-    if (!signal.aborted) refused(error);
+    return signal.aborted ? null : refused(error);
   }
 }
 
@@ -72,8 +75,8 @@ async function openName(name) {
   if (bundles.length) return showReceipts(place, { bundles, found, signal, say });
   say("");
   const words = found === null ? "away" : "not_here";
-  const why = el("p", {}, t(`receipt.${words}_why`));
-  return fill(place, el("div", { class: "panel verdict doubt", role: "alert" }, el("h2", {}, t(`receipt.${words}`)), why));
+  const [what, why] = [el("h2", {}, t(`receipt.${words}`)), el("p", {}, t(`receipt.${words}_why`))];
+  return fill(place, el("div", { class: "panel verdict doubt", role: "alert" }, what, why));
 }
 
 function listen() {

@@ -8,6 +8,7 @@ import { readProfile, readRequest } from "./request.js";
 /** Larger files are refused unread. */
 export const MAX_BYTES = 32 * 2 ** 20;
 const MAX_LINES = 512;
+const MOST_BARE = 65_536;
 const NEWLINE = 0x0a;
 
 /** One line of a file, its newline included. `ids` are the output's tokens; nothing is believed yet. */
@@ -44,4 +45,14 @@ export function decodeFile(data) {
     from += line.length || 1;
   }
   return lines.map(decodeBundle);
+}
+
+/** The receipt that a file holds alone, in whatever spelling of JSON, as replies carry them; null if it holds none. */
+export function bareReceipt(data) {
+  if (data.length > MOST_BARE) return null;
+  try {
+    return readReceipt(JSON.parse(new TextDecoder().decode(data)), "receipt");
+  } catch {
+    return null;
+  }
 }

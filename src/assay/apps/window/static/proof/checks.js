@@ -7,8 +7,7 @@ import { signerOf } from "./receipt.js";
 import { EXACT_REGIME, profileDigest, requestDigest } from "./request.js";
 
 /**
- * All checks of a bundle, in their order: `name`, `member` (the part of the file that it is about), `stated` and `found`
- * (what was compared, as text), `holds`.
+ * All checks of a bundle, in their order: `name`, `stated` and `found` (what was compared, as text), `holds`.
  */
 export function checkBundle(bundle) {
   return [...bindings(bundle), ...ofLevel(bundle), ...counts(bundle)];
@@ -17,26 +16,26 @@ export function checkBundle(bundle) {
 function bindings({ receipt, request, profile, ids }) {
   const nonce = bytes(request.nonce, 32, "nonce");
   return [
-    equal("signature", "receipt", receipt.provider, signerOf(receipt) ?? "—"),
-    equal("request", "request", receipt.request, b64(requestDigest(request))),
-    equal("profile", "profile", receipt.profile, b64(profileDigest(profile))),
-    equal("level", "request", receipt.level, request.level),
-    equal("count", "tokens", receipt.output_count, ids.length),
-    equal("output", "tokens", receipt.output, b64(outputDigest(nonce, ids))),
+    equal("signature", receipt.provider, signerOf(receipt) ?? "—"),
+    equal("request", receipt.request, b64(requestDigest(request))),
+    equal("profile", receipt.profile, b64(profileDigest(profile))),
+    equal("level", receipt.level, request.level),
+    equal("count", receipt.output_count, ids.length),
+    equal("output", receipt.output, b64(outputDigest(nonce, ids))),
   ];
 }
 
-function equal(name, member, stated, found) {
-  return { name, member, stated: String(stated), found: String(found), holds: stated === found };
+function equal(name, stated, found) {
+  return { name, stated: String(stated), found: String(found), holds: stated === found };
 }
 
 function ofLevel(bundle) {
   const { receipt, request, opening } = bundle;
   const nonce = bytes(request.nonce, 32, "nonce");
   if (receipt.level === "statistical") return ofOpening(bundle, nonce);
-  const found = [equal("opening", "opening", 0, opening.length)];
+  const found = [equal("opening", 0, opening.length)];
   if (receipt.level === "signed") {
-    found.push(equal("evidence", "opening", receipt.evidence, b64(evidenceRoot([], nonce))));
+    found.push(equal("evidence", receipt.evidence, b64(evidenceRoot([], nonce))));
   } else found.push(ofRegime(bundle));
   return found;
 }
@@ -45,8 +44,8 @@ function ofOpening({ receipt, ids, opening }, nonce) {
   const whole = opening.length % LEAF_SIZE === 0;
   const leaves = whole ? splitOpening(opening) : [];
   return [
-    equal("opening", "opening", ids.length * LEAF_SIZE, opening.length),
-    equal("evidence", "opening", receipt.evidence, whole ? b64(evidenceRoot(leaves, nonce)) : "—"),
+    equal("opening", ids.length * LEAF_SIZE, opening.length),
+    equal("evidence", receipt.evidence, whole ? b64(evidenceRoot(leaves, nonce)) : "—"),
   ];
 }
 
@@ -56,7 +55,6 @@ function ofRegime({ receipt, profile }) {
   const pinned = profile.regime !== "free" && profile.regime !== EXACT_REGIME;
   return {
     name: "regime",
-    member: "profile",
     stated: exact ? `${EXACT_REGIME}, ${sampler}` : `pinned, ${sampler}`,
     found: `${profile.regime}, ${profile.sampler}`,
     holds: profile.sampler === sampler && (exact ? profile.regime === EXACT_REGIME : pinned),
@@ -67,9 +65,9 @@ function counts({ receipt, request, profile }) {
   const [count, most] = [receipt.output_count, request.max_tokens];
   const room = profile.context - receipt.prompt_count;
   return [
-    { name: "limit", member: "request", stated: most || "∞", found: count, holds: !most || count <= most },
-    { name: "context", member: "profile", stated: room, found: count, holds: count <= room },
-    { name: "stop", member: "receipt", stated: receipt.stop, found: count, holds: ended(receipt, most, room) },
+    { name: "limit", stated: most || "∞", found: count, holds: !most || count <= most },
+    { name: "context", stated: room, found: count, holds: count <= room },
+    { name: "stop", stated: receipt.stop, found: count, holds: ended(receipt, most, room) },
   ].map((each) => ({ ...each, stated: String(each.stated), found: String(each.found) }));
 }
 

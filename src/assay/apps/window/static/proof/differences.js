@@ -4,8 +4,8 @@ import { FIELDS } from "./receipt.js";
 const RECEIPT = [...FIELDS.map(([, , name]) => name), "signature"];
 
 /**
- * Of several bundles the one that `bundle` was once: signed under the same number by the same provider, or with the same
- * signature; null if there is none. `kept` hold by themselves.
+ * Of several bundles the one that `bundle` was once: signed under the same number by the same provider, or with the
+ * same signature; null if there is none. `kept` hold by themselves.
  */
 export function originOf(bundle, kept) {
   const { receipt } = bundle;

@@ -1,4 +1,5 @@
-// Tagged SHA-256 and the trees over it. Follows `core/hashing.py`, `merkle.py`, `tree16.py`, `completion.py`, `evidence.py`.
+// Tagged SHA-256 and the trees over it. Follows `hashing.py`, `merkle.py`, `tree16.py`, `completion.py` and
+// `evidence.py` of `core/`.
 import { sha256 } from "../../vendor/noble.js";
 import { Refused, bigEndian, utf8 } from "./bytes.js";
 
@@ -75,15 +76,3 @@ export function splitOpening(opening) {
     opening.subarray(LEAF_SIZE * index, LEAF_SIZE * (index + 1)),
   );
 }
-
-/** A leaf as numbers: log-probabilities in nats, of the chosen token and of the most probable ones. */
-export function readLeaf(leaf) {
-  const view = new DataView(leaf.buffer, leaf.byteOffset, leaf.length);
-  const logprob = (word) => -view.getUint32(4 * word) / 4096;
-  const top = Array.from({ length: 8 }, (_, pair) => ({
-    id: view.getUint32(4 + 8 * pair),
-    logprob: logprob(2 + 2 * pair),
-  }));
-  return { chosen: logprob(0), top };
-}
-

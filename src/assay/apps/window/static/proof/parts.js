@@ -1,4 +1,4 @@
-// Receipts of the parts of one answer, whose providers failed one after the other. Follows `check_chain` of `core/chain.py`.
+// Receipts of the parts of one answer, whose providers failed one after the other. Follows `core/chain.py`.
 import { canonical } from "./canonical.js";
 import { continuedIds, wholeRequest } from "./request.js";
 

@@ -75,7 +75,7 @@ export function signingDigest(given) {
   return keccak_256(concat(Uint8Array.of(0x19, 0x01), DOMAIN, struct));
 }
 
-/** The address whose key made a signature over a digest, or null: s in the upper half (EIP-2) or v of 0 or 1 is none. */
+/** The address whose key made a signature over a digest, or null. s in the upper half (EIP-2) is no signature. */
 export function recover(signed, signature) {
   if (signature.length !== 65 || (signature[64] !== 27 && signature[64] !== 28)) return null;
   if (BigInt(`0x${hex(signature.subarray(32, 64))}`) > HALF_ORDER) return null;
