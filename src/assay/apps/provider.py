@@ -112,11 +112,13 @@ def provider_app(
     publisher: Publisher | None = None,
     door: Door | None = None,
     window: Window | None = None,
+    audits: Audits | None = None,
 ) -> Starlette:
     """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`. `till`: the
     one of `local`, if answers are paid; with `deposits`, which are of `least_deposit` wei at least, by x402 as well.
     `metrics`: to add to. `publisher`: makes the provider known; without one it is not. `door`: whom it
-    lets in; without one, everybody. `window`: its pages; without it there are none."""
+    lets in; without one, everybody. `window`: its pages; without it there are none. `audits`: the full checks
+    that the owner makes there."""
     log, metrics = logger("provider"), metrics or Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
@@ -138,7 +140,7 @@ def provider_app(
             bundles,
             store,
             spell=local.spell,
-            audits=Audits(),
+            audits=audits,
         )
 
     @asynccontextmanager

@@ -132,18 +132,21 @@ def test_what_cannot_be_checked_is_said_in_words() -> None:
 
 
 @pytest.mark.model
-def test_the_real_model(model_path: Path, tmp_home: Path) -> None:
-    """An honest answer holds by the same audit that `assay verify` makes."""
+@pytest.mark.parametrize("where", ["running", "installed"])
+def test_the_real_model(model_path: Path, tmp_home: Path, where: str) -> None:
+    """An honest answer holds by the same audit that `assay verify` makes, with the model that the program runs or with
+    one on this machine."""
     from assay.apps.wiring import Capacity, open_engine
     from assay.engines.models import add, resolve
 
-    add(model_path, "mine", tmp_home)
     model = resolve(str(model_path), model_path.parent)
+    if where == "installed":
+        add(model_path, "mine", tmp_home)
     with open_engine(model, Capacity(threads=1, parallel=1, context=256)) as engine:
         bundle = answered(engine, tiny_request("Name a colour.", level="pinned", max_tokens=12, model=NAME))
 
     async def work() -> Mapping[str, Any]:
-        audits = Audits()
+        audits = Audits(models=[model] if where == "running" else ())
         audits.start(bundle)
         return await ended(audits)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -81,11 +81,14 @@ class Audits:
     def __init__(
         self,
         *,
+        models: Sequence[ModelFile] = (),
         find: Callable[[Digest], ModelFile | None] = find_by_digest,
         opener: Opener = open_checker,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`find`: the model on this machine with a digest. `clock`: seconds that only rise."""
+        """`models`: those that the program runs, wherever their files are. `find`: another one on this machine, by its
+        digest. `clock`: seconds that only rise."""
+        self._models: Final = {model.sha256: model for model in models}
         self._find: Final = find
         self._open: Final = opener
         self._clock: Final = clock
@@ -137,7 +140,7 @@ class Audits:
             audit.end(stage)
 
     def _model(self, digest: Digest) -> ModelFile:
-        model = self._find(digest)
+        model = self._models.get(digest) or self._find(digest)
         if model is None:
             raise NotFound(
                 f"the model of this receipt (SHA-256 {digest.hex()[:16]}…) is not on this machine", how_to_get(digest)
