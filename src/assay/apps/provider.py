@@ -20,6 +20,7 @@ from assay.apps.failures import ERROR_HANDLERS
 from assay.apps.limits import MAX_BODY, MAX_POSTS, Limits
 from assay.apps.logs import logger
 from assay.apps.metrics import Measured, Metrics
+from assay.apps.noting import Noted
 from assay.apps.openai_api import openai_routes
 from assay.apps.openapi_native import provider_paths
 from assay.apps.serving import LocalAnswers
@@ -168,7 +169,12 @@ def provider_app(
             metrics.route(),
             *(window.routes(seen(window)) if window else ()),
             *openai_routes(
-                answers, bundles, read_tools=read_tools, health=health, documented=provider_paths(), toll=toll
+                Noted(answers, store) if window else answers,
+                bundles,
+                read_tools=read_tools,
+                health=health,
+                documented=provider_paths(),
+                toll=toll,
             ),
         ],
         exception_handlers=ERROR_HANDLERS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,12 +32,14 @@ from tests.running import provider, running
 from tests.tiny import PROFILE, TinyEngine, TinyModel, TinyTokenizer, tiny_bundle, tiny_key, tiny_request
 
 from assay.apps.failures import ERROR_HANDLERS
-from assay.apps.provider import StoredBundles
+from assay.apps.provider import StoredBundles, provider_app
+from assay.apps.serving import LocalAnswers
 from assay.apps.window import receipt
 from assay.apps.window.auditing import Audits
 from assay.apps.window.owner import Owner
 from assay.apps.window.shell import Shell
 from assay.apps.window.sources import Sources
+from assay.apps.window.window import Window
 from assay.core.bundle import Bundle
 from assay.core.encoding import b64, canonical, pack_ids
 from assay.core.errors import BindingMismatch
@@ -45,6 +48,7 @@ from assay.core.request import LEVELS, Message
 from assay.core.verdict import Finding, Verdict
 from assay.engines.models import ModelFile
 from assay.engines.text import spelled
+from assay.store.receipts import ReceiptStore
 
 STAGES = ["request", "match", "generate", "attest", "pay", "verify", "settle"]
 MADE = [level for level in LEVELS if level != "exact"]
@@ -61,7 +65,10 @@ def ask(url: str, level: str = "pinned", **more: Any) -> str:
     } | more
     reply = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30)
     assert reply.status_code == 200, reply.text
-    return reply.json()["id"]
+    name: str = reply.json()["id"]
+    while not httpx.get(f"{url}/window/receipt/{name}").json()["traces"]:
+        time.sleep(0.02)  # it is kept in the background
+    return name
 
 
 @pytest.fixture(scope="module")
@@ -434,6 +441,18 @@ def test_a_node_spells_what_its_own_models_said(tmp_path: Path) -> None:
         assert node.answers.spell(b"?" * 32, (1,), ()) is None
         with pytest.raises(BindingMismatch):
             node.answers.spell(model, (100_000,), ())
+
+
+def test_a_node_tells_when_its_own_answers_came(tmp_path: Path, browser: Browser) -> None:
+    """Without a market: no match, but the times of generating, and the text, as the node has the vocabulary."""
+    key, store = tiny_key(), ReceiptStore(f"sqlite:///{tmp_path / 'node.db'}")
+    local = LocalAnswers([TinyEngine()], key, store)
+    app = provider_app(local, store, key.address, window=Window(Owner(TOKEN), loopback=True), audits=Audits())
+    with in_thread(running(app, drain=local.drain)) as url, opened(browser, url) as page:
+        page.goto(f"/receipt/{ask(url, n=2)}")
+        expect(page.locator("[data-stage=generate]")).to_contain_text("tokens/s")
+        expect(page.locator("[data-stage=match]")).to_contain_text("No market")
+        expect(page.locator(".said")).not_to_contain_text("vocabulary")
 
 
 # --- audits
