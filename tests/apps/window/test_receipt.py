@@ -380,6 +380,23 @@ def test_each_changed_member_beside_a_receipt_is_named(stage: Stage, replies: di
         assert named(page) == ["opening"]
 
 
+def test_fields_that_cannot_be_read_are_named(stage: Stage, replies: dict[str, str], browser: Browser) -> None:
+    """For each field of the receipt: a file with something there that is no JSON, no text, not the one spelling or of
+    another type says where."""
+    good = kept(stage, replies["signed"])
+    with opened(browser, stage.url) as page:
+        page.goto("/receipt")
+        page.wait_for_load_state("networkidle")
+        for field, value in good["receipt"].items():
+            spelled = f'"{field}":{json.dumps(value)}'.encode()
+            before, after = canonical(good["receipt"]).split(spelled)
+            whole = canonical(good)
+            for wrong in (b"?", b'"\xff"', b" " + spelled.partition(b":")[2], b"null", b"1.5"):
+                broken = before + f'"{field}":'.encode() + wrong + after
+                drop(page, whole.replace(canonical(good["receipt"]), broken) + b"\n")
+                assert field in [name.rpartition(".")[2] for name in named(page)], (field, wrong)
+
+
 def test_two_changed_fields_are_both_named(stage: Stage, replies: dict[str, str], browser: Browser) -> None:
     """As long as the program keeps the file as it was, or one of them follows from the rest."""
     good = kept(stage, replies["pinned"])

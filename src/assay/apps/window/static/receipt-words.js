@@ -60,6 +60,7 @@ export function refusal(error) {
     field ? el("p", {}, t("receipt.refused_field"), " ", fieldName(field)) : null,
     values.odd ? el("p", {}, t("receipt.refused_odd"), " ", fieldName(values.odd)) : null,
     el("p", {}, why),
+    values.near ? el("p", {}, t("receipt.refused_near"), " ", fieldName(values.near)) : null,
     el("p", { class: "quiet" }, t("receipt.refused_remedy")),
   ].filter((child) => child !== null);
 }

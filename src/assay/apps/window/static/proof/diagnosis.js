@@ -15,8 +15,8 @@ const MOST_TEXT = 4096;
 const COVERED = { request: "request", profile: "profile", level: "level", count: "output_count", output: "output" };
 
 /**
- * What broke. `how`: `whole` (nothing), `beside` (the receipt is as it was signed, but does not cover what stands beside
- * it), `contradiction` (the provider signed what contradicts itself), `follows` (with one member as it follows
+ * What broke. `how`: `whole` (nothing), `beside` (the receipt is as it was signed, but does not cover what stands
+ * beside it), `contradiction` (the provider signed what contradicts itself), `follows` (with one member as it follows
  * from what stands beside, the signature holds), `kept` (the node has the file as it was), `character` (with one
  * character replaced, it holds), `unknown`. `fields`: names, with what they are and were where that is known.
  * `confirmed`: members of the receipt that fit what stands beside it. `kept`: gives the bundles that the node has for
