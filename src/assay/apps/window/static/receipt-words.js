@@ -27,7 +27,7 @@ export const long = (value) => el("span", { class: "digest" }, foreign(value, MO
 export function folded(value) {
   const text = String(value);
   if (text.length <= 24) return long(text);
-  return el("details", { class: "fold" }, el("summary", {}, long(`${text.slice(0, 12)}…`)), long(text));
+  return el("details", { class: "fold" }, el("summary", {}, long(`${text.slice(0, 10)}…`)), long(text));
 }
 
 /** The name of a field, as files have it. */
