@@ -132,8 +132,13 @@ def test_an_answer_and_its_badge(stage: Stage, browser: Browser) -> None:
         assert re.match(r"(?s)Receipt:\s*signed.*receipt checked.*wei.*tokens/s", badge), badge
         [bundle] = [Bundle.decode(httpx.get(f"{stage.url}/receipts/{identity(page)}").content)]
         assert f"{bundle.receipt.amount:,} wei" in badge
+        assert httpx.get(f"{stage.url}/window/chat/cost/{identity(page)}").json() == {"wei": str(bundle.receipt.amount)}
         page.click(".facts summary")
         assert tiny_key(1).address in page.locator(".facts").inner_text()
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.click(".copy")
+        expect(page.locator(".copy")).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()").startswith("for river in")
         check_access(page)
         picture(page, "chat-answer")
     assert bundle.receipt.stop == "stop"
@@ -159,6 +164,7 @@ def test_stop_in_mid_answer(stage: Stage, browser: Browser) -> None:
         page.fill("#most", "4000")
         ask(page, "long", settled=False)
         expect(page.locator(".turn .text")).to_contain_text("word word")
+        picture(page, "chat-running")
         page.click("#stop")
         expect(page.locator(".turn .badge")).to_be_visible(timeout=20_000)
         assert "stopped" in page.locator(".notes").inner_text()
@@ -218,6 +224,7 @@ def test_history(stage: Stage, browser: Browser) -> None:
         picture(page, "chat-history")
         page.click("[aria-label='Delete “Rivers?”']")
         check_access(page)
+        picture(page, "chat-sure")
         page.click("#sure button[value=no]")
         expect(page.locator("#conversations li")).to_have_count(2)
         page.click("[aria-label='Delete “Rivers?”']")
@@ -230,6 +237,41 @@ def test_history(stage: Stage, browser: Browser) -> None:
         page.reload()
         page.wait_for_selector("html[data-ready]")
         expect(page.locator("#conversations li")).to_have_count(0)
+
+
+def test_history_is_bounded(stage: Stage, browser: Browser) -> None:
+    """The oldest conversations go first, and the oldest turns of one that is too long."""
+    with chatting(browser, stage.url) as page:
+        source = page.get_attribute("script[src*='chat.js']", "src") or ""
+        kept = page.evaluate(
+            """async (source) => {
+                const { History } = await import(source.replace("chat.js", "history.js"));
+                const history = await History.open();
+                const turn = (text) => ({ question: "q", text });
+                for (let n = 0; n < 103; n++) await history.keep({ id: `c${n}`, turns: [turn("short")] });
+                await history.keep({ id: "long", turns: [turn("x".repeat(6e6)), turn("y".repeat(6e6))] });
+                return (await history.all()).map(({ id, turns }) => [id, turns.map(({ text }) => text[0]).join("")]);
+            }""",
+            source,
+        )
+        assert len(kept) == 100
+        assert kept[0] == ["long", "y"]
+        assert {name for name, _ in kept}.isdisjoint(f"c{n}" for n in range(4))
+
+
+def test_without_storage(stage: Stage, browser: Browser) -> None:
+    """Where a browser keeps nothing the page works, and says so."""
+    with opened(browser, stage.url, failing=True) as page:
+        page.add_init_script(
+            "for (const name of ['indexedDB', 'localStorage', 'sessionStorage'])"
+            "Object.defineProperty(window, name, { get() { throw new DOMException('off', 'SecurityError'); } })"
+        )
+        page.goto("/")
+        page.wait_for_selector("html[data-ready]")
+        expect(page.locator("#kept")).to_contain_text("keeps nothing")
+        ask(page, "Rivers?")
+        expect(page.locator(".badge")).to_be_visible()
+        expect(page.locator("#conversations li")).to_have_count(1)
 
 
 def test_a_page_that_was_left(stage: Stage, browser: Browser) -> None:
@@ -370,7 +412,7 @@ def test_hostile_questions(stage: Stage, browser: Browser) -> None:
     """What a reader pastes is text as well, in the conversation and in the list."""
     with chatting(browser, stage.url) as page:
         watch = Watch(page, stage.url)
-        for text in hostile.ALL[::5]:
+        for text in hostile.ALL[::8]:
             page.click("#new")
             ask(page, text[:2000])
             readable(page.locator(".question").inner_text())

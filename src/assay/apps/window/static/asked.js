@@ -12,6 +12,7 @@ export const LEVELS = ["signed", "statistical", "pinned", "exact"];
 export class Asked {
   #models = [];
   #wished = {};
+  #timer = null;
 
   constructor(form, changed) {
     this.model = form.querySelector("#model");
@@ -52,7 +53,8 @@ export class Asked {
       this.state.textContent = t("chat.unreachable");
     }
     this.#fillModels();
-    if (!this.#models.length) setTimeout(() => this.load(), AGAIN_MS);
+    clearTimeout(this.#timer);
+    if (!this.#models.length) this.#timer = setTimeout(() => this.load(), AGAIN_MS);
   }
 
   /** Say about what an answer to so many characters costs. */

@@ -1,16 +1,15 @@
 // The chat: a conversation with the models that are served here, each answer with the badge of its receipt.
 import { Asked } from "./asked.js";
 import { answer, fresh, messagesOf, restored, settle, titleOf, turnOf } from "./conversation.js";
+import { followed, paced, toEnd } from "./drawing.js";
 import { saveJson, saveMarkdown } from "./export.js";
 import { History } from "./history.js";
 import { Shelf } from "./shelf.js";
 import { t } from "./texts.js";
 import { TurnView } from "./turn.js";
 
-const DRAW_MS = 120; // between looks at an answer that grows, and more where showing it takes long
 const KEEP_MS = 2_000; // between copies of one that is under way
 const MOST_SAID = 600; // characters of an answer that are read out
-const NEAR_END = 120; // pixels
 
 const kind = document.documentElement.dataset.kind;
 const form = document.getElementById("ask");
@@ -36,36 +35,7 @@ function refresh() {
   stop.hidden = !running;
   const begun = conversation.turns.length > 0;
   document.getElementById("welcome").hidden = begun;
-  document.getElementById("tools").hidden = !begun;
-}
-
-/** Runs at most some times a second, however often it is called: the last call is never lost. */
-function paced(work) {
-  let timer = null;
-  let cost = 0;
-  const run = () => {
-    timer = null;
-    const begun = performance.now();
-    work();
-    cost = performance.now() - begun;
-  };
-  return {
-    soon: () => (timer ??= setTimeout(run, Math.max(DRAW_MS, 4 * cost))),
-    now: () => {
-      clearTimeout(timer);
-      run();
-    },
-  };
-}
-
-function atEnd() {
-  return innerHeight + scrollY >= document.documentElement.scrollHeight - NEAR_END;
-}
-
-function followed(work) {
-  const follow = atEnd();
-  work();
-  if (follow) scrollTo({ top: document.documentElement.scrollHeight });
+  document.getElementById("tools").hidden = !begun || Boolean(running);
 }
 
 async function keep(which) {
@@ -99,7 +69,7 @@ async function ask(text, wish) {
 
 async function run(mine, turn, messages, signal) {
   const view = shown(turn);
-  scrollTo({ top: document.documentElement.scrollHeight });
+  toEnd();
   status.textContent = t("chat.waiting");
   const draw = paced(() => followed(() => view.show()));
   let kept = 0;
@@ -112,6 +82,7 @@ async function run(mine, turn, messages, signal) {
   });
   draw.now();
   status.textContent = spoken(turn);
+  if (turn.state === "failed") asked.load(); // what is served may have changed
   settled(mine, turn, view);
 }
 
@@ -175,7 +146,7 @@ async function open(chosen) {
   if (last) asked.wish = last;
   await shelf.show(conversation.id);
   refresh();
-  scrollTo({ top: document.documentElement.scrollHeight });
+  toEnd();
   question.focus();
 }
 

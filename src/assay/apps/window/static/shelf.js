@@ -21,11 +21,14 @@ export class Shelf {
     WIDE.addEventListener("change", () => (this.element.open = WIDE.matches));
   }
 
-  /** List what is kept; `current`: id of the one that is open. */
-  async show(current) {
+  /** List what is kept; `current`: id of the one that is open. Who is in the list stays where he is. */
+  async show(current = this.current) {
+    this.current = current;
     const kept = await this.history.all();
+    const place = [...this.list.querySelectorAll("button")].indexOf(document.activeElement);
     this.all.hidden = !kept.length;
     fill(this.list, ...kept.map((each) => this.#entry(each, each.id === current)));
+    if (place >= 0) this.list.querySelectorAll("button")[place]?.focus();
   }
 
   #entry(conversation, current) {
@@ -44,7 +47,7 @@ export class Shelf {
     await this.gone(id);
     if (id === null) await this.history.clear();
     else await this.history.drop(id);
-    await this.show(null);
+    await this.show();
     document.getElementById("question").focus();
   }
 
