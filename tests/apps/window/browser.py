@@ -56,8 +56,11 @@ def launched() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, *, width: int = 1280, theme: str = "light", lang: str = "en") -> Iterator[Page]:
-    """A page of a reader of its own; fails if the page logs an error or breaks its own security policy."""
+def opened(
+    browser: Browser, url: str, *, width: int = 1280, theme: str = "light", lang: str = "en", failing: bool = False
+) -> Iterator[Page]:
+    """A page of a reader of its own; fails if the page logs an error or breaks its own security policy. `failing`:
+    requests may fail, which browsers log."""
     context = browser.new_context(
         viewport={"width": width, "height": 900},
         color_scheme="dark" if theme == "dark" else "light",
@@ -67,7 +70,8 @@ def opened(browser: Browser, url: str, *, width: int = 1280, theme: str = "light
     page, wrong = context.new_page(), list[str]()
 
     def heard(message: ConsoleMessage) -> None:
-        if message.type == "error" and "favicon" not in message.text:
+        expected = failing and message.text.startswith("Failed to load resource")
+        if message.type == "error" and "favicon" not in message.text and not expected:
             wrong.append(message.text)
 
     page.on("console", heard)
