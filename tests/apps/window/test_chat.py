@@ -380,6 +380,7 @@ def streamed(body: str) -> Callable[[Route], None]:
     return lambda route: route.fulfill(body=body, content_type="text/event-stream")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", range(6))
 def test_hostile_answers(stage: Stage, browser: Browser, group: int) -> None:
     """Nothing of the corpus runs, loads or leads away, when it comes, and when it comes back from what was kept."""
@@ -397,6 +398,7 @@ def test_hostile_answers(stage: Stage, browser: Browser, group: int) -> None:
         check_width(page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", range(3))
 def test_hostile_errors(stage: Stage, browser: Browser, group: int) -> None:
     """A provider's reason for refusing is text."""
@@ -408,6 +410,7 @@ def test_hostile_errors(stage: Stage, browser: Browser, group: int) -> None:
             watch.check()
 
 
+@pytest.mark.slow
 def test_hostile_questions(stage: Stage, browser: Browser) -> None:
     """What a reader pastes is text as well, in the conversation and in the list."""
     with chatting(browser, stage.url) as page:
@@ -420,6 +423,7 @@ def test_hostile_questions(stage: Stage, browser: Browser) -> None:
         check_width(page)
 
 
+@pytest.mark.slow
 def test_hostile_models(stage: Stage, browser: Browser) -> None:
     """Names of models are text; what is listed and is no level and no price is passed over."""
     prices = [["0", "0"], ["1e9", "-1"], [None, {}], ["1", "9" * 5000]]
@@ -462,6 +466,7 @@ def test_a_hostile_name_on_the_way(tmp_path: Path, browser: Browser) -> None:
         watch.check()
 
 
+@pytest.mark.slow
 def test_hostile_receipts(stage: Stage, browser: Browser) -> None:
     """Receipts that are none give no badge; what a badge tells is numbers and known words."""
     good = tiny_bundle(tiny_request(level="signed"), tiny_key(), 1).receipt.to_json()

@@ -8,6 +8,7 @@ const MOST_CHARACTERS = 8_000_000; // of one conversation
 export class History {
   #database;
   #here = new Map();
+  #last = 0;
 
   constructor(database) {
     this.#database = database;
@@ -37,7 +38,8 @@ export class History {
 
   /** Keep one as it is now; those that are too many are dropped. */
   async keep(conversation) {
-    const kept = { ...structuredClone(conversation), changed: Date.now() };
+    this.#last = Math.max(Date.now(), this.#last + 0.001); // an order also for changes within a millisecond
+    const kept = { ...structuredClone(conversation), changed: this.#last };
     while (kept.turns.length > 1 && size(kept) > MOST_CHARACTERS) kept.turns.shift();
     if (!this.#database) this.#here.set(kept.id, kept);
     else await done(this.#store("readwrite").put(kept));
