@@ -20,7 +20,9 @@ from tests.running import provider, running
 from tests.tiny import TinyEngine, tiny_key
 
 from assay.apps.gateway import gateway_app
+from assay.apps.logs import Recent
 from assay.apps.window.owner import Owner
+from assay.apps.window.sources import Upkeep
 from assay.apps.window.texts import LANGUAGES
 from assay.apps.window.window import Window
 from assay.core.ports import Engine
@@ -151,7 +153,8 @@ def staged(root: Path, engines: Sequence[Engine] = ()) -> Iterator[Stage]:
             urls = [(await each.__aenter__()).url for each in sellers]
             transport = HttpTransport(urls, patience=Patience())
             market = MarketAnswers(transport, store)
-            window = Window(Owner(TOKEN), loopback=True)
+            upkeep = Upkeep(root / "home", tiny_key(50).address, {}, Recent())
+            window = Window(Owner(TOKEN), loopback=True, upkeep=upkeep)
             app = gateway_app(market, store, close=transport.aclose, window=window)
             try:
                 async with running(app, drain=market.drain) as url:

@@ -10,7 +10,8 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,19 +19,29 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from tests.apps.window.browser import TOKEN, looked_at, opened
+from tests.apps.paying_kit import GATEWAY, Bank, Gateway, paid_provider, paying_gateway
+from tests.apps.window.browser import TOKEN, check_access, in_thread, looked_at, opened, picture
 from tests.apps.window.node_kit import PLACES, Node, owned
 from tests.engines.test_models import write_wheel
+from tests.running import free_port, running
 
 from assay.apps.calculator import Question
 from assay.apps.cli.economics import economics
 from assay.apps.doctor import Symptom
+from assay.apps.gateway import gateway_app
+from assay.apps.logs import Recent
 from assay.apps.window import node as node_module
 from assay.apps.window import shelf
+from assay.apps.window.owner import Owner
+from assay.apps.window.sources import Upkeep
+from assay.apps.window.window import Window
 from assay.core.errors import MachineError
 from assay.engines import models
 from assay.engines.fetching import Part, Report
 from assay.engines.models import Fetchable, ModelFile
+from assay.journey import MarketAnswers
+from assay.network.http import HttpTransport
+from assay.store.receipts import ReceiptStore
 
 PATH = f"/node#owner={TOKEN}"
 HOSTILE = "<img src=x onerror=alert(1)>\u202egnp.exe"
@@ -115,6 +126,57 @@ def test_what_runs(node: Node, page: Page) -> None:
     expect(page.locator("#figures .figure:nth-child(2) strong")).not_to_have_text("–")
 
 
+def test_a_gateways_money(tmp_path: Path, browser: Browser) -> None:
+    """Budget, sums and channels, as they are after an answer that was paid for on a chain."""
+
+    @asynccontextmanager
+    async def servers() -> AsyncIterator[Gateway]:
+        bank = Bank.new()
+        upkeep = Upkeep(tmp_path, GATEWAY.address, {}, Recent())
+        window = Window(Owner(TOKEN), loopback=True, upkeep=upkeep)
+        async with (
+            paid_provider(tmp_path, bank) as there,
+            paying_gateway(tmp_path, bank, there.url, window=window) as here,
+        ):
+            yield here
+
+    with in_thread(servers()) as here, opened(browser, here.url) as page:
+        page.goto(PATH)
+        expect(page.locator("#money")).to_contain_text("1,000,000 wei")
+        expect(page.locator("#money")).to_contain_text("Channels: 0")
+        expect(page.locator("#facts")).to_contain_text("providers compute")
+        expect(page.locator("#places")).to_be_hidden()
+        httpx.post(f"{here.url}/v1/chat/completions", json=HELLO, trust_env=False, timeout=20).raise_for_status()
+        expect(page.locator("#money tbody tr")).to_have_count(1)
+        [channel] = here.channels.known()
+        until(lambda: here.channels.known()[0].signed)
+        earned = f"{here.channels.known()[0].earned:,} wei"
+        expect(page.locator("#money tbody td:nth-child(4)")).to_have_text(earned)
+        expect(page.locator("#money dl div", has_text="Deposited")).to_contain_text("100,000 wei")
+        expect(page.locator("#money tbody td").first).to_have_text(f"{channel.provider[:12]}…")
+        check_access(page)
+        picture(page, "node-money")
+
+
+def test_a_gateway_that_nobody_answers(tmp_path: Path, browser: Browser) -> None:
+    """Its owner sees that, why, and all the rest."""
+
+    @asynccontextmanager
+    async def servers() -> AsyncIterator[str]:
+        store = ReceiptStore(f"sqlite:///{tmp_path / 'gateway.db'}")
+        transport = HttpTransport([f"http://127.0.0.1:{free_port()}"])
+        window = Window(Owner(TOKEN), loopback=True, upkeep=Upkeep(tmp_path, GATEWAY.address, {}, Recent()))
+        app = gateway_app(MarketAnswers(transport, store), store, close=transport.aclose, window=window)
+        async with running(app) as url:
+            yield url
+
+    with in_thread(servers()) as url, opened(browser, url) as page:
+        page.goto(PATH)
+        expect(page.locator("#offers .problem")).to_contain_text("no provider can be reached")
+        expect(page.locator("#available")).to_contain_text("smollm2-135m")
+        expect(page.locator("#money")).to_contain_text("pays nobody")
+
+
 def test_settings_need_a_restart(page: Page) -> None:
     """They are shown as the program was started with, and that nothing here changes them."""
     page.click("text=Show them")
@@ -140,7 +202,7 @@ def test_places(node: Node, page: Page) -> None:
 
 def test_a_model_is_added_and_removed(node: Node, catalogue: Path, page: Page) -> None:
     """With pip and a real file: it is fetched, its digest checked, listed, and deleted once that is confirmed."""
-    expect(page.locator("#available")).to_contain_text("small")
+    expect(page.locator("#available")).to_contain_text("Small <img src=x onerror=alert(1)>⟨U+202E⟩gnp.exe")
     page.click("#available button")
     expect(page.locator("#fetching.good")).to_contain_text("its digest is right", timeout=60_000)
     page.click("#fetch-end")
@@ -149,6 +211,8 @@ def test_a_model_is_added_and_removed(node: Node, catalogue: Path, page: Page) -
     assert (node.home / "models" / "small.gguf").exists()
     page.click("#installed button")
     expect(page.locator("#confirm-no")).to_be_focused()
+    check_access(page)
+    picture(page, "node-remove")
     page.keyboard.press("Escape")
     assert (node.home / "models" / "small.gguf").exists()
     page.click("#installed button")
@@ -189,6 +253,8 @@ def test_progress_survives_a_reload(node: Node, slow: Slow, page: Page) -> None:
     """The program knows how far it is, not the page; meanwhile no second one begins, and nothing is removed."""
     page.click("#available button")
     for _ in range(2):
+        check_access(page)
+        picture(page, "node-progress")
         expect(page.locator("#fetch-bytes")).to_have_text("30 MB of 120 MB")
         assert page.evaluate("(bar => bar.value / bar.max)(document.getElementById('fetch-bar'))") == 0.25
         expect(page.locator("#available button")).to_be_disabled()
@@ -238,6 +304,9 @@ def test_disk_full(slow: Slow, page: Page) -> None:
     slow.go.set()
     page.click("#available button")
     expect(page.locator("#fetching.bad")).to_contain_text("2 MiB are free: free some space")
+    for _ in range(2):
+        check_access(page)
+        page.click("#theme")
 
 
 def test_a_full_disk_is_told(node: Node, catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,6 +418,9 @@ def test_doctor(node: Node, page: Page, monkeypatch: pytest.MonkeyPatch) -> None
     expect(page.locator("#findings .bad")).to_be_visible()
     expect(page.locator("#findings li")).to_have_count(2)
     expect(page.locator("#doctor-words")).to_contain_text("needs attention")
+    for _ in range(2):
+        check_access(page)
+        page.click("#theme")
     expect(page.locator("#look")).to_be_enabled()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final, TypeVar
 
@@ -23,8 +23,9 @@ from assay.apps.window.checkup import Checkup
 from assay.apps.window.shelf import Shelf, shown
 from assay.apps.window.shell import Entry, Shell
 from assay.apps.window.sources import Sources, Upkeep
-from assay.core.errors import InvalidRequest
+from assay.core.errors import AssayError, InvalidRequest
 from assay.core.hashing import Digest
+from assay.core.offer import Offer
 
 ENTRY: Final = Entry("node", "/node")
 MOST_CHANNELS: Final = 100
@@ -102,7 +103,7 @@ class _Desk:
         """What runs, how busy it is, and its money."""
         self._sources.owner.admit(request)
         load, pace, wallet = self._sources.load, self._sources.pace, self._sources.wallet
-        offers = await self._sources.answers.models()
+        offers, problem = await self._offers()
         return _reply(
             {
                 "program": self._sources.kind,
@@ -121,6 +122,7 @@ class _Desk:
                     for each in offers[:MOST_OFFERS]
                 ],
                 "offers_in_all": len(offers),
+                "offers_problem": problem,
                 "load": asdict(load()) if load else None,
                 "places": self._sources.local.parallel if self._sources.local else None,
                 "pace": pace() if pace else None,
@@ -181,6 +183,13 @@ class _Desk:
         assert self._sources.local is not None
         self._sources.local.open_places(said.places)
         return _reply(asdict(self._sources.local.load))
+
+    async def _offers(self) -> tuple[Sequence[Offer], str]:
+        """What can be asked for, and why nothing can: a gateway's owner looks here just when nobody answers it."""
+        try:
+            return await self._sources.answers.models(), ""
+        except AssayError as error:
+            return (), str(error)
 
     async def _shelves(self) -> Response:
         listed = await asyncio.to_thread(self._shelf.listed, await self._running())

@@ -50,8 +50,8 @@ export function tell(element, words) {
 }
 
 /**
- * Do something now, and again so many seconds after it was done, while the page is looked at. `seconds`: a function, asked
- * each time. Gives what to call when it would answer something else now.
+ * Do something now, and again so many seconds after it was done, while the page is looked at. `seconds` is a function,
+ * asked each time. Gives what to call when it would answer something else now.
  */
 export function every(seconds, work) {
   let timer = null;

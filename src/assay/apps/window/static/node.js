@@ -49,7 +49,7 @@ async function look() {
   one("stranger").hidden = true;
   one("owner").hidden = false;
   runs(found);
-  if (fresh("offers", [found.offers, found.offers_in_all])) offers(found);
+  if (fresh("offers", [found.offers, found.offers_in_all, found.offers_problem])) offers(found);
   if (fresh("money", found.money)) money(found);
   if (fresh("settings", found.settings)) settings(found.settings);
   if (opened) return;
@@ -121,7 +121,10 @@ one("open-places").addEventListener("change", async (event) => {
 });
 
 function offers(found) {
-  if (!found.offers.length) return fill(one("offers"), el("p", { class: "quiet" }, t("node.no_offers")));
+  if (!found.offers.length) {
+    const why = found.offers_problem ? el("p", { class: "problem" }, foreign(found.offers_problem, 1000)) : null;
+    return fill(one("offers"), el("p", { class: "quiet" }, t("node.no_offers")), why);
+  }
   const rows = found.offers.map((each) => [
     foreign(each.model, 80),
     foreign(each.level),
@@ -151,7 +154,7 @@ function money(found) {
   if (there === null) return fill(one("money"), el("p", {}, t(`node.no_money_${program}`)));
   const sums = SUMS.map((kind) => [t(`node.sum_${kind}`), wei(there[`${kind}_wei`])]);
   const rows = there.channels.map((each) => [
-    el("span", { class: "digest" }, foreign(each.provider)),
+    el("span", { class: "digest", title: each.provider }, foreign(`${each.provider.slice(0, 12)}…`)),
     foreign(each.reason === "" ? each.state : `${each.state}: ${each.reason}`),
     ...CHANNEL.slice(2).map((name) => wei(each[name])),
   ]);
