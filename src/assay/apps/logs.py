@@ -78,13 +78,15 @@ class Recent(logging.Handler):
 
     def __call__(self, _logger: object, _name: str, event: EventDict) -> EventDict:
         """Keep an event of ours, and pass it on."""
+        if _rank(event) < self.level:
+            return event
         facts = [f"{name}={value}" for name, value in event.items() if name not in _ASIDE and value is not None]
         failed = event.get("exc_info")
         if failed is True:
             failed = sys.exc_info()[1]
         text = " ".join([str(event.get("event", "")), *facts])
         why = _why(failed) if isinstance(failed, BaseException) else ""
-        self._keep(str(event.get("level", "info")), str(event.get("program", "")), text + why)
+        self._keep(str(event["level"]), str(event.get("program", "")), text + why)
         return event
 
     def _keep(self, level: str, program: str, text: str) -> None:
@@ -97,11 +99,15 @@ def _why(error: BaseException | None) -> str:
     return "" if error is None else f" ({type(error).__name__}: {error})"
 
 
+def _rank(event: EventDict) -> int:
+    return logging.getLevelNamesMapping()[str(event["level"]).upper()]
+
+
 def _only_from(threshold: int) -> Processor:
     """Drops what is below a level."""
 
     def passed(_logger: object, _name: str, event: EventDict) -> EventDict:
-        if logging.getLevelNamesMapping()[str(event["level"]).upper()] < threshold:
+        if _rank(event) < threshold:
             raise structlog.DropEvent
         return event
 

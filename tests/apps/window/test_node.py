@@ -22,6 +22,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.apps.paying_kit import GATEWAY, Bank, Gateway, paid_provider, paying_gateway
 from tests.apps.window.browser import TOKEN, check_access, in_thread, looked_at, opened, picture
 from tests.apps.window.node_kit import PLACES, Node, owned
+from tests.e2e.kit import Place
 from tests.engines.test_models import write_wheel
 from tests.running import free_port, running
 
@@ -494,3 +495,34 @@ def test_a_program_that_ends_is_told(node: Node, page: Page) -> None:
     expect(page.locator("#facts")).to_contain_text(node.url)
     page.context.set_offline(False)
     expect(page.locator("#state")).to_be_hidden()
+
+
+@pytest.mark.e2e
+@pytest.mark.model
+def test_a_real_node(browser: Browser, model_path: Path, tmp_path: Path) -> None:
+    """`assay up` with the real model: from the printed address to its figures, its findings, its log and its end."""
+    place = Place(tmp_path)
+    folder = tmp_path / "home" / "models"
+    folder.mkdir(parents=True)
+    shutil.copy(model_path, folder / "smollm2-135m.gguf")
+    with place.running("node", "up", "--port", "0", "--json") as program:
+        address = place.assay("window", "--url", program.url).stdout.strip()
+        with opened(browser, program.url) as page:
+            page.goto(address)
+            page.click("nav >> text=Node")
+            expect(page.locator("#figures")).to_contain_text("0 of 2")
+            hello = {**HELLO, "model": "smollm2-135m"}
+            with program.http as http:
+                http.post("/v1/chat/completions", json=hello).raise_for_status()
+            page.click("#look")
+            expect(page.locator("#doctor-words")).to_contain_text("This machine is fit", timeout=120_000)
+            expect(page.locator("#findings")).to_contain_text("tokens/s with 1 thread")
+            expect(page.locator("#log")).to_contain_text("answered model=smollm2-135m")
+            expect(page.locator("#installed .good")).to_have_text("answers now")
+            expect(page.locator("#installed button")).to_be_disabled()
+            expect(page.locator("#figures .figure:nth-child(2) strong")).not_to_have_text("–")
+            check_access(page)
+            picture(page, "node-real")
+        token = address.rpartition("=")[2]
+        assert (len(token), token in program.log) == (43, False)
+        assert "answered" not in program.log  # a person's terminal stays quiet
