@@ -28,6 +28,7 @@ from assay.apps.window.window import Window
 from assay.core.bundle import Bundle
 from assay.core.encoding import b64, canonical, unb64
 from assay.core.errors import EncodingError, InvalidRequest, NotFound, StoreError
+from assay.core.offer import Load
 from assay.core.verdict import Verdict
 from assay.journey import MarketAnswers
 from assay.network.openai.shape import ToolReader, encode
@@ -79,6 +80,20 @@ def gateway_app(
     def health() -> Mapping[str, object]:
         return {"active": market.active}
 
+    def seen(window: Window) -> Sources:
+        return Sources(
+            "gateway",
+            window.owner,
+            market,
+            bundles,
+            store,
+            market,
+            upkeep=window.upkeep,
+            load=lambda: Load(market.active, parallel),
+            pace=metrics.pace,
+            wallet=wallet,
+        )
+
     def good(bundle: Bundle) -> None:
         if discoveries is not None:
             discoveries.dealt(bundle.receipt.provider)
@@ -106,7 +121,7 @@ def gateway_app(
             metrics.route(),
             _traces_route(store),
             *(_Desk(store, market, audit_token).routes() if audit_token else ()),
-            *(window.routes(Sources("gateway", window.owner, market, bundles, store, market)) if window else ()),
+            *(window.routes(seen(window)) if window else ()),
             *openai_routes(
                 Measured(market, metrics, log, good=good),
                 bundles,

@@ -33,7 +33,7 @@ from assay.core.encoding import unb64
 from assay.core.errors import AssayError, EncodingError, NotFound
 from assay.core.hashing import Digest
 from assay.core.keys import Address
-from assay.core.offer import Ask, Load
+from assay.core.offer import Ask
 from assay.core.payment import Due
 from assay.core.ports import Answer
 from assay.core.sse import KEEP_ALIVE
@@ -129,6 +129,19 @@ def provider_app(
     def health() -> Mapping[str, object]:
         return {"provider": address, "active": local.active}
 
+    def seen(window: Window) -> Sources:
+        return Sources(
+            "node",
+            window.owner,
+            answers,
+            bundles,
+            store,
+            upkeep=window.upkeep,
+            load=lambda: local.load,
+            local=local,
+            pace=metrics.pace,
+        )
+
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
@@ -152,7 +165,7 @@ def provider_app(
             Route("/assay/v1/bundles/{name}", native.bundle, methods=["GET"]),
             Route("/assay/v1/bundles/{name}/trace", native.trace, methods=["GET"]),
             metrics.route(),
-            *(window.routes(Sources("node", window.owner, answers, bundles, store)) if window else ()),
+            *(window.routes(seen(window)) if window else ()),
             *openai_routes(
                 answers, bundles, read_tools=read_tools, health=health, documented=provider_paths(), toll=toll
             ),
@@ -203,7 +216,7 @@ class _Native:
         return Response((await self._publisher.record()).encode(), media_type="application/json")
 
     async def load(self, _request: Request) -> Response:
-        return Response(encode_load(Load(self._local.active, self._local.parallel)), media_type="application/json")
+        return Response(encode_load(self._local.load), media_type="application/json")
 
     async def answers(self, request: Request) -> ASGIApp:
         body = await request.body()

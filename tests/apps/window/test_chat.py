@@ -14,7 +14,17 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Request, Route, expect
 from tests.apps.window import hostile
-from tests.apps.window.browser import Stage, check_access, check_width, in_thread, looked_at, opened, picture, staged
+from tests.apps.window.browser import (
+    LOST,
+    Stage,
+    check_access,
+    check_width,
+    in_thread,
+    looked_at,
+    opened,
+    picture,
+    staged,
+)
 from tests.apps.window.nodes import node
 from tests.apps.window.scripted import ScriptedEngine
 from tests.tiny import MODEL, TinyEngine, TinyModel, tiny_bundle, tiny_key, tiny_request
@@ -89,7 +99,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @contextmanager
 def chatting(browser: Browser, url: str, **how: Any) -> Iterator[Page]:
     """The page, ready for a question; requests may fail."""
-    with opened(browser, url, failing=True, **how) as page:
+    with opened(browser, url, but=LOST, **how) as page:
         page.goto("/")
         page.wait_for_selector("html[data-ready]")
         yield page
@@ -261,7 +271,7 @@ def test_history_is_bounded(stage: Stage, browser: Browser) -> None:
 
 def test_without_storage(stage: Stage, browser: Browser) -> None:
     """Where a browser keeps nothing the page works, and says so."""
-    with opened(browser, stage.url, failing=True) as page:
+    with opened(browser, stage.url, but=LOST) as page:
         page.add_init_script(
             "for (const name of ['indexedDB', 'localStorage', 'sessionStorage'])"
             "Object.defineProperty(window, name, { get() { throw new DOMException('off', 'SecurityError'); } })"
@@ -433,7 +443,7 @@ def test_hostile_models(stage: Stage, browser: Browser) -> None:
     def tell(route: Route) -> None:
         route.fulfill(json={"models": [*wrong, *listed]})
 
-    with opened(browser, stage.url, failing=True) as page:
+    with opened(browser, stage.url, but=LOST) as page:
         watch = Watch(page, stage.url)
         page.route("**/window/chat/models", tell)
         page.goto("/")

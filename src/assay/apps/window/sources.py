@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from assay.apps.logs import Recent
+from assay.apps.serving import LocalAnswers
+from assay.apps.wallet import Wallet
 from assay.apps.window.owner import Owner
 from assay.apps.window.shell import Kind
+from assay.core.keys import Address
+from assay.core.offer import Load
 from assay.core.ports import Answers, Bundles
 from assay.journey import MarketAnswers
 from assay.store.receipts import ReceiptStore
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """What a program's owner looks after."""
+
+    home: Path
+    """ASSAY_HOME: models, keys and settings."""
+    address: Address
+    """Of the program's key."""
+    settings: Mapping[str, object]
+    """The program's section of `config.toml`, options of the command included: a change needs a restart."""
+    recent: Recent
+    """The log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +43,12 @@ class Sources:
     store: ReceiptStore
     market: MarketAnswers | None = None
     """A gateway's."""
+    upkeep: Upkeep | None = None
+    load: Callable[[], Load] | None = None
+    """Answers under way, and places."""
+    pace: Callable[[], float | None] | None = None
+    """Tokens a second of one answer, as far as there were any."""
+    local: LocalAnswers | None = None
+    """A node's own."""
+    wallet: Wallet | None = None
+    """A gateway's that pays."""

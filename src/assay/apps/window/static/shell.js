@@ -1,4 +1,6 @@
-// The frame of every page: language and theme.
+// The frame of every page: language, theme, and the owner's token, which any page's address can bring.
+import "./owner.js";
+
 const root = document.documentElement;
 
 document.getElementById("language").addEventListener("change", (event) => {
