@@ -21,6 +21,7 @@ from assay.apps.provider import Pace, provider_app
 from assay.apps.serving import LocalAnswers
 from assay.apps.till import Till, TillPace
 from assay.apps.wallet import Wallet
+from assay.apps.window.window import Window
 from assay.chain.addresses import Addresses
 from assay.chain.client import ChainClient
 from assay.chain.devnet import CHAIN_ID, Devnet
@@ -168,6 +169,7 @@ async def paying_gateway(
     budget: Budget | None = None,
     name: str = "gateway",
     transport: Callable[..., HttpTransport] = HttpTransport,
+    window: Window | None = None,
 ) -> AsyncIterator[Gateway]:
     """A gateway over the providers at `urls`."""
     database = f"sqlite:///{root / name}.db"
@@ -186,7 +188,7 @@ async def paying_gateway(
         await there.aclose()
         client.outbox.close()
 
-    app = gateway_app(market, store, wallet=wallet, close=close)
+    app = gateway_app(market, store, wallet=wallet, close=close, window=window)
     async with running(app, drain=market.drain) as url, httpx.AsyncClient(trust_env=False, timeout=20) as http:
         yield Gateway(url, market, wallet, funding, channels, store, client, http, events)
 

@@ -31,6 +31,7 @@ COMMANDS = (
     *(
         "demo",
         "up",
+        "window",
         "chat",
         "ask",
         "serve",

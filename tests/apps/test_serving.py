@@ -15,7 +15,7 @@ from assay.apps.local import LocalAnswer
 from assay.apps.serving import LocalAnswers
 from assay.core.completion import Prompt, Step
 from assay.core.errors import Busy, InvalidRequest, NoProvider, NotFound, ProviderFailed, StoreError
-from assay.core.offer import Ask, Price
+from assay.core.offer import Ask, Load, Price
 from assay.core.request import LEVELS, Level, Request
 from assay.store.parts import OpenPart, PartStore
 from assay.store.receipts import ReceiptStore
@@ -115,6 +115,25 @@ async def test_places_are_given_back_however_an_answer_ends(store: ReceiptStore)
     with pytest.raises(ProviderFailed):
         [step async for step in answer.steps()]
     assert answers.active == 0
+
+
+async def test_places_are_opened_and_closed(store: ReceiptStore) -> None:
+    """From now on; answers under way go on, and no more places are opened than there are."""
+    answers = LocalAnswers([TinyEngine()], KEY, store, parallel=2)
+    one = await start(answers, LONG)
+    answers.open_places(1)
+    assert answers.load == Load(1, 1)
+    with pytest.raises(Busy, match="all 1 places"):
+        await start(answers, LONG)
+    answers.open_places(0)
+    with pytest.raises(Busy, match="answers nobody now"):
+        await start(answers, LONG)
+    assert len([step async for step in one.steps()]) == (await one.bundle()).receipt.output_count > 1
+    answers.open_places(2)
+    await (await start(answers, LONG)).close()
+    for wrong in (-1, 3):
+        with pytest.raises(InvalidRequest, match="there are 2 places here"):
+            answers.open_places(wrong)
 
 
 async def test_a_cancelled_start_gives_its_place_back(store: ReceiptStore) -> None:

@@ -21,7 +21,7 @@ from assay.core.offer import Price
 from assay.core.receipt import Receipt
 from assay.market.pricing import amount_due
 
-pytestmark = [pytest.mark.e2e, pytest.mark.model, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.model]
 DAY = 86_400
 DEAD = "0x" + "0" * 36 + "dead"
 log = logging.getLogger(__name__)
@@ -154,7 +154,13 @@ def check_books(here: Scene, sold: Sequence[Receipt]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chain", "answers", "selling", "disputing"), [("anvil", 1, 0, 0), ("anvil", 3, 3, 3), ("devnet", 9, 6, 8)], ids=str
+    ("chain", "answers", "selling", "disputing"),
+    [
+        pytest.param("anvil", 1, 0, 0, marks=pytest.mark.slow),
+        pytest.param("anvil", 3, 3, 3, marks=pytest.mark.long),
+        pytest.param("devnet", 9, 6, 8, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_a_cheat_is_slashed(
     tmp_path: Path, model_path: Path, chain: Chain, answers: int, selling: int, disputing: int

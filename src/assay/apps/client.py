@@ -188,6 +188,11 @@ class Client:
         """What `/health` tells."""
         return self._get("/health")
 
+    def has_window(self) -> bool:
+        """Whether there are pages for people."""
+        with self._failures(), self._http.stream("GET", "/node") as reply:
+            return reply.status_code == 200
+
     @contextmanager
     def ask(self, wish: Wish) -> Iterator[Streamed]:
         """Start an answer; leaving the block hangs up.

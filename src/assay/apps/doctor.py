@@ -9,9 +9,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from assay.core.errors import AssayError, ConfigError, MachineError, ModelFileError, ModelNotFound
+from assay.apps.keyfile import key_path, load_key
+from assay.core.errors import AssayError, ConfigError, MachineError, ModelFileError, ModelNotFound, NotFound
+
+if TYPE_CHECKING:
+    from assay.apps.config import Config
 
 Health: TypeAlias = Literal["well", "note", "bad"]
 """`note`: works, but could be better. `bad`: something that Assay needs does not work."""
@@ -49,6 +53,28 @@ def run_checks(checks: Sequence[tuple[str, Check]]) -> Iterator[Symptom]:
             yield Symptom(name, "bad", error.message, error.remedy)
         except OSError as error:
             yield Symptom(name, "bad", str(error), "check the path, its permissions and the disk")
+
+
+def all_checks(home: Path, config: Config) -> Sequence[tuple[str, Check]]:
+    """Everything that is looked at, in the order in which it is told; `home` is ASSAY_HOME."""
+    ports = {
+        "up": (config.node.host, config.node.port),
+        "serve": (config.provider.host, config.provider.port),
+        "gateway": (config.gateway.host, config.gateway.port),
+        "validate": (config.validator.host, config.validator.port),
+    }
+    models = (config.node.model, config.provider.model, config.validator.model)
+    return (
+        ("machine", check_machine),
+        ("engine", check_engine),
+        ("models", lambda: check_models(home, models)),
+        ("speed", lambda: check_speed(home, config.node.model)),
+        ("exact", lambda: check_exact(home, config.node.model)),
+        ("disk", lambda: check_disk(home)),
+        ("ports", lambda: check_ports(ports)),
+        ("key", lambda: check_key(key_path(home, config.provider.key))),
+        ("key", lambda: check_key(key_path(home, config.node.key))),
+    )
 
 
 def check_machine() -> Iterator[Symptom]:
@@ -188,9 +214,6 @@ def check_ports(ports: Mapping[str, tuple[str, int]]) -> Iterator[Symptom]:
 
 def check_key(path: Path) -> Iterator[Symptom]:
     """The signing key."""
-    from assay.apps.keyfile import load_key
-    from assay.core.errors import NotFound
-
     try:
         yield Symptom("key", "well", f"{path.stem} signs as {load_key(path).address}")
     except NotFound:

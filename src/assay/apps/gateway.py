@@ -29,6 +29,7 @@ from assay.apps.window.window import Window
 from assay.core.bundle import Bundle
 from assay.core.encoding import b64, canonical, unb64
 from assay.core.errors import EncodingError, InvalidRequest, NotFound, StoreError
+from assay.core.offer import Load
 from assay.core.verdict import Verdict
 from assay.journey import MarketAnswers
 from assay.network.openai.shape import ToolReader, encode
@@ -88,9 +89,12 @@ def gateway_app(
             bundles,
             store,
             market,
+            upkeep=window.upkeep,
+            load=lambda: Load(market.active, parallel),
+            pace=metrics.pace,
+            wallet=wallet,
             spell=market.spell,
             audits=Audits(),
-            voucher_for=None if wallet is None else wallet.voucher_for,
         )
 
     def good(bundle: Bundle) -> None:

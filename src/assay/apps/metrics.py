@@ -57,6 +57,12 @@ class Metrics:
             "assay_payments_refused", "Payments that were not taken, by reason", ["reason"], registry=self.registry
         )
 
+    def pace(self) -> float | None:
+        """Tokens a second of one answer, on average since the start; None before there were two tokens of one."""
+        sums = {each.name: each.value for family in self.next_token.collect() for each in family.samples}
+        seconds = sums["assay_next_token_seconds_sum"]
+        return sums["assay_next_token_seconds_count"] / seconds if seconds else None
+
     def watch_money(self, sums: Callable[[], Mapping[str, int]]) -> None:
         """Show amounts by kind, added up in the database at every scrape."""
         self.registry.register(_Money(sums))

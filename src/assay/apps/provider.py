@@ -35,7 +35,7 @@ from assay.core.encoding import unb64
 from assay.core.errors import AssayError, EncodingError, NotFound
 from assay.core.hashing import Digest
 from assay.core.keys import Address
-from assay.core.offer import Ask, Load
+from assay.core.offer import Ask
 from assay.core.payment import Due
 from assay.core.ports import Answer
 from assay.core.sse import KEEP_ALIVE
@@ -140,6 +140,10 @@ def provider_app(
             answers,
             bundles,
             store,
+            upkeep=window.upkeep,
+            load=lambda: local.load,
+            local=local,
+            pace=metrics.pace,
             spell=local.spell,
             audits=audits,
         )
@@ -223,7 +227,7 @@ class _Native:
         return Response((await self._publisher.record()).encode(), media_type="application/json")
 
     async def load(self, _request: Request) -> Response:
-        return Response(encode_load(Load(self._local.active, self._local.parallel)), media_type="application/json")
+        return Response(encode_load(self._local.load), media_type="application/json")
 
     async def answers(self, request: Request) -> ASGIApp:
         body = await request.body()

@@ -23,6 +23,7 @@ from assay.core.errors import (
     BindingMismatch,
     Busy,
     EngineError,
+    InvalidRequest,
     ModelFileError,
     NotFound,
     ProviderFailed,
@@ -30,7 +31,7 @@ from assay.core.errors import (
 )
 from assay.core.hashing import ZERO, Digest
 from assay.core.keys import Key
-from assay.core.offer import Ask, Offer, Price
+from assay.core.offer import Ask, Load, Offer, Price
 from assay.core.payment import Due, Payment
 from assay.core.ports import Engine
 from assay.core.profile import Profile
@@ -98,6 +99,7 @@ class LocalAnswers:
         self._key: Final = key
         self._store: Final = store
         self.parallel: Final = parallel
+        self._open = parallel
         self._clock: Final = clock
         self._attest: Final = attest
         self._till: Final = till
@@ -120,6 +122,23 @@ class LocalAnswers:
     def active(self) -> int:
         """Answers being generated."""
         return self._places
+
+    @property
+    def load(self) -> Load:
+        """Answers being generated, and how many may be."""
+        return Load(self._places, self._open)
+
+    def open_places(self, count: int) -> None:
+        """Let no more answers than `count` be under way from now on; those that are go on.
+
+        Raises:
+            InvalidRequest: there are not so many.
+        """
+        if not 0 <= count <= self.parallel:
+            raise InvalidRequest(
+                f"there are {self.parallel} places here", field="places", remedy=f"open 0 to {self.parallel} of them"
+            )
+        self._open = count
 
     def spell(self, model: Digest, tokens: Sequence[int], stops: Sequence[str]) -> tuple[str, str] | None:
         """See `Spell`; known are the models that are served here.
@@ -165,8 +184,8 @@ class LocalAnswers:
         check_settings(request)
         if self._draining:
             raise Busy("this provider is shutting down", retry_after=10)
-        if self._places >= self.parallel:
-            raise Busy(f"all {self.parallel} places are taken")
+        if self._places >= self._open:
+            raise Busy(f"all {self._open} places are taken" if self._open else "this machine answers nobody now")
         self._places += 1
         try:
             await self._check_store()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Final, Protocol
 
-from assay.apps.funding import Funding
+from assay.apps.funding import Budget, Funding
 from assay.apps.purse import Account, LivePurse, most_cost
 from assay.core.bundle import Bundle
 from assay.core.encoding import parse_canonical
@@ -106,6 +106,15 @@ class Wallet:
         if account.left < most and topping is not None:  # or the answer could be cut for want of money
             await asyncio.wait([topping])
         return LivePurse(self, account, offer, request, most)
+
+    @property
+    def budget(self) -> Budget:
+        """What may be spent."""
+        return self._funding.budget
+
+    def channels(self) -> Sequence[Channel]:
+        """All of them, out of the database."""
+        return self._store.known()
 
     def sums(self) -> Mapping[str, int]:
         """Wei over all channels by kind, out of the database."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -14,12 +15,14 @@ from typing import Final
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserType, ConsoleMessage, Page, sync_playwright
 from tests.running import provider, running
 from tests.tiny import TinyEngine, tiny_key
 
 from assay.apps.gateway import gateway_app
+from assay.apps.logs import Recent
 from assay.apps.window.owner import Owner
+from assay.apps.window.sources import Upkeep
 from assay.apps.window.texts import LANGUAGES
 from assay.apps.window.window import Window
 from assay.core.ports import Engine
@@ -30,13 +33,15 @@ from assay.store.receipts import ReceiptStore
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TOKEN: Final = "t" * 43
 THEMES: Final = ("light", "dark")
+LOST: Final = "^Failed to load resource"
+"""What browsers log of a request that fails."""
 PICTURES: Final = "ASSAY_PICTURES"
 """Names the folder into which tests put what pages look like."""
 
 
-def find_browser(playwright: Playwright) -> str | None:
+def find_browser(chromium: BrowserType) -> str | None:
     """The program of a Chromium: ASSAY_BROWSER, one on the PATH, or Playwright's own."""
-    named = [os.environ.get("ASSAY_BROWSER"), *map(shutil.which, NAMES), playwright.chromium.executable_path]
+    named = [os.environ.get("ASSAY_BROWSER"), *map(shutil.which, NAMES), chromium.executable_path]
     return next((path for path in named if path and Path(path).exists()), None)
 
 
@@ -44,7 +49,7 @@ def find_browser(playwright: Playwright) -> str | None:
 def launched() -> Iterator[Browser]:
     """A headless Chromium, for one module: while it runs, the thread has no event loop for other tests."""
     with sync_playwright() as playwright:
-        path = find_browser(playwright)
+        path = find_browser(playwright.chromium)
         if path is None:
             if os.environ.get("CI"):
                 raise RuntimeError("there is no Chromium here: run `make browser`")
@@ -56,8 +61,24 @@ def launched() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, *, width: int = 1280, theme: str = "light", lang: str = "en") -> Iterator[Page]:
-    """A page of a reader of its own; fails if the page logs an error or breaks its own security policy."""
+def misled(browser: Browser, name: str) -> Iterator[Browser]:
+    """Another one, for which `name` leads to this machine."""
+    kind = browser.browser_type
+    other = kind.launch(
+        executable_path=find_browser(kind),
+        chromium_sandbox=os.geteuid() != 0,
+        args=[f"--host-resolver-rules=MAP {name} 127.0.0.1"],
+    )
+    yield other
+    other.close()
+
+
+@contextmanager
+def opened(
+    browser: Browser, url: str, *, width: int = 1280, theme: str = "light", lang: str = "en", but: str = "favicon"
+) -> Iterator[Page]:
+    """A page of a reader of its own; fails if the page logs an error or breaks its own security policy. `but`: pattern
+    of errors that are meant to come."""
     context = browser.new_context(
         viewport={"width": width, "height": 900},
         color_scheme="dark" if theme == "dark" else "light",
@@ -67,7 +88,7 @@ def opened(browser: Browser, url: str, *, width: int = 1280, theme: str = "light
     page, wrong = context.new_page(), list[str]()
 
     def heard(message: ConsoleMessage) -> None:
-        if message.type == "error" and "favicon" not in message.text:
+        if message.type == "error" and not re.search(but, message.text):
             wrong.append(message.text)
 
     page.on("console", heard)
@@ -134,7 +155,8 @@ def staged(root: Path, engines: Sequence[Engine] = ()) -> Iterator[Stage]:
             urls = [(await each.__aenter__()).url for each in sellers]
             transport = HttpTransport(urls, patience=Patience())
             market = MarketAnswers(transport, store)
-            window = Window(Owner(TOKEN), loopback=True)
+            upkeep = Upkeep(root / "home", tiny_key(50).address, {}, Recent())
+            window = Window(Owner(TOKEN), loopback=True, upkeep=upkeep)
             app = gateway_app(market, store, close=transport.aclose, window=window)
             try:
                 async with running(app, drain=market.drain) as url:

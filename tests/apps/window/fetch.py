@@ -18,14 +18,14 @@ from tests.apps.window.browser import find_browser
 def main() -> int:
     """0 if there is a browser in the end."""
     with sync_playwright() as playwright:
-        if find_browser(playwright):
+        if find_browser(playwright.chromium):
             return 0
         sys.stdout.write("setup: a browser for the tests of pages (about 100 MB)\n")
         sys.stdout.flush()
         for command in _ways():
             if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
                 continue
-            if find_browser(playwright):
+            if find_browser(playwright.chromium):
                 return 0
     sys.stdout.write("setup: no Chromium could be fetched: tests of pages are skipped (ASSAY_BROWSER names one)\n")
     return 1

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -510,7 +511,7 @@ def desk(stage: Stage, *, here: bool = True) -> Iterator[Desk]:
         stage.market,
         StoredBundles(stage.store),
         stage.store,
-        voucher_for=lambda _digest: 5 * 10**18,
+        wallet=SimpleNamespace(voucher_for=lambda _digest: 5 * 10**18),
         spell=lambda _model, tokens, stops: spelled(TinyTokenizer().piece, tokens, stops),
         audits=Audits(find=lambda _digest: model if here else None, opener=opener),
     )
@@ -593,4 +594,5 @@ def test_audits_are_the_owners(stage: Stage, replies: dict[str, str], browser: B
         busy = httpx.post(path, json=body, headers=owner)
         assert busy.status_code == 429
         assert "another receipt is being checked" in busy.text
-        assert httpx.request("DELETE", path, headers=owner).status_code == 200
+        assert httpx.request("DELETE", path, headers=owner).status_code == 400
+        assert httpx.request("DELETE", path, headers=owner, json={}).status_code == 200

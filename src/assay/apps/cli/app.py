@@ -33,6 +33,7 @@ from assay.apps.cli import (
     up,
     validate,
     verify,
+    window,
 )
 from assay.apps.cli.console import err, is_text, out, plain, print_error
 from assay.apps.cli.exits import ExitCode, exit_code, table
@@ -60,6 +61,7 @@ def _command(group: str, name: str, function: object, example: str) -> None:
 _command(_TRY, "demo", demo.demo, "assay demo --cheat temperature")
 _command(_TRY, "up", up.up, "assay up --model smollm2-135m")
 _command(_TRY, "chat", chat.chat, "assay chat --url http://127.0.0.1:8200/v1")
+_command(_TRY, "window", window.window, "assay window --url http://127.0.0.1:8200")
 _command(_TRY, "ask", ask.ask, 'assay ask "Why is the sky blue?" --receipt receipt.json')
 _command(_SHARE, "serve", serve.serve, "assay serve --model smollm2-135m")
 _command(_SHARE, "gateway", gateway.gateway, "assay gateway --provider http://127.0.0.1:8100")

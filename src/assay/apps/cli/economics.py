@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-from fractions import Fraction
-from math import ceil
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from assay.apps.cli.console import JsonFlag, out, print_json
-from assay.core.errors import InvalidRequest
 
-if TYPE_CHECKING:
-    from assay.market.economics import Situation
-
-_NUMBER: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _STAKE, _CHECKS, _COURT, _COSTS = "What is at stake", "How it is checked", "What the court does", "What checks cost"
 
 _Solve: TypeAlias = Literal["bond", "holdback", "audit-rate", "nothing"]
@@ -79,36 +70,16 @@ def economics(
     as_json: JsonFlag = False,
 ) -> None:
     """Compute the least bond, hold-back or audit share at which no cheat gains, and what the best cheat would gain."""
-    from assay.market.economics import Shares, Situation
+    from assay.apps.calculator import Question, calculate
 
-    if level == "statistical" and power is None:
-        raise InvalidRequest("a statistical audit does not see every false answer", remedy="say how many: --power 0.9")
-    if {"bond": bond, "holdback": holdback, "audit-rate": audit, "nothing": None}[solve] is not None:
-        raise InvalidRequest(f"{solve} is what is solved for", remedy="leave it out, or take `--solve nothing`")
-    slashes = level == "exact"
-    given = Situation(
-        price=price,
-        saving=ceil(price * _number(saving, "saving", 1)),
-        rate=_number(rate, "rate"),
-        audit=Fraction(1) if solve == "audit-rate" else _number(audit or "0.1", "audit", 1),
-        power=_number(power or "1", "power", 1),
-        colluding=_number(colluding, "colluding", 1),
-        detection=detection,
-        dispute=dispute,
-        bond=bond or 0,
-        holdback=86_400 if holdback is None else holdback,
-        unclaimed=unclaimed if slashes else None,
-        standing=standing,
-        margin=_number(margin, "margin"),
-        shares=Shares(
-            slashed=_number(slashed, "slashed", 1) if slashes else Fraction(0),
-            challenger=_number(to_challenger, "to-challenger", 1),
-            wronged=_number(to_wronged, "to-wronged", 1),
-        ),
-        unbonding=unbonding,
-    )
-    found = _solved(given, solve)
-    result = _result(found, solve, deposit, audit_cost, dispute_cost, defence_cost)
+    result = calculate(
+        Question(
+            price=price, saving=saving, rate=rate, bond=bond, holdback=holdback, unclaimed=unclaimed, standing=standing,
+            audit=audit, level=level, power=power, colluding=colluding, detection=detection, dispute=dispute,
+            slashed=slashed, to_challenger=to_challenger, to_wronged=to_wronged, unbonding=unbonding, deposit=deposit,
+            audit_cost=audit_cost, dispute_cost=dispute_cost, defence_cost=defence_cost, margin=margin, solve=solve,
+        )
+    )  # fmt: skip
     if as_json:
         print_json(result)
         return
@@ -117,46 +88,6 @@ def economics(
         style = "bold" if _SOLVED.get(solve) == key else ""
         table.add_row(Text(words, style), Text(_shown(result[key]), style))
     out.print(table)
-
-
-def _solved(given: Situation, solve: _Solve) -> Situation:
-    from assay.market.economics import least_audit, least_bond, least_holdback
-
-    match solve:
-        case "bond":
-            return replace(given, bond=least_bond(given))
-        case "holdback":
-            return replace(given, holdback=least_holdback(given))
-        case "audit-rate":
-            return replace(given, audit=least_audit(given))
-        case "nothing":
-            return given
-
-
-def _result(
-    found: Situation, solve: _Solve, deposit: int, audit_cost: int, dispute_cost: int, defence_cost: int
-) -> dict[str, object]:
-    """What is printed; wei as decimal strings in JSON, as they may pass 2^53."""
-    from assay.market.economics import best_cheat, least_cheating, reward, safe
-
-    profit, seconds = best_cheat(found)
-    least = least_cheating(found, audit_cost=audit_cost, dispute_cost=dispute_cost)
-    return {
-        "solved": solve,
-        "bond_wei": str(found.bond),
-        "holdback_seconds": found.holdback,
-        "held_seconds": found.held(found.delay),
-        "audit_share": float(found.audit),
-        "caught_share": float(found.caught),
-        "returned_share": float(found.shares.returned),
-        "cheat_profit_wei": str(profit),
-        "cheat_seconds": seconds,
-        "safe": safe(found),
-        "reward_wei": str(reward(found)),
-        "dispute_pays": reward(found) >= dispute_cost,
-        "audits_pay_above": None if least is None else float(least),
-        "deposit_covers_defence": deposit >= defence_cost,
-    }
 
 
 _WORDS: Final = {
@@ -187,16 +118,3 @@ def _shown(value: object) -> str:
             return "at none"
         case _:
             return str(value)
-
-
-def _number(text: str, name: str, most: int = 10**9) -> Fraction:
-    """A decimal number from 0 to `most`.
-
-    Raises:
-        InvalidRequest: it is none, or not in that range.
-    """
-    if not _NUMBER.fullmatch(text) or Fraction(text) > most:
-        raise InvalidRequest(
-            f"--{name} is {text[:40]!r}, not a number from 0 to {most}", field=name, remedy="write it like 0.25"
-        )
-    return Fraction(text)

@@ -50,7 +50,7 @@ def gateway(
     settings = config.gateway
     for address in (*settings.providers, *config.network.peers, *config.network.directories, *settings.reports):
         check_url(address, "a provider")
-    configure_logs(config.log.level, config.log.format)
+    recent = configure_logs(config.log.level, config.log.format)
 
     from assay.apps.config import home
     from assay.apps.discovering import Discoveries, registry_folder, sources_of, uses_lan
@@ -58,6 +58,7 @@ def gateway(
     from assay.apps.metrics import DiscoveryMetrics, Metrics
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
+    from assay.apps.window.sources import Upkeep
     from assay.apps.window.window import open_window
     from assay.core.offer import Defaults, Price
     from assay.journey import MarketAnswers
@@ -75,7 +76,6 @@ def gateway(
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
         here = url_of(sock)
-        window = open_window(home(), sock)
         store = open_store(config, "gateway")
         metrics, discoveries = Metrics(), None
         if settings.discover or (settings.discover is None and not settings.providers):
@@ -89,6 +89,7 @@ def gateway(
             marks = MarkStore(config.database_url or store_url(config, "gateway"), most=MOST)
             discoveries = Discoveries(sources, counts, marks)
         payer, _ = open_key(settings.key)
+        window = open_window(home(), sock, Upkeep(home(), payer.address, settings.model_dump(mode="json"), recent))
         transport = HttpTransport(
             settings.providers,
             patience=Patience(silence=settings.timeout_seconds),

@@ -48,7 +48,7 @@ def up(
     }  # fmt: skip
     config = override(load_config(), "node", given)
     settings = config.node
-    configure_logs("warning" if config.log.level == "info" else config.log.level, config.log.format)
+    recent = configure_logs("warning" if config.log.level == "info" else config.log.level, config.log.format)
     signer, made = open_key(settings.key)
     if made:
         note(f"Made the key {settings.key} ({signer.address}).")
@@ -60,12 +60,14 @@ def up(
     from assay.apps.serving import LocalAnswers
     from assay.apps.tracing import Traces, ending, tracer_of
     from assay.apps.window.auditing import Audits
+    from assay.apps.window.sources import Upkeep
     from assay.apps.window.window import open_window
 
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
         here = url_of(sock)
-        window = open_window(home(), sock)
+        upkeep = Upkeep(home(), signer.address, settings.model_dump(mode="json"), recent)
+        window = open_window(home(), sock, upkeep)
         store = open_store(config, "node")
         with err.status(f"Loading {found.name}…"):
             capacity = Capacity(threads=settings.threads, parallel=settings.parallel, context=settings.context)

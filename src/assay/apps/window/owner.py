@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assay.apps.failures import error_response
-from assay.core.errors import ConfigError, Forbidden
+from assay.core.errors import BodyTooLarge, ConfigError, Forbidden, InvalidRequest
 
+MOST_SAID: Final = 16_384
+"""Bytes of what an owner's control sends."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _LOCAL: Final = frozenset({"localhost", "localhost."})
 
@@ -48,6 +52,10 @@ class Owner:
             raise ConfigError(f"{path} holds no token", "delete it: another is made")
         return cls(text)
 
+    def address(self, url: str) -> str:
+        """Where the owner opens the pages at `url`: what follows the # never leaves the browser."""
+        return f"{url}/#owner={self.token}"
+
     def admit(self, request: Request) -> None:
         """Let the owner pass.
 
@@ -59,8 +67,32 @@ class Owner:
             raise Forbidden(
                 "this is the owner's", "open the address that the program printed when it started: it holds the token"
             )
-        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        origin = request.headers.get("origin")
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") or (
+            origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+        ):
             raise Forbidden("a page of another site asks", "open the window's own address")
+
+    async def heard(self, request: Request) -> Mapping[str, object]:
+        """Let the owner change something, and give what the request says: a JSON object, which no form can send.
+
+        Raises:
+            Forbidden: see `admit`.
+            InvalidRequest: the body is no JSON object, is not called one, or is too large.
+        """
+        self.admit(request)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise InvalidRequest("only JSON is taken here", remedy="send `Content-Type: application/json`")
+        body = await request.body()
+        if len(body) > MOST_SAID:
+            raise BodyTooLarge(MOST_SAID)
+        try:
+            value: object = json.loads(body)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise InvalidRequest("the body is no JSON object", remedy="send one, such as {}")
+        return {str(key): item for key, item in value.items()}
 
 
 class Hosts:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from assay.apps.openai_api import call_name
+from assay.apps.window.auditing import Audits
 from assay.apps.window.shell import Entry, Shell
 from assay.apps.window.sources import Sources
 from assay.core.bundle import MAX_BUNDLE_BYTES, Bundle
@@ -49,7 +50,7 @@ def routes(shell: Shell, sources: Sources) -> list[Route]:
         Route("/receipt/{name}", page.page, methods=["GET"]),
         Route("/window/receipt/{name}", page.known, methods=["GET"]),
         Route("/window/receipt/{name}/qr.svg", page.code, methods=["GET"]),
-        Route("/window/owner/audits", page.audits, methods=["GET", "POST", "DELETE"]),
+        *(_Desk(sources, sources.audits).routes() if sources.audits else ()),
     ]
 
 
@@ -86,31 +87,41 @@ class _Receipts:
         headers = {"Content-Security-Policy": "default-src 'none'", "X-Content-Type-Options": "nosniff"}
         return Response(picture.getvalue(), media_type="image/svg+xml", headers=headers | {"Cache-Control": "no-store"})
 
-    async def audits(self, request: Request) -> Response:
-        """The owner's: begin an audit, look at it, stop it."""
-        self._sources.owner.admit(request)
-        audits = self._sources.audits
-        if audits is None:
-            raise NotFound("this program audits nothing", "check the file with `assay verify`")
-        if request.method == "POST":
-            return _json(audits.start(await self._wanted(request)), 202)
-        if request.method == "DELETE":
-            audits.stop()
-        return _json(audits.look())
 
-    async def _wanted(self, request: Request) -> Bundle:
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise InvalidRequest("the body is not sent as JSON", field="content-type", remedy="send application/json")
+class _Desk:
+    """The owner's audits; each of its handlers lets nobody else pass."""
+
+    def __init__(self, sources: Sources, audits: Audits) -> None:
+        self._sources: Final = sources
+        self._audits: Final = audits
+
+    def routes(self) -> list[Route]:
+        """What changes something is posted or deleted, as JSON."""
+        return [
+            Route("/window/owner/audits", self.look, methods=["GET"]),
+            Route("/window/owner/audits", self.start, methods=["POST"]),
+            Route("/window/owner/audits", self.stop, methods=["DELETE"]),
+        ]
+
+    async def look(self, request: Request) -> Response:
+        self._sources.owner.admit(request)
+        return _json(self._audits.look())
+
+    async def start(self, request: Request) -> Response:
         try:
-            wanted = _Wanted.model_validate_json(await request.body())
+            wanted = _Wanted.model_validate(await self._sources.owner.heard(request))
         except ValidationError as error:
             raise InvalidRequest("which receipt?", remedy="send its `name` and its `receipt`'s digest") from error
         for bundle in await self._sources.bundles.find(call_name(wanted.name)):
             if bundle.receipt.digest.hex() == wanted.receipt:
-                return bundle
-        raise NotFound(
-            "no receipt here has this name and this digest", "audits are made of receipts that are kept here"
-        )
+                return _json(self._audits.start(bundle), 202)
+        raise NotFound("no receipt here has this name and digest", "audits are made of receipts that are kept here")
+
+    async def stop(self, request: Request) -> Response:
+        if await self._sources.owner.heard(request):
+            raise InvalidRequest("nothing is said to stop an audit", remedy="send {}")
+        self._audits.stop()
+        return _json(self._audits.look())
 
 
 def _json(value: Mapping[str, object] | None, status: int = 200) -> Response:
@@ -159,5 +170,5 @@ def _text(bundle: Bundle, spell: Spell | None) -> str | None:
 
 def _voucher(digest: Digest, sources: Sources) -> str | None:
     """Wei, in decimal: it may pass 2^53."""
-    amount = sources.voucher_for and sources.voucher_for(digest)
+    amount = sources.wallet and sources.wallet.voucher_for(digest)
     return None if amount is None else str(amount)

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from assay.apps.logs import Recent
+from assay.apps.serving import LocalAnswers
+from assay.apps.wallet import Wallet
 from assay.apps.window.auditing import Audits
 from assay.apps.window.owner import Owner
 from assay.apps.window.shell import Kind
-from assay.core.hashing import Digest
+from assay.core.keys import Address
+from assay.core.offer import Load
 from assay.core.ports import Answers, Bundles
 from assay.core.spelling import Spell
 from assay.journey import MarketAnswers
 from assay.store.receipts import ReceiptStore
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """What a program's owner looks after."""
+
+    home: Path
+    """ASSAY_HOME: models, keys and settings."""
+    address: Address
+    """Of the program's key."""
+    settings: Mapping[str, object]
+    """The program's section of `config.toml`, options of the command included: a change needs a restart."""
+    recent: Recent
+    """The log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +45,16 @@ class Sources:
     store: ReceiptStore
     market: MarketAnswers | None = None
     """A gateway's."""
+    upkeep: Upkeep | None = None
+    load: Callable[[], Load] | None = None
+    """Answers under way, and places."""
+    pace: Callable[[], float | None] | None = None
+    """Tokens a second of one answer, as far as there were any."""
+    local: LocalAnswers | None = None
+    """A node's own."""
+    wallet: Wallet | None = None
+    """A gateway's that pays."""
     spell: Spell | None = None
     """What tokens say, where the vocabulary is here."""
     audits: Audits | None = None
     """Full checks, where the program makes them."""
-    voucher_for: Callable[[Digest], int | None] | None = None
-    """Wei of the voucher that was signed for the receipt with a digest, where the program pays."""

@@ -11,21 +11,22 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from assay.apps.keyfile import write_private
-from assay.apps.window import chat, receipt
+from assay.apps.window import chat, node, receipt
 from assay.apps.window.owner import Hosts, Owner
 from assay.apps.window.shell import Shell
-from assay.apps.window.sources import Sources
+from assay.apps.window.sources import Sources, Upkeep
 
-PAGES: Final = (chat, receipt)
+PAGES: Final = (chat, receipt, node)
 """In the order of the list at the top; each has an ENTRY, and `routes(shell, sources)`."""
 
 
 class Window:
     """For `provider_app` and `gateway_app`."""
 
-    def __init__(self, owner: Owner, *, loopback: bool) -> None:
-        """`loopback`: the program listens there only."""
+    def __init__(self, owner: Owner, *, loopback: bool, upkeep: Upkeep | None = None) -> None:
+        """`loopback`: the program listens there only. `upkeep`: what the owner looks after."""
         self.owner: Final = owner
+        self.upkeep: Final = upkeep
         self._loopback: Final = loopback
 
     def routes(self, sources: Sources) -> list[Route]:
@@ -38,15 +39,20 @@ class Window:
         return [Middleware(Hosts)] if self._loopback else []
 
     def address(self, url: str) -> str:
-        """Where the owner opens it: what follows the # never leaves the browser."""
-        return f"{url}/#owner={self.owner.token}"
+        """Where the owner opens it."""
+        return self.owner.address(url)
 
 
-def open_window(home: Path, sock: socket.socket) -> Window:
+def open_window(home: Path, sock: socket.socket, upkeep: Upkeep | None = None) -> Window:
     """The window of a program that listens on `sock`; its owner is who reads files under `home`.
 
     Raises:
         ConfigError: the owner's token cannot be kept.
     """
-    owner = Owner.of(home / "window-token", lambda path, text: write_private(path, text, force=False))
-    return Window(owner, loopback=ipaddress.ip_address(sock.getsockname()[0]).is_loopback)
+    owner = Owner.of(token_path(home), lambda path, text: write_private(path, text, force=False))
+    return Window(owner, loopback=ipaddress.ip_address(sock.getsockname()[0]).is_loopback, upkeep=upkeep)
+
+
+def token_path(home: Path) -> Path:
+    """Where the owner's token is kept under ASSAY_HOME."""
+    return home / "window-token"

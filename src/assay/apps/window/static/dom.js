@@ -22,8 +22,12 @@ export function foreign(text, most = 500) {
   return el("bdi", { class: "foreign", dir: "auto" }, shown);
 }
 
-// Controls, zero-width characters and those that override direction (Unicode TR36, section 3).
-const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/;
+// Controls, zero-width characters, tags and what overrides direction (Unicode TR36, section 3).
+const HIDDEN = new RegExp(
+  "[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u00ad\\u061c\\u200b-\\u200f\\u2028-\\u202e" +
+    "\\u2060-\\u2069\\ufeff\\u{e0000}-\\u{e007f}]",
+  "u",
+);
 
 function visible(character) {
   if (!HIDDEN.test(character)) return character;

@@ -14,17 +14,19 @@ export function auditOf({ name, digest, traces, signal }) {
   const outcome = el("div", { class: "audit", role: "status" });
   const stop = el("button", { type: "button", hidden: true }, t("receipt.audit_stop"));
   const begin = el("button", { type: "button", class: "main" }, t("receipt.audit"));
-  stop.addEventListener("click", () => asOwner(PATH, { method: "DELETE" }).catch(() => {}));
+  stop.addEventListener("click", giveUp);
   begin.addEventListener("click", () => run({ name, digest, traces, signal, outcome, stop, begin }));
   return el("div", {}, el("p", {}, t("receipt.audit_why")), el("div", { class: "row" }, begin, stop), outcome);
 }
 
+/** Stop it; where that is not heard, it ends soon because nobody looks at it any more. */
+const giveUp = () => asOwner(PATH, { method: "DELETE", body: {} }).catch(() => {});
+
 async function run({ name, digest, traces, signal, outcome, stop, begin }) {
   begin.disabled = true;
   stop.hidden = false;
-  const leave = () => asOwner(PATH, { method: "DELETE" }).catch(() => {}); // else its lease ends soon
-  addEventListener("pagehide", leave);
-  signal.addEventListener("abort", leave);
+  addEventListener("pagehide", giveUp);
+  signal.addEventListener("abort", giveUp);
   try {
     let state = await asOwner(PATH, { method: "POST", body: { name, receipt: digest } });
     while (["loading", "computing"].includes(state.stage) && !signal.aborted) {
@@ -36,8 +38,8 @@ async function run({ name, digest, traces, signal, outcome, stop, begin }) {
   } catch (error) {
     fill(outcome, el("p", { class: "badge bad" }, foreign(error.message)));
   } finally {
-    removeEventListener("pagehide", leave);
-    signal.removeEventListener("abort", leave);
+    removeEventListener("pagehide", giveUp);
+    signal.removeEventListener("abort", giveUp);
     begin.disabled = false;
     stop.hidden = true;
   }
