@@ -23,6 +23,7 @@ from assay.apps.openai_api import call_name, openai_routes
 from assay.apps.openapi_native import desk_paths, metrics_path, traces_path
 from assay.apps.provider import StoredBundles
 from assay.apps.wallet import Wallet
+from assay.apps.window.courtroom import Courtroom
 from assay.apps.window.sources import Sources
 from assay.apps.window.window import Window
 from assay.core.bundle import Bundle
@@ -62,13 +63,14 @@ def gateway_app(
     standing: Standing | None = None,
     reports: Reports | None = None,
     window: Window | None = None,
+    court: Courtroom | None = None,
 ) -> Starlette:
     """The application.
 
     `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `parallel`: requests
     under way at once. `wallet`: the payer of `market`. `close` is awaited at the end, after the last answer. `metrics`:
     to add to. `discoveries`: find providers. `standing`: says what a chain tells of them. `reports`: what others do;
-    needs `standing`. `window`: its pages; without it there are none.
+    needs `standing`. `window`: its pages; without it there are none. `court`: what they show of the chain's.
     """
     bundles = StoredBundles(store)
     log, metrics = logger("gateway"), metrics or Metrics()
@@ -106,7 +108,11 @@ def gateway_app(
             metrics.route(),
             _traces_route(store),
             *(_Desk(store, market, audit_token).routes() if audit_token else ()),
-            *(window.routes(Sources("gateway", window.owner, market, bundles, store, market)) if window else ()),
+            *(
+                window.routes(Sources("gateway", window.owner, market, bundles, store, market, court=court))
+                if window
+                else ()
+            ),
             *openai_routes(
                 Measured(market, metrics, log, good=good),
                 bundles,

@@ -25,6 +25,7 @@ from assay.apps.openapi_native import provider_paths
 from assay.apps.serving import LocalAnswers
 from assay.apps.till import Till
 from assay.apps.tracing import Traces
+from assay.apps.window.courtroom import Courtroom
 from assay.apps.window.sources import Sources
 from assay.apps.window.window import Window
 from assay.apps.x402 import X402, Deposits
@@ -111,11 +112,13 @@ def provider_app(
     publisher: Publisher | None = None,
     door: Door | None = None,
     window: Window | None = None,
+    court: Courtroom | None = None,
 ) -> Starlette:
     """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`. `till`: the
     one of `local`, if answers are paid; with `deposits`, which are of `least_deposit` wei at least, by x402 as well.
     `metrics`: to add to. `publisher`: makes the provider known; without one it is not. `door`: whom it
-    lets in; without one, everybody. `window`: its pages; without it there are none."""
+    lets in; without one, everybody. `window`: its pages; without it there are none. `court`: what they show of the
+    chain's."""
     log, metrics = logger("provider"), metrics or Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
@@ -152,7 +155,7 @@ def provider_app(
             Route("/assay/v1/bundles/{name}", native.bundle, methods=["GET"]),
             Route("/assay/v1/bundles/{name}/trace", native.trace, methods=["GET"]),
             metrics.route(),
-            *(window.routes(Sources("node", window.owner, answers, bundles, store)) if window else ()),
+            *(window.routes(Sources("node", window.owner, answers, bundles, store, court=court)) if window else ()),
             *openai_routes(
                 answers, bundles, read_tools=read_tools, health=health, documented=provider_paths(), toll=toll
             ),

@@ -19,6 +19,7 @@ from tests.running import provider, running
 from tests.tiny import TinyEngine, tiny_key
 
 from assay.apps.gateway import gateway_app
+from assay.apps.window.courtroom import Courtroom
 from assay.apps.window.owner import Owner
 from assay.apps.window.texts import LANGUAGES
 from assay.apps.window.window import Window
@@ -123,8 +124,9 @@ class Stage:
 
 
 @contextmanager
-def staged(root: Path, engines: Sequence[Engine] = ()) -> Iterator[Stage]:
-    """The servers, in a thread with an event loop of its own; without engines one provider with a `TinyEngine`."""
+def staged(root: Path, engines: Sequence[Engine] = (), *, court: Courtroom | None = None) -> Iterator[Stage]:
+    """The servers, in a thread with an event loop of its own; without engines one provider with a `TinyEngine`.
+    `court`: what is shown of a chain's."""
 
     @asynccontextmanager
     async def servers() -> AsyncIterator[Stage]:
@@ -135,7 +137,7 @@ def staged(root: Path, engines: Sequence[Engine] = ()) -> Iterator[Stage]:
             transport = HttpTransport(urls, patience=Patience())
             market = MarketAnswers(transport, store)
             window = Window(Owner(TOKEN), loopback=True)
-            app = gateway_app(market, store, close=transport.aclose, window=window)
+            app = gateway_app(market, store, close=transport.aclose, window=window, court=court)
             try:
                 async with running(app, drain=market.drain) as url:
                     yield Stage(url, store, market)

@@ -58,6 +58,7 @@ def gateway(
     from assay.apps.metrics import DiscoveryMetrics, Metrics
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
+    from assay.apps.window.courtroom import courtroom_of
     from assay.apps.window.window import open_window
     from assay.core.offer import Defaults, Price
     from assay.journey import MarketAnswers
@@ -141,6 +142,7 @@ def gateway(
             standing=standing,
             reports=reports,
             window=window,
+            court=courtroom_of(config, stack),
         )
 
         def started() -> None:

@@ -59,6 +59,7 @@ def up(
     from assay.apps.server import serve as run
     from assay.apps.serving import LocalAnswers
     from assay.apps.tracing import Traces, ending, tracer_of
+    from assay.apps.window.courtroom import courtroom_of
     from assay.apps.window.window import open_window
 
     with ExitStack() as stack:
@@ -87,6 +88,7 @@ def up(
             max_body=settings.max_body_bytes,
             traces=traces,
             window=window,
+            court=courtroom_of(config, stack),
         )
         run(app, sock, drain=ending(local.drain, traces), grace=1.0, started=started)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from assay.apps.window.courtroom import Courtroom
 from assay.apps.window.owner import Owner
 from assay.apps.window.shell import Kind
 from assay.core.ports import Answers, Bundles
@@ -22,3 +23,5 @@ class Sources:
     store: ReceiptStore
     market: MarketAnswers | None = None
     """A gateway's."""
+    court: Courtroom | None = None
+    """Where a chain is configured."""
