@@ -48,6 +48,10 @@ class Owner:
             raise ConfigError(f"{path} holds no token", "delete it: another is made")
         return cls(text)
 
+    def address(self, url: str) -> str:
+        """Where the owner opens the pages at `url`: what follows the # never leaves the browser."""
+        return f"{url}/#owner={self.token}"
+
     def admit(self, request: Request) -> None:
         """Let the owner pass.
 

@@ -38,8 +38,8 @@ class Window:
         return [Middleware(Hosts)] if self._loopback else []
 
     def address(self, url: str) -> str:
-        """Where the owner opens it: what follows the # never leaves the browser."""
-        return f"{url}/#owner={self.owner.token}"
+        """Where the owner opens it."""
+        return self.owner.address(url)
 
 
 def open_window(home: Path, sock: socket.socket) -> Window:
@@ -48,5 +48,10 @@ def open_window(home: Path, sock: socket.socket) -> Window:
     Raises:
         ConfigError: the owner's token cannot be kept.
     """
-    owner = Owner.of(home / "window-token", lambda path, text: write_private(path, text, force=False))
+    owner = Owner.of(token_path(home), lambda path, text: write_private(path, text, force=False))
     return Window(owner, loopback=ipaddress.ip_address(sock.getsockname()[0]).is_loopback)
+
+
+def token_path(home: Path) -> Path:
+    """Where the owner's token is kept under ASSAY_HOME."""
+    return home / "window-token"

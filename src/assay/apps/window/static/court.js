@@ -51,7 +51,7 @@ function draw(found) {
   for (const each of hall.querySelectorAll("details[id]")) each.open ? opened.add(each.id) : opened.delete(each.id);
   const focus = hall.contains(document.activeElement) ? document.activeElement.id : "";
   const caret = focus && document.activeElement.selectionStart;
-  fill(hall, ...(name ? drawCase(name, found) : drawList(found, wish, again)));
+  fill(hall, ...(name ? drawCase(found) : drawList(found, wish, again)));
   for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
   const element = focus ? document.getElementById(focus) : null;
   element?.focus({ preventScroll: true });

@@ -5,7 +5,7 @@ import { el, foreign } from "./dom.js";
 import { t } from "./texts.js";
 
 /** Draw it. `found`: what the server said. */
-export function drawCase(name, found) {
+export function drawCase(found) {
   const own = found.case;
   return [
     el("p", { class: "back" }, el("a", { href: "/court", id: "back" }, t("court.back"))),
@@ -26,7 +26,7 @@ export function drawCase(name, found) {
       ),
       ...said(found.said),
     ),
-    found.point === null ? null : drawPoint(name, found.point, found.steps),
+    found.point === null ? null : drawPoint(found),
     found.split === null ? null : split(found.split),
     found.steps.length ? timeline(found) : null,
   ];
@@ -111,8 +111,7 @@ function timeline(found) {
 
 function told(step, n, found) {
   return [
-    el("p", { class: "who" }, t(`court.by_${step.by ?? "court"}`)),
-    el("p", { class: "what" }, sentence(step, found)),
+    el("p", { class: "what" }, ...who(step), sentence(step, found)),
     ...(step.named ?? []).map((each) => node(each)),
     ...(step.under ?? []).map((each) => node(each, "under")),
     ...(step.roots ?? []).map((each) => node(each, "root")),
@@ -130,6 +129,10 @@ function told(step, n, found) {
       el("span", {}, t("court.transaction"), " ", digits(`0x${step.transaction}`, true)),
     ),
   ];
+}
+
+function who(step) {
+  return step.by === null ? [] : [el("strong", {}, t(`court.by_${step.by}`)), " "];
 }
 
 function sentence(step, found) {

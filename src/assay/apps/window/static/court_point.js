@@ -7,15 +7,15 @@ import { t } from "./texts.js";
 const CHUNK = 256;
 const computed = new Map();
 
-/** Draw it. `point`, `steps`: what the server said of the case. */
-export function drawPoint(name, point, steps) {
+/** Draw it. `found`: what the server said of the case. */
+export function drawPoint({ case: own, point, steps }) {
   const opening = steps.find((step) => step.what === "opened");
   return el(
     "section",
     { class: "panel point" },
     el("h2", {}, t("court.point")),
     funnel(point, opening),
-    numbers(name, point),
+    numbers(own, point),
   );
 }
 
@@ -76,17 +76,22 @@ function operation(point) {
   return el("span", {}, `${place}: `, el("strong", {}, t(`court.op_${found.kind}`)), use, layer);
 }
 
-function numbers(name, point) {
-  const known = computed.get(name);
+function numbers(own, point) {
+  const known = computed.get(own.name);
   if (point.committed === null && !point.token) return el("p", { class: "quiet" }, t("court.no_number"));
   const committed = point.committed ?? known?.committed;
   return el(
     "div",
     { class: "pair" },
-    figure("court.committed", committed === undefined ? null : count(committed), "bad"),
+    figure("court.committed", committed === undefined ? null : count(committed), wrong(own, known) ? "bad" : ""),
     figure("court.follows", known ? count(known.follows) : null, "good"),
-    known ? receipt(known) : ask(name, point),
+    known ? receipt(known) : ask(own, point),
   );
+}
+
+/** Whether the receipt's number is known to be wrong: by what was computed here, else by how the case ended. */
+function wrong(own, known) {
+  return known ? known.follows !== known.committed : own.state === "challenger";
 }
 
 function figure(key, value, style) {
@@ -107,7 +112,7 @@ function receipt(known) {
 }
 
 /** The owner may have it computed here. */
-function ask(name, point) {
+function ask(own, point) {
   if (ownerToken() === null) return el("p", { class: "quiet" }, t("court.compute_owner"));
   const told = el("p", { role: "status" });
   const button = el("button", { type: "button", id: "compute", class: "main" }, t("court.compute"));
@@ -115,9 +120,9 @@ function ask(name, point) {
     button.disabled = true;
     told.textContent = t("court.computing");
     try {
-      const found = await asOwner(`/window/court/${name}/number`, { method: "POST", body: {} });
-      computed.set(name, found);
-      button.closest(".pair").replaceWith(numbers(name, point));
+      const found = await asOwner(`/window/court/${own.name}/number`, { method: "POST", body: {} });
+      computed.set(own.name, found);
+      button.closest(".pair").replaceWith(numbers(own, point));
     } catch (error) {
       fill(told, foreign(error.message));
       button.disabled = false;

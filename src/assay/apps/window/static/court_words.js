@@ -6,7 +6,7 @@ const STYLES = { open: "doubt", provider: "good", challenger: "bad", void: "" };
 
 /** How a case stands, as a badge. */
 export function badge(found) {
-  const key = found.state === "challenger" && found.kind === "demand" ? "silent" : found.state;
+  const key = found.state === "provider" && found.kind === "demand" ? "produced" : found.state;
   return el("span", { class: `badge ${STYLES[found.state] ?? ""}` }, t(`court.state_${key}`));
 }
 
@@ -49,9 +49,10 @@ export function left(deadline, now) {
   return new Intl.RelativeTimeFormat(language, { numeric: "always" }).format(Math.ceil(value), unit);
 }
 
-/** A whole number, as the language writes it; whatever else it is, a question mark. */
+/** A whole number, as the language writes it, its sign in front in Arabic too; whatever else it is, a question mark. */
 export function count(value) {
-  return Number.isSafeInteger(value) ? number(value) : "?";
+  if (!Number.isSafeInteger(value)) return "?";
+  return value < 0 ? `\u2066${number(value)}\u2069` : number(value);
 }
 
 /** Why the chain tells nothing new; null: it does. */
