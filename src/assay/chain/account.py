@@ -216,7 +216,9 @@ def _move(court: CourtClient, case: Case, n: int, steps: Sequence[Step]) -> Told
     before, after = _state(was), _state(then)
     data = court.moved(then.transaction, int(case.name), was.state) or b""
     if was.turn == CHALLENGER:
-        if before.stage == "entry" and len(data) >= 4 + 2 * _CHUNK:
+        if before.stage == "entry":
+            if len(data) < 4 + 2 * _CHUNK:
+                return Told("entry")
             entry = int.from_bytes(data[:4], "big")
             (committed,) = struct.unpack_from("<h", data, 4 + 2 * (entry % _CHUNK))
             return Told("entry", entry=entry, committed=committed)

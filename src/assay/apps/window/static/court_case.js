@@ -148,7 +148,7 @@ function sentence(step, found) {
       return moved(step);
     case "equivocation":
       if (!step.differ) return t("court.did_equivocation");
-      return t("court.did_equivocation_of", { sequence: count(Number(step.sequence)), differ: step.differ.join(", ") });
+      return t("court.did_equivocation_of", { sequence: step.sequence, differ: step.differ.join(", ") });
     case "proven":
       return step.judged
         ? t("court.did_proven_of", { what: t(`court.op_${step.judged.kind}`) })
