@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from assay.apps.doubting import Doubts
 from assay.apps.failures import ERROR_HANDLERS
 from assay.apps.limits import MAX_BODY, MAX_POSTS, Limits
 from assay.apps.logs import logger
@@ -64,6 +65,7 @@ def gateway_app(
     reports: Reports | None = None,
     window: Window | None = None,
     court: Courtroom | None = None,
+    doubts: Doubts | None = None,
 ) -> Starlette:
     """The application.
 
@@ -71,6 +73,7 @@ def gateway_app(
     under way at once. `wallet`: the payer of `market`. `close` is awaited at the end, after the last answer. `metrics`:
     to add to. `discoveries`: find providers. `standing`: says what a chain tells of them. `reports`: what others do;
     needs `standing`. `window`: its pages; without it there are none. `court`: what they show of the chain's.
+    `doubts`: tries cheats for the owner.
     """
     bundles = StoredBundles(store)
     log, metrics = logger("gateway"), metrics or Metrics()
@@ -109,7 +112,9 @@ def gateway_app(
             _traces_route(store),
             *(_Desk(store, market, audit_token).routes() if audit_token else ()),
             *(
-                window.routes(Sources("gateway", window.owner, market, bundles, store, market, court=court))
+                window.routes(
+                    Sources("gateway", window.owner, market, bundles, store, market, court=court, doubts=doubts)
+                )
                 if window
                 else ()
             ),

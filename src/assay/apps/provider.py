@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assay.apps.door import Door
+from assay.apps.doubting import Doubts
 from assay.apps.failures import ERROR_HANDLERS
 from assay.apps.limits import MAX_BODY, MAX_POSTS, Limits
 from assay.apps.logs import logger
@@ -113,12 +114,13 @@ def provider_app(
     door: Door | None = None,
     window: Window | None = None,
     court: Courtroom | None = None,
+    doubts: Doubts | None = None,
 ) -> Starlette:
     """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`. `till`: the
     one of `local`, if answers are paid; with `deposits`, which are of `least_deposit` wei at least, by x402 as well.
     `metrics`: to add to. `publisher`: makes the provider known; without one it is not. `door`: whom it
     lets in; without one, everybody. `window`: its pages; without it there are none. `court`: what they show of the
-    chain's."""
+    chain's; `doubts`: tries cheats for the owner."""
     log, metrics = logger("provider"), metrics or Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
@@ -155,7 +157,11 @@ def provider_app(
             Route("/assay/v1/bundles/{name}", native.bundle, methods=["GET"]),
             Route("/assay/v1/bundles/{name}/trace", native.trace, methods=["GET"]),
             metrics.route(),
-            *(window.routes(Sources("node", window.owner, answers, bundles, store, court=court)) if window else ()),
+            *(
+                window.routes(Sources("node", window.owner, answers, bundles, store, court=court, doubts=doubts))
+                if window
+                else ()
+            ),
             *openai_routes(
                 answers, bundles, read_tools=read_tools, health=health, documented=provider_paths(), toll=toll
             ),

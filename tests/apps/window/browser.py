@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_
 from tests.running import provider, running
 from tests.tiny import TinyEngine, tiny_key
 
+from assay.apps.doubting import Doubts
 from assay.apps.gateway import gateway_app
 from assay.apps.window.courtroom import Courtroom
 from assay.apps.window.owner import Owner
@@ -124,9 +125,11 @@ class Stage:
 
 
 @contextmanager
-def staged(root: Path, engines: Sequence[Engine] = (), *, court: Courtroom | None = None) -> Iterator[Stage]:
+def staged(
+    root: Path, engines: Sequence[Engine] = (), *, court: Courtroom | None = None, doubts: Doubts | None = None
+) -> Iterator[Stage]:
     """The servers, in a thread with an event loop of its own; without engines one provider with a `TinyEngine`.
-    `court`: what is shown of a chain's."""
+    `court`: what is shown of a chain's; `doubts`: tries cheats."""
 
     @asynccontextmanager
     async def servers() -> AsyncIterator[Stage]:
@@ -137,7 +140,7 @@ def staged(root: Path, engines: Sequence[Engine] = (), *, court: Courtroom | Non
             transport = HttpTransport(urls, patience=Patience())
             market = MarketAnswers(transport, store)
             window = Window(Owner(TOKEN), loopback=True)
-            app = gateway_app(market, store, close=transport.aclose, window=window, court=court)
+            app = gateway_app(market, store, close=transport.aclose, window=window, court=court, doubts=doubts)
             try:
                 async with running(app, drain=market.drain) as url:
                     yield Stage(url, store, market)

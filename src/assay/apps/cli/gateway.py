@@ -54,6 +54,7 @@ def gateway(
 
     from assay.apps.config import home
     from assay.apps.discovering import Discoveries, registry_folder, sources_of, uses_lan
+    from assay.apps.doubting import Doubts
     from assay.apps.gateway import gateway_app
     from assay.apps.metrics import DiscoveryMetrics, Metrics
     from assay.apps.server import announce, bind, url_of
@@ -143,6 +144,7 @@ def gateway(
             reports=reports,
             window=window,
             court=courtroom_of(config, stack),
+            doubts=Doubts(),
         )
 
         def started() -> None:

@@ -54,6 +54,7 @@ def up(
         note(f"Made the key {settings.key} ({signer.address}).")
     found = find_model(settings.model)
 
+    from assay.apps.doubting import Doubts
     from assay.apps.provider import provider_app
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
@@ -89,6 +90,7 @@ def up(
             traces=traces,
             window=window,
             court=courtroom_of(config, stack),
+            doubts=Doubts(),
         )
         run(app, sock, drain=ending(local.drain, traces), grace=1.0, started=started)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from assay.apps.doubting import Doubts
 from assay.apps.window.courtroom import Courtroom
 from assay.apps.window.owner import Owner
 from assay.apps.window.shell import Kind
@@ -25,3 +26,5 @@ class Sources:
     """A gateway's."""
     court: Courtroom | None = None
     """Where a chain is configured."""
+    doubts: Doubts | None = None
+    """Tries cheats for the owner."""
