@@ -92,6 +92,7 @@ function timeline(found) {
     "section",
     {},
     el("h2", {}, t("court.timeline")),
+    el("p", { class: "quiet" }, t("court.from_0")),
     el(
       "ol",
       { class: "timeline" },
@@ -141,7 +142,7 @@ function sentence(step, found) {
     case "opened":
       if (typeof step.position !== "number") return t("court.did_opened");
       return t(step.token ? "court.did_opened_token" : "court.did_opened_pass", {
-        pass: count(step.position + 1),
+        pass: count(step.position),
         passes: count(passes),
       });
     case "moved":
@@ -176,7 +177,7 @@ function moved(step) {
 function node(each, role = "named") {
   const leaf = each.level === 0 && role !== "root";
   const where = t(leaf ? `court.leaf_${each.tree}` : `court.node_${each.tree}`, {
-    n: count(each.index + 1),
+    n: count(each.index),
     of: count(each.count),
     level: count(each.level),
   });
@@ -229,9 +230,9 @@ function piece(each, point) {
     el(
       "p",
       { class: "quiet" },
-      t(`court.chunk_${each.tree}`, { n: count(each.index + 1) }),
+      t(`court.chunk_${each.tree}`, { n: count(each.index) }),
       " ",
-      t("court.numbers", { first: count(start + 1), last: count(start + shown.length) }),
+      t("court.numbers", { first: count(start), last: count(start + shown.length - 1) }),
     ),
     el("ol", { class: "numbers", dir: "ltr" }, ...list),
   );

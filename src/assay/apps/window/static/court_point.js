@@ -52,26 +52,26 @@ function bar(share) {
 }
 
 function pass(point, opening) {
-  const words = t("court.pass", { pass: count(point.position + 1) });
+  const words = t("court.pass", { pass: count(point.position) });
   if (!opening) return words;
   const output = point.position - opening.prompt_count + 1;
-  const where = output < 0 ? t("court.pass_prompt") : t("court.pass_token", { token: count(output + 1) });
+  const where = output < 0 ? t("court.pass_prompt") : t("court.pass_token", { token: count(output) });
   return `${words}, ${where}${point.token ? `: ${t("court.pass_drawn")}` : ""}`;
 }
 
 function what(point) {
   const found = point.number;
   if (found === null) return t("court.entry", { entry: count(point.entry) });
-  const place = { n: count(found.at + 1), of: count(found.size), layer: count(found.layer + 1) };
+  const place = { n: count(found.at), of: count(found.size), layer: count(found.layer) };
   return el("span", {}, t(`court.vector_${found.vector.replaceAll(" ", "_")}`, place));
 }
 
 function operation(point) {
   if (point.cell === null) return t("court.cell_open");
-  const place = t("court.cell", { n: count(point.cell + 1) });
+  const place = t("court.cell", { n: count(point.cell) });
   const found = point.operation;
   if (found === null) return `${place} (${t("court.cell_unknown")})`;
-  const layer = found.layer < 0 ? "" : `, ${t("court.layer", { layer: count(found.layer + 1) })}`;
+  const layer = found.layer < 0 ? "" : `, ${t("court.layer", { layer: count(found.layer) })}`;
   const use = found.use ? el("code", {}, ` ${found.use}`) : null;
   return el("span", {}, `${place}: `, el("strong", {}, t(`court.op_${found.kind}`)), use, layer);
 }
