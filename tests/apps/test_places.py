@@ -28,7 +28,9 @@ def places(found: Small) -> Places:
     def programs(model: Digest) -> Program | None:
         return found.program if model == found.digest else None
 
-    return Places(programs)
+    made = Places(programs)
+    made.learn(found.digest)
+    return made
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -72,3 +74,29 @@ def test_what_is_not_known(models: Path) -> None:
     for entry, cells, cell in ((0, count + 1, 0), (0, count, count), (0, count, -1), (10**9, count, 0)):
         assert here.operation(found.digest, 3, entry, rules, cells, cell) is None
     assert here.operation(found.digest, 3, 0, b"", count, 0) is None
+
+
+def test_a_model_that_comes_later(models: Path) -> None:
+    """Is looked for again after a while, and not each time."""
+    found, now, looked = small(models, "llama"), [0.0], list[Digest]()
+    there: list[Program] = []
+
+    def programs(model: Digest) -> Program | None:
+        looked.append(model)
+        return there[0] if there else None
+
+    here = Places(programs, clock=lambda: now[0])
+    assert not here.knows(found.digest)
+    here.learn(found.digest)
+    assert here.knows(found.digest)
+    assert here.number(found.digest, 0) is None
+    now[0] += 61
+    assert not here.knows(found.digest)
+    there.append(found.program)
+    here.learn(found.digest)
+    now[0] += 1000
+    assert here.knows(found.digest)
+    assert here.number(found.digest, 0) is not None
+    for n in range(40):
+        here.learn(bytes([n]) * 32)
+    assert len(here._shapes) + len(here._missing) <= 16

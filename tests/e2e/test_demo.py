@@ -162,13 +162,13 @@ def test_it_goes_on_with_its_window(model_path: Path, tmp_path: Path) -> None:
             with launched() as browser, opened(browser, url) as page:
                 page.goto(f"/court#owner={token}")
                 card = page.locator(".case", has_text=guilty[:10]).first
-                expect(card.locator(".badge")).to_have_text("provider slashed")
+                expect(card.locator(".badge")).to_have_text("provider slashed", timeout=60_000)
                 picture(page, "demo-court")
                 card.locator("a").click()
-                expect(page.locator(".lead")).to_contain_text("no contract takes the provider’s result")
+                expect(page.locator(".lead")).to_contain_text("no contract takes the provider’s result", timeout=60_000)
                 expect(page.locator(".funnel li")).to_have_count(3)
                 expect(page.locator(".shares")).to_contain_text("to the buyer")
-                expect(page.locator(".funnel li").nth(2).locator("strong")).to_have_count(1)
+                expect(page.locator(".funnel li").nth(2).locator("strong")).to_have_count(1, timeout=60_000)
                 expect(page.locator(".foreign").first).to_contain_text("is not what weights")
                 page.locator("#compute").click()
                 expect(page.locator(".pair")).to_contain_text("the receipt is wrong here", timeout=120_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from tests.apps.dispute_kit import BOND, EVE, PROVIDER, VALIDATOR
 from tests.apps.window.browser import TOKEN, looked_at, opened, picture, staged
 from tests.apps.window.court_kit import SAID, Session, in_session
 from tests.chain.nodes import away, error
+
+from assay.engines.exact.dispute.shape import Shape
 
 OWNER = {"authorization": f"Bearer {TOKEN}"}
 
@@ -27,6 +30,16 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 def asked(session: Session, path: str, **query: str) -> httpx.Response:
     """What the window answers."""
     return httpx.get(f"{session.front.url}{path}", params=query)
+
+
+def told(session: Session, name: str) -> dict[str, Any]:
+    """A case, with what stands where in its model, which is learnt meanwhile."""
+    for _ in range(100):
+        found = asked(session, f"/window/court/{name}").json()
+        if found["point"]["operation"] is not None:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(found)
 
 
 def test_the_list(session: Session) -> None:
@@ -102,7 +115,7 @@ def test_no_such_case(session: Session, name: str) -> None:
 
 def test_a_case_down_to_the_number(session: Session) -> None:
     """Every transaction with block, gas and what it said; the number, the operation and the split, to the last wei."""
-    found = asked(session, "/window/court/2").json()
+    found = told(session, "2")
     steps = found["steps"]
     assert [(each["what"], each["stage"], each["by"]) for each in steps] == [
         ("opened", "open", "challenger"),
@@ -122,8 +135,7 @@ def test_a_case_down_to_the_number(session: Session) -> None:
     index = session.wrong.index
     assert (steps[4]["entry"], steps[4]["committed"]) == (index, found["point"]["committed"])
     pieces = {each["tree"]: each for each in steps[3]["pieces"]}
-    shape = session.room._places._shape(session.stage.small.digest)
-    assert shape is not None
+    shape = Shape.of(session.stage.small.model)
     kept = shape.layout.kept_chunks
     assert pieces["inputs"]["index"] == index // 256 - kept
     assert pieces["inputs"]["numbers"][index % 256] == steps[4]["committed"]
@@ -141,7 +153,7 @@ def test_a_case_down_to_the_number(session: Session) -> None:
 
 def test_other_endings(session: Session) -> None:
     """A proof on the chain, data that were produced, two receipts under one number: each in its words."""
-    upheld = asked(session, "/window/court/3").json()
+    upheld = told(session, "3")
     assert upheld["steps"][-1]["what"] == "proven"
     assert upheld["steps"][-1]["judged"]["kind"] == upheld["point"]["operation"]["kind"]
     assert upheld["split"] is None

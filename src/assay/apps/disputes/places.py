@@ -5,6 +5,7 @@ That takes the sizes of the model, which this machine has if it has converted it
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from assay.engines.exact.packed import Packed
     from assay.engines.exact.program import Program
 
+_MOST: Final = 16
+"""Models of which something is kept."""
+_AGAIN: Final = 60.0
+"""Seconds after which a model that was not there is looked for again."""
 Programs = Callable[[Digest], "Program | None"]
 """The converted form of a model file by its digest; None: this machine does not have it."""
 
@@ -50,15 +55,35 @@ class Operation(NamedTuple):
 
 
 class Places:
-    """For one thread at a time; sizes are kept, of a few models."""
+    """Sizes are learnt, which takes a moment, and kept, of a few models. For use from several threads, of which one
+    learns."""
 
-    def __init__(self, programs: Programs) -> None:
+    def __init__(self, programs: Programs, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds."""
         self._programs: Final = programs
+        self._clock: Final = clock
         self._shapes: Final[dict[Digest, Shape]] = {}
+        self._missing: Final[dict[Digest, float]] = {}
+        """When a model was looked for that was not there."""
+
+    def knows(self, model: Digest) -> bool:
+        """Whether there is nothing to learn of a model now: its sizes are known, or it was not there just now."""
+        return model in self._shapes or self._clock() - self._missing.get(model, float("-inf")) < _AGAIN
+
+    def learn(self, model: Digest) -> None:
+        """Find out a model's sizes, if it is there."""
+        if len(self._shapes) + len(self._missing) >= _MOST:
+            self._shapes.clear()
+            self._missing.clear()
+        program = self._programs(model)
+        if program is None:
+            self._missing[model] = self._clock()
+        else:
+            self._shapes[model] = shape_of(program)
 
     def number(self, model: Digest, entry: int) -> Number | None:
         """What stands in a place of the record. None: that is not known here, or nothing stands there."""
-        shape = self._shape(model)
+        shape = self._shapes.get(model)
         found = None if shape is None else shape.place(entry)
         if shape is None or found is None:
             return None
@@ -72,7 +97,7 @@ class Places:
         which tokens are drawn. None: that is not known here, or there are not so many cells: the prover lied."""
         from assay.engines.exact.dispute.plan import NumberTarget, Plan, Rules, TokenTarget
 
-        shape = self._shape(model)
+        shape = self._shapes.get(model)
         if shape is None:
             return None
         target = TokenTarget(position) if entry is None else NumberTarget(position, entry)
@@ -84,20 +109,6 @@ class Places:
             return None
         section, place = plan.at(index)
         return Operation(section.kind, section.layer, section.use, place, section.stop - section.start)
-
-    def _shape(self, model: Digest) -> Shape | None:
-        if model not in self._shapes:
-            program = self._programs(model)
-            if program is None:
-                return None
-            if len(self._shapes) > _MOST:
-                self._shapes.clear()
-            self._shapes[model] = shape_of(program)
-        return self._shapes[model]
-
-
-_MOST: Final = 16
-"""Models whose sizes are kept."""
 
 
 def shape_of(program: Program) -> Shape:

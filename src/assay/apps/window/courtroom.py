@@ -49,6 +49,8 @@ class Point:
     """What a dispute has come down to, as far as it has."""
 
     opening: Opening
+    model: Digest
+    """The model file's."""
     entry: int | None = None
     """Place of the number in the record; None: a token is disputed, or no number was named yet."""
     committed: int | None = None
@@ -86,6 +88,7 @@ class Courtroom:
         self._bench: Final = bench
         self._one: Final = asyncio.Lock()
         self._computing: Final = asyncio.Lock()
+        self._learning: asyncio.Task[None] | None = None
         self._waiting = 0
         self._reason = ""
 
@@ -98,7 +101,8 @@ class Courtroom:
         return seen, self._trouble(seen.trouble)
 
     async def hear(self, name: str) -> Hearing:
-        """One case with all its transactions.
+        """One case with all its transactions. What stands where in its model is learnt in the background, for the next
+        time.
 
         Raises:
             NotFound: there is none of this name.
@@ -109,9 +113,12 @@ class Courtroom:
         self._waiting += 1
         try:
             async with self._one:
-                return await asyncio.to_thread(self._hear, name)
+                found = await asyncio.to_thread(self._hear, name)
         finally:
             self._waiting -= 1
+        if found.point is not None:
+            self._learn(found.point.model)
+        return found
 
     async def compute(self, name: str, store: ReceiptStore) -> tuple[int, int, Bundle]:
         """The disputed number, or token, as it is in the receipt and as it follows from the request; and the receipt
@@ -131,6 +138,10 @@ class Courtroom:
             if point is None or receipt is None or (point.committed is None and not point.opening.token):
                 raise InvalidRequest("no number is disputed in this case yet", remedy="wait until it has come to one")
             return await asyncio.to_thread(self._compute, point, receipt, store)
+
+    def _learn(self, model: Digest) -> None:
+        if not self._places.knows(model) and (self._learning is None or self._learning.done()):
+            self._learning = asyncio.create_task(asyncio.to_thread(self._places.learn, model))
 
     def _hear(self, name: str) -> Hearing:
         seen = self._history.look()
@@ -156,7 +167,7 @@ class Courtroom:
             operation = self._places.operation(model, opening.position, entry, opening.rules, cells, cell)
         number = None if entry is None else self._places.number(model, entry)
         chunks = next((each.chunks for each in told if each.chunks is not None), None)
-        return Point(opening, entry, committed, number, chunks, cells, cell, operation)
+        return Point(opening, model, entry, committed, number, chunks, cells, cell, operation)
 
     def _compute(self, point: Point, receipt: Digest, store: ReceiptStore) -> tuple[int, int, Bundle]:
         bundle, until = store.get(receipt), time.monotonic() + _COMPUTE_SECONDS
