@@ -231,3 +231,18 @@ def test_moves_that_nobody_can_read(stage: Stage) -> None:
     assert [node for step in blind for node in step.told.named] == [node._replace(digest=None) for node in named]
     assert [step.told.roots for step in blind] == [step.told.roots for step in plain]
     assert all(step.told.entry is None and not step.told.pieces for step in blind)
+
+
+def test_a_node_that_is_slow(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holds nobody up for long: what it has told is remembered, and the rest is asked the next time."""
+    silence(stage, 1)
+    reader = Reader(stage)
+    reader.look()
+    case, court, accounts = reader.history.case("1"), stage.court(EVE), Accounts()
+    monkeypatch.setattr("assay.chain.account._SECONDS", -1.0)
+    with pytest.raises(ChainFailed, match="slowly"):
+        accounts.of(court, case)
+    monkeypatch.undo()
+    before = len(stage.wire.asked)
+    assert len(accounts.of(court, case)) == 2
+    assert stage.wire.asked[before:].count("eth_getTransactionReceipt") == 1

@@ -141,11 +141,8 @@ def test_no_process_is_left(model_path: Path, tmp_path: Path, number: signal.Sig
 def test_it_goes_on_with_its_window(model_path: Path, tmp_path: Path) -> None:
     """`--serve`: the network of a finished demonstration answers a browser: its chat answers and is paid, its court has
     the slashed provider's dispute down to the number, which the owner has computed. Ctrl-C leaves nothing behind."""
-    questions = [
-        each
-        for each in json.loads((ROOT / "src/assay/apps/demo/questions.json").read_text(encoding="utf-8"))
-        if each["level"] == "exact"
-    ][:2]
+    known = json.loads((ROOT / "src" / "assay" / "apps" / "demo" / "questions.json").read_text(encoding="utf-8"))
+    questions = [next(each for each in known if each["level"] == level) for level in ("exact", "pinned")]
     short, log = tmp_path / "questions.json", tmp_path / "log"
     short.write_text(json.dumps(questions), encoding="utf-8")
     command = [*COMMAND, "demo", "--serve", "--json", "--questions", str(short), "--out", str(tmp_path / "out")]

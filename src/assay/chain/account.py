@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from assay.chain.history import Case
 from assay.chain.node import Entry
 from assay.chain.referees import KINDS, USES
 from assay.core import eip712
-from assay.core.errors import EncodingError
+from assay.core.errors import ChainFailed, EncodingError
 from assay.core.hashing import Digest
 from assay.core.keys import keccak256
 from assay.core.receipt import DOMAIN, FIELDS, TYPE_NAME
@@ -30,6 +31,8 @@ Tree: TypeAlias = Literal["kept", "inputs", "cells"]
 """Keys and values of a pass; the inputs of its products; the cells that lead to what is disputed."""
 _MOST: Final = 512
 """Transactions that are remembered, those that were asked for last."""
+_SECONDS: Final = 15.0
+"""For which one case is asked about, and then for the answer under way."""
 _EXHIBIT: Final = 2048
 _FACTS: Final = 13 * 32
 _CHUNK: Final = 256
@@ -143,14 +146,17 @@ class Accounts:
         """All transactions of a case, in their order.
 
         Raises:
-            ChainFailed: the chain cannot be asked.
+            ChainFailed: the chain cannot be asked, or only slowly; what it has told is remembered.
         """
         with self._lock:
+            until = time.monotonic() + _SECONDS
             events = [case.begun, *case.moved, *([] if case.ended is None else [case.ended])]
             found: list[Step] = []
             for n, entry in enumerate(events):
                 name = entry.block_hash, entry.index
                 if name not in self._steps:
+                    if found and time.monotonic() > until:
+                        raise ChainFailed("the node tells of a case slowly", "ask again: it goes on from there")
                     self._steps[name] = _step(court, case, n, entry, found)
                 self._steps.move_to_end(name)
                 found.append(self._steps[name])
