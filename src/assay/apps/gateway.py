@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from assay.apps.doubting import Doubts
 from assay.apps.failures import ERROR_HANDLERS
 from assay.apps.limits import MAX_BODY, MAX_POSTS, Limits
 from assay.apps.logs import logger
@@ -23,6 +24,7 @@ from assay.apps.openai_api import call_name, openai_routes
 from assay.apps.openapi_native import desk_paths, metrics_path, traces_path
 from assay.apps.provider import StoredBundles
 from assay.apps.wallet import Wallet
+from assay.apps.window.courtroom import Courtroom
 from assay.apps.window.sources import Sources
 from assay.apps.window.window import Window
 from assay.core.bundle import Bundle
@@ -63,13 +65,16 @@ def gateway_app(
     standing: Standing | None = None,
     reports: Reports | None = None,
     window: Window | None = None,
+    court: Courtroom | None = None,
+    doubts: Doubts | None = None,
 ) -> Starlette:
     """The application.
 
     `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `parallel`: requests
     under way at once. `wallet`: the payer of `market`. `close` is awaited at the end, after the last answer. `metrics`:
     to add to. `discoveries`: find providers. `standing`: says what a chain tells of them. `reports`: what others do;
-    needs `standing`. `window`: its pages; without it there are none.
+    needs `standing`. `window`: its pages; without it there are none. `court`: what they show of the chain's.
+    `doubts`: tries cheats for the owner.
     """
     bundles = StoredBundles(store)
     log, metrics = logger("gateway"), metrics or Metrics()
@@ -92,6 +97,8 @@ def gateway_app(
             load=lambda: Load(market.active, parallel),
             pace=metrics.pace,
             wallet=wallet,
+            court=court,
+            doubts=doubts,
         )
 
     def good(bundle: Bundle) -> None:

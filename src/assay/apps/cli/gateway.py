@@ -54,10 +54,12 @@ def gateway(
 
     from assay.apps.config import home
     from assay.apps.discovering import Discoveries, registry_folder, sources_of, uses_lan
+    from assay.apps.doubting import Doubts
     from assay.apps.gateway import gateway_app
     from assay.apps.metrics import DiscoveryMetrics, Metrics
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
+    from assay.apps.window.courtroom import courtroom_of
     from assay.apps.window.sources import Upkeep
     from assay.apps.window.window import open_window
     from assay.core.offer import Defaults, Price
@@ -142,6 +144,8 @@ def gateway(
             standing=standing,
             reports=reports,
             window=window,
+            court=courtroom_of(config, stack),
+            doubts=Doubts(),
         )
 
         def started() -> None:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay.apps.doubting import Doubts
 from assay.apps.logs import Recent
 from assay.apps.serving import LocalAnswers
 from assay.apps.wallet import Wallet
+from assay.apps.window.courtroom import Courtroom
 from assay.apps.window.owner import Owner
 from assay.apps.window.shell import Kind
 from assay.core.keys import Address
@@ -52,3 +54,7 @@ class Sources:
     """A node's own."""
     wallet: Wallet | None = None
     """A gateway's that pays."""
+    court: Courtroom | None = None
+    """Where a chain is configured."""
+    doubts: Doubts | None = None
+    """Tries cheats for the owner."""
