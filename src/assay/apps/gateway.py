@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +28,7 @@ from assay.apps.window.window import Window
 from assay.core.bundle import Bundle
 from assay.core.encoding import b64, canonical, unb64
 from assay.core.errors import EncodingError, InvalidRequest, NotFound, StoreError
+from assay.core.reach import WAYS, Way
 from assay.core.verdict import Verdict
 from assay.journey import MarketAnswers
 from assay.network.openai.shape import ToolReader, encode
@@ -62,13 +63,15 @@ def gateway_app(
     standing: Standing | None = None,
     reports: Reports | None = None,
     window: Window | None = None,
+    ways: Sequence[Way] = WAYS,
 ) -> Starlette:
     """The application.
 
     `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `parallel`: requests
     under way at once. `wallet`: the payer of `market`. `close` is awaited at the end, after the last answer. `metrics`:
     to add to. `discoveries`: find providers. `standing`: says what a chain tells of them. `reports`: what others do;
-    needs `standing`. `window`: its pages; without it there are none.
+    needs `standing`. `window`: its pages; without it there are none. `ways`: by which those are reached that were
+    found.
     """
     bundles = StoredBundles(store)
     log, metrics = logger("gateway"), metrics or Metrics()
@@ -82,6 +85,19 @@ def gateway_app(
     def good(bundle: Bundle) -> None:
         if discoveries is not None:
             discoveries.dealt(bundle.receipt.provider)
+
+    def sources(window: Window) -> Sources:
+        return Sources(
+            "gateway",
+            window.owner,
+            market,
+            bundles,
+            store,
+            market,
+            book=None if discoveries is None else discoveries.book,
+            ways=ways,
+            stakes=None if standing is None else standing.stakes,
+        )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -106,7 +122,7 @@ def gateway_app(
             metrics.route(),
             _traces_route(store),
             *(_Desk(store, market, audit_token).routes() if audit_token else ()),
-            *(window.routes(Sources("gateway", window.owner, market, bundles, store, market)) if window else ()),
+            *(window.routes(sources(window)) if window else ()),
             *openai_routes(
                 Measured(market, metrics, log, good=good),
                 bundles,

@@ -89,11 +89,12 @@ def gateway(
             marks = MarkStore(config.database_url or store_url(config, "gateway"), most=MOST)
             discoveries = Discoveries(sources, counts, marks)
         payer, _ = open_key(settings.key)
+        ways = ways_of(config.network)
         transport = HttpTransport(
             settings.providers,
             patience=Patience(silence=settings.timeout_seconds),
             book=None if discoveries is None else discoveries.book,
-            ways=ways_of(config.network),
+            ways=ways,
             iroh="n0" if config.network.iroh == "n0" else "direct",
             key=payer,
         )
@@ -141,6 +142,7 @@ def gateway(
             standing=standing,
             reports=reports,
             window=window,
+            ways=ways,
         )
 
         def started() -> None:
