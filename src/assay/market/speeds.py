@@ -106,7 +106,7 @@ class Observed(NamedTuple):
 
     urls: Sequence[str]
     first: np.ndarray
-    """float64, seconds to the first token after a prompt of SHOWN_PROMPT tokens, as far as is believed."""
+    """float64, seconds to the first token after SHOWN_PROMPT tokens of prompt, at the mean pace of those that came."""
     pace: np.ndarray
     """float64, tokens a second after that; nan: none came."""
     answers: np.ndarray
@@ -201,17 +201,14 @@ class Speeds:
         good = np.exp((self.rows["seen"][rows] - now) / FADE) * self.rows["good"][rows]
         return good > self._bad(rows, now)
 
-    def observed(self, now: float) -> Observed:
-        """Of all offers, in the order of the rows."""
-        rows = np.arange(len(self.rows))
-        left = np.exp((self.rows["seen"] - now) / FADE)
+    @property
+    def observed(self) -> Observed:
+        """Of all offers, in the order of the rows: what was seen, whatever else is believed."""
         trip = self.rows["trip"]
-        first, _ = self._believed("first", rows, left, now)
-        pace, _ = self._believed("pace", rows, left, now)
         return Observed(
             self.rows.names(),
-            np.where(trip > 0, trip, self.usual("trip")) + np.exp(first) * (SHOWN_PROMPT + OVERHEAD),
-            np.where(self.rows["pace_weight"] > 0, np.exp(-pace), np.nan),
+            np.where(trip > 0, trip, self.usual("trip")) + np.exp(self.rows["first"]) * (SHOWN_PROMPT + OVERHEAD),
+            np.where(self.rows["pace_weight"] > 0, np.exp(-self.rows["pace"]), np.nan),
             self.rows["answers"].copy(),
         )
 

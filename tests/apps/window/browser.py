@@ -120,6 +120,8 @@ class Stage:
     url: str
     store: ReceiptStore
     market: MarketAnswers
+    loop: asyncio.AbstractEventLoop
+    """That they run in."""
 
 
 @contextmanager
@@ -138,7 +140,7 @@ def staged(root: Path, engines: Sequence[Engine] = ()) -> Iterator[Stage]:
             app = gateway_app(market, store, close=transport.aclose, window=window)
             try:
                 async with running(app, drain=market.drain) as url:
-                    yield Stage(url, store, market)
+                    yield Stage(url, store, market, asyncio.get_running_loop())
             finally:
                 for each in sellers:
                     await each.__aexit__(None, None, None)

@@ -13,7 +13,7 @@ from assay.core.errors import EncodingError, InvalidRequest
 
 MOST: Final = 200
 """Rows of a page."""
-_USUAL: Final = 50
+_USUAL: Final = 25
 _MOST_TEXT: Final = 300
 _MOST_CURSOR: Final = 600
 Value: TypeAlias = int | float | str | None

@@ -180,7 +180,7 @@ class Sellers:
         records = [(record, entry.source, entry.reach) for record, entry in entries]
         now, machines = time.monotonic(), router.health.machines
         resting = dict(zip(machines.names(), (machines["resting"] - now).tolist(), strict=True))
-        seen = {key: speeds.observed(now) for key, speeds in router.speeds.items()}
+        seen = {key: speeds.observed for key, speeds in router.speeds.items()}
         return _Glance(offered, records, seen, resting, trouble)
 
     def _put_together(self, glance: _Glance) -> Market:

@@ -29,6 +29,7 @@ export function bars(days, today, count) {
     viewBox: `0 0 ${count * width} ${height}`,
     width: count * width,
     height,
+    preserveAspectRatio: "none",
     role: "img",
   });
   for (const [day, answers, held, failed] of days) {

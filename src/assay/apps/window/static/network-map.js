@@ -80,5 +80,7 @@ function legend(counts) {
     sample.append(line({ x: 0, y: 5 }, { x: 36, y: 5 }, link));
     return el("li", {}, sample, `${t(`network.link_${link}`)}: ${counts[link]}`);
   });
-  return el("ul", { class: "legend" }, ...items);
+  const over = draw("svg", { viewBox: "0 0 20 20", width: 14, height: 14, "aria-hidden": "true" });
+  over.append(draw("circle", { class: "dot over", cx: 10, cy: 10, r: 7 }));
+  return el("ul", { class: "legend" }, ...items, el("li", {}, over, t("network.map_over")));
 }

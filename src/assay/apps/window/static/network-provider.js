@@ -30,7 +30,7 @@ function parts(found) {
     offers(found.offers),
     el("h2", {}, t("network.history")),
     el("p", { class: "quiet" }, t("network.history_lead")),
-    el("div", { class: "panel scroll", tabindex: "0", role: "group", "aria-label": t("network.history") }, bars(days, found.today, DAYS)),
+    el("div", { class: "panel" }, bars(days, found.today, DAYS)),
     days.length ? numbers(days) : el("p", { class: "quiet" }, t("network.no_history")),
   ];
 }
