@@ -3,7 +3,7 @@ import { el, fill } from "./dom.js";
 import { asOwner } from "./owner.js";
 import { t } from "./texts.js";
 
-const TYPING_MS = 120;
+const TYPING_MS = 80;
 
 /**
  * Runs the list in `root` (its form [data-filters], its heads [data-sort], its tbody, [data-status], [data-previous],

@@ -15,17 +15,17 @@ export function drawLinks(figure, rows) {
   const linked = rows.filter((row) => DRAWN.includes(row.link));
   const counts = Object.fromEntries(DRAWN.map((link) => [link, linked.filter((row) => row.link === link).length]));
   const words = Object.fromEntries(Object.entries(counts).map(([link, count]) => [link, number(count)]));
-  const label = t("network.map", words);
-  const picture = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
+  const described = t("network.map", words);
+  const picture = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": described });
   const groups = grouped(linked);
   const lines = draw("g", {});
   const dots = draw("g", {});
-  let number_ = 0;
+  let turn = 0;
   for (const { via, rows: members } of groups) {
-    const places = members.map(() => place(number_++, linked.length, 0.92));
+    const places = members.map(() => place(turn++, linked.length, 0.92));
     let from = MIDDLE;
     if (via !== "") {
-      from = place(number_ - (members.length + 1) / 2, linked.length, 0.5);
+      from = place(turn - (members.length + 1) / 2, linked.length, 0.5);
       lines.append(line(MIDDLE, from, "relay"));
       dots.append(draw("rect", { class: "hub", x: from.x - 8, y: from.y - 8, width: 16, height: 16, rx: 3 }, name(via)));
     }
@@ -33,11 +33,11 @@ export function drawLinks(figure, rows) {
       const to = places[index];
       if (row.link !== "none") lines.append(line(from, to, row.link));
       dots.append(draw("circle", { class: `dot ${row.reason ? "over" : ""}`, cx: to.x, cy: to.y, r: 7 }, name(row.address)));
-      if (linked.length <= LABELLED) dots.append(words_(to, short(row.address)));
+      if (linked.length <= LABELLED) dots.append(label(to, short(row.address)));
     });
   }
   dots.append(draw("circle", { class: "middle", cx: MIDDLE.x, cy: MIDDLE.y, r: 13 }));
-  dots.append(words_({ x: MIDDLE.x, y: MIDDLE.y + 12 }, t("network.map_here"), true));
+  dots.append(label({ x: MIDDLE.x, y: MIDDLE.y + 12 }, t("network.map_here"), true));
   picture.append(lines, dots);
   fill(figure, picture, el("figcaption", {}, legend(words)));
 }
@@ -70,8 +70,8 @@ function name(text) {
   return draw("title", {}, String(text));
 }
 
-function words_(at, text, strong = false) {
-  return draw("text", { class: strong ? "strong" : "", x: at.x, y: at.y + 22, "text-anchor": "middle" }, text);
+function label(at, text, strong = false) {
+  return draw("text", { class: strong ? "strong" : "", x: at.x, y: at.y + (at.y < MIDDLE.y ? -12 : 22), "text-anchor": "middle" }, text);
 }
 
 function legend(counts) {
