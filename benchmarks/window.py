@@ -93,7 +93,7 @@ def _served(client: httpx.Client, path: str, what: str) -> Callable[[int], float
             "page": {"after": after[0]},
             "model": {"model": MODELS[number % len(MODELS)]},
             "level": {"level": ("exact", "pinned", "statistical", "signed")[number % 4], "outcome": "fails"},
-            "text": {"text": f"{number:02x}a"},
+            "text": {"text": f"0x{number:02x}"},
             "sort": {"sort": orders[number % len(orders)], "descending": str(number // len(orders) % 2)},
         }[what]
         began = time.perf_counter()
@@ -116,7 +116,7 @@ def _in_browser(say: Say, browser: Browser, url: str, rounds: int) -> Iterator[F
         "providers.sort": ("#providers", "[data-sort=pace]", []),
         "receipts.page": ("#receipts", "[data-next]", []),
         "receipts.filter": ("#receipts", "[name=level]", ["exact", "pinned", "signed", "statistical"]),
-        "receipts.search": ("#receipts", "[name=text]", ["0a", "1b", "2c", "3d"]),
+        "receipts.search": ("#receipts", "[name=text]", ["0x0", "0x1", "0x2a", "00"]),
         "receipts.sort": ("#receipts", "[data-sort=amount]", []),
     }
     for name, (root, target, values) in acts.items():

@@ -222,16 +222,19 @@ class ReceiptStore:
         with guard(self._url), reading(self._engine) as connection:
             return [bytes.fromhex(row.digest) for row in connection.execute(query)][::-1]
 
-    def page(
-        self, wanted: lists.Wanted, most: int, after: lists.Place | None = None
-    ) -> tuple[Sequence[lists.Summary], int]:
-        """Up to `most` receipts, those after a place in their order, and how many there are in all."""
+    def page(self, wanted: lists.Wanted, most: int, after: lists.Place | None = None) -> Sequence[lists.Summary]:
+        """Up to `most` receipts, those after a place in their order."""
         with guard(self._url), reading(self._engine) as connection:
             behind = lists.behind(connection)
         if behind:
             self._write(lists.catch_up)
         with guard(self._url), reading(self._engine) as connection:
-            return lists.listed(connection, wanted, most, after), lists.counted(connection, wanted)
+            return lists.listed(connection, wanted, most, after)
+
+    def matching(self, wanted: lists.Wanted) -> int:
+        """How many receipts a list has in all."""
+        with guard(self._url), reading(self._engine) as connection:
+            return lists.counted(connection, wanted)
 
     def days(self, providers: Collection[Address], since: int) -> Mapping[Address, Sequence[lists.Day]]:
         """Of each of some providers what became of its answers, by day, from `since` on (days since 1970)."""

@@ -24,6 +24,8 @@ _AMOUNT_DIGITS: Final = 39
 """Amounts are kept with leading zeros, so that every database sorts them as numbers."""
 _LATE: Final = 500
 """Receipts of a database of before that get their rows at one look at a list."""
+_LAST: Final = "~"
+"""Comes after all signs of addresses and digests."""
 _DAY: Final = 86_400
 
 
@@ -58,7 +60,7 @@ class Wanted:
     """Which receipts, in which order."""
 
     text: str = ""
-    """Part of the provider's address or of the receipt's digest, as they are written."""
+    """How the provider's address or the receipt's digest begins."""
     provider: Address = ""
     model: Digest = b""
     level: Level | None = None
@@ -187,9 +189,9 @@ def _by(order: Order) -> ColumnElement[Any]:
 
 def _fits(wanted: Wanted) -> ColumnElement[bool]:
     wishes: list[ColumnElement[bool]] = [summaries.c.id > 0]
-    if wanted.text:
+    if text := wanted.text.lower():
         columns = (summaries.c.provider, summaries.c.digest)
-        wishes.append(or_(*(column.contains(wanted.text.lower(), autoescape=True) for column in columns)))
+        wishes.append(or_(*(and_(column >= text, column < text + _LAST) for column in columns)))
     if wanted.provider:
         wishes.append(summaries.c.provider == wanted.provider)
     if wanted.model:

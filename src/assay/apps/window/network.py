@@ -112,7 +112,8 @@ class _Network:
         if after is not None and not all(isinstance(part, int) for part in after):
             raise InvalidRequest("`after` is no place in this list", field="after", remedy="begin with the first page")
         store = self._sources.store
-        found, count = await asyncio.to_thread(store.page, wanted, limit + 1, cast("Place | None", after))
+        found = await asyncio.to_thread(store.page, wanted, limit + 1, cast("Place | None", after))
+        count = await asyncio.to_thread(store.matching, wanted) if after is None else None  # who goes on was told
         names = (await self._sellers.market()).names
         shown = found[:limit]
         return JSONResponse(

@@ -14,7 +14,7 @@ export function listing(root, { path, sort, descending, row, told, came = () => 
   const part = (selector) => root.querySelector(selector);
   const form = part("[data-filters]");
   const order = part("[data-order]");
-  const state = { sort, descending, cursors: [""], place: 0, next: null };
+  const state = { sort, descending, cursors: [""], place: 0, next: null, found: null };
   let asking = null;
   let typing = 0;
 
@@ -41,6 +41,8 @@ export function listing(root, { path, sort, descending, row, told, came = () => 
 
   function show(page) {
     state.next = page.next;
+    if (state.place === 0) state.found = page.found;
+    else page.found ??= state.found;
     fill(part("tbody"), ...page.rows.map((each) => row(each, page)));
     fill(part("[data-status]"), told(page));
     part("[data-previous]").setAttribute("aria-disabled", String(state.place === 0));
