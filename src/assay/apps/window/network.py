@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from typing import Final, cast, get_args
 
 from starlette.requests import Request
@@ -37,16 +38,16 @@ _SHOWN_OFFERS: Final = 4
 _DAY: Final = 86_400
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _OUTCOMES: Final = (*get_args(Outcome), "unchecked")
-_VALUES: Final[Mapping[str, Callable[[Seller], Value]]] = {
-    "address": lambda seller: seller.address,
-    "region": lambda seller: seller.region or None,
-    "price": lambda seller: None if seller.price is None else blended(seller.price),
-    "stake": lambda seller: seller.stake,
-    "first": lambda seller: seller.best.first if seller.best.answers else None,
-    "pace": lambda seller: seller.best.pace,
-    "answers": lambda seller: seller.best.answers,
-    "passed": lambda seller: seller.record.passed,
-    "failed": lambda seller: seller.failed,
+_VALUES: Final[Mapping[str, Callable[[Market, Seller], Value]]] = {
+    "address": lambda _, seller: seller.address,
+    "region": lambda _, seller: seller.region or None,
+    "price": lambda _, seller: None if seller.price is None else blended(seller.price),
+    "stake": lambda market, seller: market.stake(seller),
+    "first": lambda market, seller: best.first if (best := market.best(seller)).answers else None,
+    "pace": lambda market, seller: market.best(seller).pace,
+    "answers": lambda market, seller: market.best(seller).answers,
+    "passed": lambda market, seller: market.record(seller).passed,
+    "failed": lambda market, seller: market.failed(seller),
 }
 """What providers may be sorted by."""
 _ORDERS: Final = (
@@ -99,11 +100,11 @@ class _Network:
 
     async def provider(self, request: Request) -> Response:
         market = await self._sellers.market()
-        seller = market.of.get(request.path_params["address"].lower())
+        seller = market.roster.of.get(request.path_params["address"].lower())
         if seller is None:
             raise NotFound("no provider that is known here has this address", "it may have left: see the list")
         days = await asyncio.to_thread(self._sources.store.days, [seller.address], _today() - LONG_DAYS + 1)
-        return JSONResponse(_whole(seller, days.get(seller.address, ())))
+        return JSONResponse(_whole(market, seller, days.get(seller.address, ())))
 
     async def receipts(self, request: Request) -> Response:
         self._sources.owner.admit(request)
@@ -114,7 +115,7 @@ class _Network:
         store = self._sources.store
         found = await asyncio.to_thread(store.page, wanted, limit + 1, cast("Place | None", after))
         count = await asyncio.to_thread(store.matching, wanted) if after is None else None  # who goes on was told
-        names = (await self._sellers.market()).names
+        names = (await self._sellers.market()).roster.names
         shown = found[:limit]
         return JSONResponse(
             {
@@ -143,19 +144,22 @@ def _listed(request: Request, market: Market, store: ReceiptStore) -> Mapping[st
             and (not (model or level) or any(_is(offer, model, level) for offer in seller.offers))
         )
 
-    value, name = _VALUES[by], _address
-    found = sorted_by([each for each in market.sellers if fits(each)], value, name, descending=descending)
-    begin = start(found, value, name, after, descending=descending)
+    def value(seller: Seller) -> Value:
+        return _VALUES[by](market, seller)
+
+    sellers = market.roster.sellers
+    found = sorted_by([each for each in sellers if fits(each)], value, _address, descending=descending)
+    begin = start(found, value, _address, after, descending=descending)
     shown = found[begin : begin + limit]
     days = store.days([each.address for each in shown], _today() - SHORT_DAYS + 1)
     return {
-        "all": len(market.sellers),
+        "all": len(sellers),
         "found": len(found),
         "before": begin,
-        "rows": [_short(each, days.get(each.address, ())) for each in shown],
+        "rows": [_short(market, each, days.get(each.address, ())) for each in shown],
         "next": cursor(value(shown[-1]), shown[-1].address) if begin + limit < len(found) else None,
-        "models": list(market.models)[:_MOST_MODELS],
-        "sources": market.sources,
+        "models": list(market.roster.models)[:_MOST_MODELS],
+        "sources": market.roster.sources,
         "today": _today(),
         "trouble": market.trouble,
     }
@@ -179,45 +183,46 @@ def _wanted(request: Request) -> Wanted:
     )
 
 
-def _short(seller: Seller, days: Sequence[Day]) -> dict[str, object]:
+def _short(market: Market, seller: Seller, days: Sequence[Day]) -> dict[str, object]:
     """As in a list."""
-    best = seller.best
+    record, failed, stake = market.record(seller), market.failed(seller), market.stake(seller)
     return {
         "address": seller.address,
-        "offers": [_offer(*each) for each in zip(seller.offers[:_SHOWN_OFFERS], seller.seen, strict=False)],
+        "offers": [_offer(*each) for each in zip(seller.offers[:_SHOWN_OFFERS], market.seen(seller), strict=False)],
         "more": max(len(seller.offers) - _SHOWN_OFFERS, 0),
         "region": seller.region,
         "source": seller.source,
         "link": seller.link,
         "via": seller.via,
-        "stake": None if seller.stake is None else str(seller.stake),
-        "seen": _seen(best),
-        "passed": seller.record.passed,
-        "checked": seller.record.passed + seller.failed + sum(seller.record.inconclusive.values()),
-        "failed": seller.failed,
-        "trust": round(seller.trust, 3),
-        "reason": seller.reason,
-        "rest": seller.rest,
+        "stake": None if stake is None else str(stake),
+        "seen": _seen(market.best(seller)),
+        "passed": record.passed,
+        "checked": record.passed + failed + sum(record.inconclusive.values()),
+        "failed": failed,
+        "trust": round(market.trust(seller), 3),
+        "reason": market.reason(seller),
+        "rest": ceil(market.rest(seller)),
         "days": days,
     }
 
 
-def _whole(seller: Seller, days: Sequence[Day]) -> dict[str, object]:
+def _whole(market: Market, seller: Seller, days: Sequence[Day]) -> dict[str, object]:
     """With all of its offers, and its record."""
     signed = seller.signed
-    return {
-        **_short(seller, days),
-        "offers": [_offer(*each) for each in zip(seller.offers, seller.seen, strict=True)],
-        "more": 0,
-        "today": _today(),
-        "record": None
-        if signed is None
-        else {
+    record = None
+    if signed is not None:
+        record = {
             "issued": signed.issued,
             "expires": signed.expires,
             "parallel": signed.parallel,
             "endpoints": [endpoint.url for endpoint in signed.endpoints],
-        },
+        }
+    return {
+        **_short(market, seller, days),
+        "offers": [_offer(*each) for each in zip(seller.offers, market.seen(seller), strict=True)],
+        "more": 0,
+        "today": _today(),
+        "record": record,
     }
 
 

@@ -1,4 +1,8 @@
-"""Who sells what, as this program knows it: put together from offers, records, observations and checks."""
+"""Who sells what, as this program knows it: put together from offers, records, observations and checks.
+
+What providers say of themselves changes seldom, and is put together once (`Roster`); what is seen of them changes all
+the time, and is looked up for those who are shown or sorted (`Market`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from functools import cached_property
 from math import isnan
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+import numpy as np
+
 from assay.apps.window.sources import Sources
 from assay.core.errors import ProviderFailed
 from assay.core.keys import Address
@@ -18,7 +24,7 @@ from assay.core.offer import Offer, Price
 from assay.core.reach import WAYS, Reach, Way, usable
 from assay.core.record import BY_KEY, ProviderRecord
 from assay.journey import MarketAnswers
-from assay.market.health import Health, Record
+from assay.market.health import Record
 from assay.market.matching import PoolKey
 from assay.market.pricing import blended, within
 from assay.market.speeds import Observed
@@ -39,6 +45,8 @@ checked here."""
 GIVEN: Final = "given"
 """Source of those whose addresses are in the settings."""
 HERE: Final = "here"
+"""Of this program itself."""
+_OTHER: Final[Mapping[str, Link]] = {"relay": "relay", "iroh": "iroh"}
 
 
 class Seen(NamedTuple):
@@ -56,27 +64,19 @@ _UNSEEN: Final = Seen(0.0, None, 0)
 
 @dataclass(frozen=True, slots=True)
 class Seller:
-    """One provider."""
+    """What one provider says of itself, and how it is reached."""
 
     address: Address
     offers: tuple[Offer, ...]
     """Those that are passed over included; cheapest first."""
-    seen: tuple[Seen, ...]
-    """Of each offer."""
     region: str
     source: str
     link: Link
     via: str
     """The relay's address, if it is reached through one."""
-    stake: int | None
-    """Wei; None: not known."""
-    record: Record
-    """What checks here found."""
-    trust: float
-    reason: Reason | None
-    rest: int
-    """Seconds for which it is asked after others."""
     signed: ProviderRecord | None
+    reach: Reach
+    """How near the source of its record was."""
     text: str
     """All that is looked for in, in lower case."""
 
@@ -85,24 +85,12 @@ class Seller:
         """Of its cheapest offer."""
         return self.offers[0].price if self.offers else None
 
-    @property
-    def best(self) -> Seen:
-        """Of the offer that was asked most."""
-        return max(self.seen, key=lambda seen: seen.answers, default=_UNSEEN)
 
-    @property
-    def failed(self) -> int:
-        """Checks that failed, and other proof."""
-        return self.record.caught + self.record.doubts
+class Roster:
+    """Everybody who is known. Does not change."""
 
-
-class Market:
-    """Everybody who is known at one time. Does not change."""
-
-    def __init__(self, sellers: Sequence[Seller], trouble: str) -> None:
-        """`trouble`: why nobody is offered, in words; empty: somebody is, or nothing is wrong."""
+    def __init__(self, sellers: Sequence[Seller]) -> None:
         self.sellers: Final = sellers
-        self.trouble: Final = trouble
 
     @cached_property
     def of(self) -> Mapping[Address, Seller]:
@@ -132,9 +120,81 @@ class _Glance(NamedTuple):
     offered: Sequence[Offer]
     records: Sequence[tuple[ProviderRecord, str, Reach]]
     """Each with its source, and how near that was."""
-    seen: Mapping[PoolKey, Observed]
+    observed: Mapping[PoolKey, Observed]
     resting: Mapping[str, float]
+    """Seconds, by URL."""
     trouble: str
+    """Why nobody is offered, in words; empty: somebody is, or nothing is wrong."""
+
+
+class Market:
+    """Everybody who is known, and what is known of them, at one time. Does not change."""
+
+    def __init__(
+        self, roster: Roster, glance: _Glance, market: MarketAnswers | None, stakes: Mapping[Address, int]
+    ) -> None:
+        self.roster: Final = roster
+        self.trouble: Final = glance.trouble
+        self._market: Final = market
+        self._resting: Final = glance.resting
+        self._stakes: Final = stakes
+        self._seen: Final = dict(_sorted_out(glance.observed))
+        health = None if market is None else market.router.health
+        self._records: Final[Mapping[Address, Record]] = {} if health is None else health.of_provider
+        self._dishonest: Final = frozenset[Address]() if health is None else health.dishonest
+        self._trust: Final[Mapping[Address, float]] = {} if health is None else health.trust
+
+    def seen(self, seller: Seller) -> Sequence[Seen]:
+        """Of each of its offers what was seen."""
+        return [self._seen.get((offer.url, offer.model, offer.level), _UNSEEN) for offer in seller.offers]
+
+    def best(self, seller: Seller) -> Seen:
+        """Of the offer that was asked most."""
+        return max(self.seen(seller), key=lambda seen: seen.answers, default=_UNSEEN)
+
+    def record(self, seller: Seller) -> Record:
+        """What checks here found."""
+        return self._records.get(seller.address, _NO_RECORD)
+
+    def failed(self, seller: Seller) -> int:
+        """Checks that failed, and other proof."""
+        record = self.record(seller)
+        return record.caught + record.doubts
+
+    def trust(self, seller: Seller) -> float:
+        """See `market/reputation.py`."""
+        return self._trust.get(seller.address, 0.0)
+
+    def stake(self, seller: Seller) -> int | None:
+        """Wei; None: not known."""
+        return self._stakes.get(seller.address)
+
+    def rest(self, seller: Seller) -> float:
+        """Seconds for which it is asked after others."""
+        return max((self._resting.get(offer.url, 0.0) for offer in seller.offers), default=0.0)
+
+    def reason(self, seller: Seller) -> Reason | None:
+        """Why it is never asked, or asked after others: the first that holds."""
+        if self._market is None:
+            return None
+        wishes, honours, offers = self._market.defaults, self._market.choosing.honours, seller.offers
+        names = {seller.address, *(offer.url for offer in offers)}
+        record, stake = self.record(seller), self.stake(seller) or 0
+        holds: Sequence[tuple[Reason, bool]] = (
+            ("dishonest", seller.address in self._dishonest),
+            ("ignored", not names.isdisjoint(wishes.ignore)),
+            ("unreachable", seller.link == "none"),
+            ("file", bool(offers) and not any(map(honours, offers))),
+            ("region", bool(wishes.region) and not f"{seller.region}-".startswith(f"{wishes.region}-")),
+            ("stake", stake < (wishes.min_stake or 0)),
+            ("price", bool(offers) and not any(within(offer.price, wishes.max_price) for offer in offers)),
+            ("resting", self.rest(seller) > 0),
+            ("unclear", any(record.uncheckable(offer.level) for offer in offers)),
+        )
+        return next((reason for reason, true in holds if true), None)
+
+
+_NO_RECORD: Final = Record()
 
 
 class Sellers:
@@ -145,7 +205,7 @@ class Sellers:
         self._market: Market | None = None
         self._made = float("-inf")
         self._making: asyncio.Task[Market] | None = None
-        self._links: Mapping[Address, tuple[ProviderRecord, Reach, tuple[Link, str]]] = {}
+        self._roster = Roster(())
 
     async def market(self) -> Market:
         """Everybody who is known."""
@@ -177,120 +237,70 @@ class Sellers:
             trouble = str(error)
         book, router = self._sources.book, market.router
         entries = () if book is None else book.entries(time.time())
-        records = [(record, entry.source, entry.reach) for record, entry in entries]
-        now, machines = time.monotonic(), router.health.machines
-        resting = dict(zip(machines.names(), (machines["resting"] - now).tolist(), strict=True))
-        seen = {key: speeds.observed for key, speeds in router.speeds.items()}
-        return _Glance(offered, records, seen, resting, trouble)
+        machines = router.health.machines
+        names, rest = machines.names(), machines["resting"] - time.monotonic()
+        return _Glance(
+            offered,
+            [(record, entry.source, entry.reach) for record, entry in entries],
+            {key: speeds.observed for key, speeds in router.speeds.items()},
+            {names[row]: float(rest[row]) for row in np.flatnonzero(rest > 0).tolist()},
+            trouble,
+        )
 
     def _put_together(self, glance: _Glance) -> Market:
         """In a thread."""
-        offers: dict[Address, list[Offer]] = {}
+        given: dict[Address, list[Offer]] = {}
         for offer in glance.offered:
-            offers.setdefault(offer.provider, []).append(offer)
-        records = {record.provider: (record, source, reach) for record, source, reach in glance.records}
-        for name, (record, _, _) in records.items():
-            if name not in offers:
-                offers[name] = list(record.offers)
-        self._links = {name: self._link(record, reach) for name, (record, _, reach) in records.items()}
-        seen = {
-            (key, url): Seen(first, None if isnan(pace) else pace, answers)
-            for key, of in glance.seen.items()
-            for url, first, pace, answers in zip(
-                of.urls, of.first.tolist(), of.pace.tolist(), of.answers.tolist(), strict=True
-            )
-            if answers
-        }
+            if not offer.url.startswith(BY_KEY):
+                given.setdefault(offer.provider, []).append(offer)
+        records = {record.provider: record for record, _, _ in glance.records}
+        here = self._sources.market is None
+        source, link = (HERE, "here") if here else (GIVEN, "direct")
+        sellers = [
+            _seller(name, tuple(offers), source, link, "", records.get(name), Reach.PUBLIC)
+            for name, offers in given.items()
+        ]
+        known = self._roster.of
+        for record, source, reach in glance.records:
+            if record.provider not in given:
+                seller = known.get(record.provider)
+                if seller is None or (seller.signed, seller.source, seller.reach) != (record, source, reach):
+                    seller = self._found(record, source, reach)
+                sellers.append(seller)
+        if list(map(id, sellers)) != list(map(id, self._roster.sellers)):
+            self._roster = Roster(sellers)
         stakes = self._sources.stakes() if self._sources.stakes is not None else {}
-        return Market(
-            [
-                self._seller(name, tuple(sorted(found, key=_cheap)), records.get(name), seen, glance.resting, stakes)
-                for name, found in offers.items()
-            ],
-            glance.trouble,
-        )
+        return Market(self._roster, glance, self._sources.market, stakes)
 
-    def _seller(
-        self,
-        name: Address,
-        offers: tuple[Offer, ...],
-        found: tuple[ProviderRecord, str, Reach] | None,
-        seen: Mapping[tuple[PoolKey, str], Seen],
-        resting: Mapping[str, float],
-        stakes: Mapping[Address, int],
-    ) -> Seller:
-        market = self._sources.market
-        health = Health() if market is None else market.router.health
-        record = health.of_provider.get(name, Record())
-        signed, source, link, via = None, HERE if market is None else GIVEN, "here" if market is None else "direct", ""
-        if found is not None:
-            _, _, (link_found, via_found) = self._links[name]
-            signed = found[0]
-            if not offers or offers[0].url.startswith(BY_KEY):  # else its address is in the settings
-                source, link, via = found[1], link_found, via_found
-        region = signed.region if signed is not None else ""
-        rest = max((resting.get(offer.url, 0.0) for offer in offers), default=0.0)
-        reason = None
-        if market is not None:
-            stake = stakes.get(name, 0)
-            reason = _reason(name, offers, region, stake, record, market, link, rest)
-        words = [name, region, source, link, via, *(offer.model for offer in offers)]
-        return Seller(
-            name,
-            offers,
-            tuple(seen.get((PoolKey(offer.model, offer.level), offer.url), _UNSEEN) for offer in offers),
-            region,
-            source,
-            link,
-            via,
-            stakes.get(name),
-            record,
-            health.trust.get(name, 0.0),
-            reason,
-            round(max(rest, 0)),
-            signed,
-            " ".join(dict.fromkeys(words)).lower(),
-        )
-
-    def _link(self, record: ProviderRecord, reach: Reach) -> tuple[ProviderRecord, Reach, tuple[Link, str]]:
-        """How a provider is reached that was found; as before while nothing of that has changed."""
-        known = self._links.get(record.provider)
-        if known is not None and known[0] is record and known[1] == reach:
-            return known
+    def _found(self, record: ProviderRecord, source: str, reach: Reach) -> Seller:
+        """One whose record was found."""
         endpoint = usable(record, reach, self._sources.ways)
-        if endpoint is None:
-            return record, reach, ("none", "")
-        ways: Mapping[str, Link] = {"relay": "relay", "iroh": "iroh"}
-        way = ways.get(endpoint.kind, "direct")
-        return record, reach, (way, endpoint.place if way == "relay" else "")
+        link: Link = "none" if endpoint is None else _OTHER.get(endpoint.kind, "direct")
+        via = endpoint.place if endpoint is not None and link == "relay" else ""
+        return _seller(record.provider, record.offers, source, link, via, record, reach)
 
 
-def _cheap(offer: Offer) -> tuple[int, str, str]:
-    return blended(offer.price), offer.model, offer.level
-
-
-def _reason(
+def _seller(
     name: Address,
-    offers: Sequence[Offer],
-    region: str,
-    stake: int,
-    record: Record,
-    market: MarketAnswers,
+    offers: tuple[Offer, ...],
+    source: str,
     link: Link,
-    rest: float,
-) -> Reason | None:
-    """The first that holds of those for which it is never asked, then of those for which it is asked after others."""
-    wishes = market.defaults
-    names = {name, *(offer.url for offer in offers)}
-    holds: Sequence[tuple[Reason, bool]] = (
-        ("dishonest", name in market.router.health.dishonest),
-        ("ignored", not names.isdisjoint(wishes.ignore)),
-        ("unreachable", link == "none"),
-        ("file", bool(offers) and not any(map(market.choosing.honours, offers))),
-        ("region", bool(wishes.region) and not f"{region}-".startswith(f"{wishes.region}-")),
-        ("stake", stake < (wishes.min_stake or 0)),
-        ("price", bool(offers) and not any(within(offer.price, wishes.max_price) for offer in offers)),
-        ("resting", rest > 0),
-        ("unclear", any(record.uncheckable(offer.level) for offer in offers)),
-    )
-    return next((reason for reason, true in holds if true), None)
+    via: str,
+    signed: ProviderRecord | None,
+    reach: Reach,
+) -> Seller:
+    region = offers[0].region if offers else ""
+    words = dict.fromkeys((name, region, source, link, via, *(offer.model for offer in offers)))
+    cheapest_first = tuple(sorted(offers, key=lambda offer: (blended(offer.price), offer.model, offer.level)))
+    return Seller(name, cheapest_first, region, source, link, via, signed, reach, " ".join(words).lower())
+
+
+def _sorted_out(observed: Mapping[PoolKey, Observed]) -> Sequence[tuple[tuple[str, str, str], Seen]]:
+    """What was seen of offers that have answered, by URL, model and level."""
+    found: list[tuple[tuple[str, str, str], Seen]] = []
+    for key, of in observed.items():
+        for row in np.flatnonzero(of.answers).tolist():
+            pace = float(of.pace[row])
+            seen = Seen(float(of.first[row]), None if isnan(pace) else pace, int(of.answers[row]))
+            found.append(((of.urls[row], key.model, key.level), seen))
+    return found

@@ -7,6 +7,8 @@ import { figure, money, passedOver, provider, reached, seconds, short, sourceNam
 import { number, t } from "./texts.js";
 
 const DAYS = 14;
+// When there is nothing else to do: the table is what was asked for.
+const later = (work) => (window.requestIdleCallback ?? setTimeout)(work, window.requestIdleCallback && { timeout: 500 });
 
 /** Run the table; `map`: the figure for its links, if there is one. */
 export function listProviders(root, map) {
@@ -21,8 +23,7 @@ export function listProviders(root, map) {
     came: (page) => {
       choices(root.querySelector("[name=model]"), page.models, (name) => foreign(name, 80).textContent);
       choices(root.querySelector("[name=source]"), Object.keys(page.sources), sourceName);
-      // After the rows are painted: the table is what was asked for.
-      if (map) requestAnimationFrame(() => setTimeout(() => drawLinks(map, page.rows)));
+      if (map) later(() => drawLinks(map, page.rows));
     },
   });
 }
