@@ -403,6 +403,28 @@ def test_one_provider(some: Crowd) -> None:
     assert ask(some.url, "/window/providers/0x00", 404)["error"]["message"]
 
 
+def test_providers_of_the_settings(stage: Stage, tmp_path: Path, browser: Browser) -> None:
+    """They are named as such, and what was seen of them is there; where nobody is reached, it is said why."""
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 20}
+    for _ in range(2):
+        httpx.post(f"{stage.url}/v1/chat/completions", json=body, timeout=30).raise_for_status()
+    asyncio.run_coroutine_threadsafe(stage.market.drain(5), stage.loop).result()
+    until = time.monotonic() + 20
+    while True:
+        rows = whole(stage.url, "/window/providers", sort="answers", descending="1")
+        if rows[0]["seen"] or time.monotonic() > until:
+            break
+        time.sleep(0.5)
+    assert {(row["source"], row["link"], row["via"]) for row in rows} == {("given", "direct", "")}
+    assert {row["address"] for row in rows} == {tiny_key(n).address for n in range(1, 5)}
+    assert rows[0]["seen"]["answers"] >= 1
+    assert 0 < rows[0]["seen"]["first"] < 30
+    assert "http://" not in str(rows)
+    with crowd(tmp_path, []) as empty, opened(browser, empty.url) as page:
+        page.goto("/network")
+        expect(page.locator("#providers [data-status]")).to_contain_text("start one with `assay serve`")
+
+
 def test_a_choice_is_explained(stage: Stage, browser: Browser) -> None:
     """Who fitted which wish, who was looked at and asked how busy it is, who failed, who answered."""
     first, second, third, fourth = (tiny_key(n).address for n in range(1, 5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Final, cast, get_args
 
@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from assay.apps.window.paging import Value, cursor, limit_of, one_of, read_cursor, sorted_by, start, text_of
-from assay.apps.window.sellers import LINKS, Market, Seen, Seller, Sellers
+from assay.apps.window.paging import Value, cursor, limit_of, one_of, read_cursor, start, text_of
+from assay.apps.window.sellers import LINKS, VALUES, Market, Seen, Seller, Sellers, address_of
 from assay.apps.window.shell import Entry, Shell
 from assay.apps.window.sources import Sources
 from assay.core.encoding import b64
@@ -22,7 +22,6 @@ from assay.core.errors import InvalidRequest, NotFound
 from assay.core.offer import Offer
 from assay.core.request import LEVELS, Level
 from assay.core.verdict import Outcome
-from assay.market.pricing import blended
 from assay.store.receipts import ReceiptStore
 from assay.store.summaries import ORDERS, Day, Order, Place, Summary, Wanted, place
 
@@ -38,18 +37,6 @@ _SHOWN_OFFERS: Final = 4
 _DAY: Final = 86_400
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _OUTCOMES: Final = (*get_args(Outcome), "unchecked")
-_VALUES: Final[Mapping[str, Callable[[Market, Seller], Value]]] = {
-    "address": lambda _, seller: seller.address,
-    "region": lambda _, seller: seller.region or None,
-    "price": lambda _, seller: None if seller.price is None else blended(seller.price),
-    "stake": lambda market, seller: market.stake(seller),
-    "first": lambda market, seller: best.first if (best := market.best(seller)).answers else None,
-    "pace": lambda market, seller: market.best(seller).pace,
-    "answers": lambda market, seller: market.best(seller).answers,
-    "passed": lambda market, seller: market.record(seller).passed,
-    "failed": lambda market, seller: market.failed(seller),
-}
-"""What providers may be sorted by."""
 _ORDERS: Final = (
     ("cheapest", "price-0"),
     ("soonest", "first-0"),
@@ -133,23 +120,23 @@ def _listed(request: Request, market: Market, store: ReceiptStore) -> Mapping[st
     level = one_of(request, "level", LEVELS)
     link = one_of(request, "link", LINKS)
     model, source = text_of(request, "model"), text_of(request, "source")
-    by, descending = one_of(request, "sort", _VALUES, "price"), one_of(request, "descending", ("0", "1")) == "1"
+    by, descending = one_of(request, "sort", VALUES, "price"), one_of(request, "descending", ("0", "1")) == "1"
     after, limit = read_cursor(request), limit_of(request)
 
-    def fits(seller: Seller) -> bool:
-        return (
-            all(word in seller.text for word in words)
-            and (not source or seller.source == source)
-            and (not link or seller.link == link)
-            and (not (model or level) or any(_is(offer, model, level) for offer in seller.offers))
-        )
+    found = sellers = market.ordered(by, descending=descending)
+    for word in words:
+        found = [each for each in found if word in each.text]
+    if source:
+        found = [each for each in found if each.source == source]
+    if link:
+        found = [each for each in found if each.link == link]
+    if model or level:
+        found = [each for each in found if any(_is(offer, model, level) for offer in each.offers)]
 
     def value(seller: Seller) -> Value:
-        return _VALUES[by](market, seller)
+        return VALUES[by](market, seller)
 
-    sellers = market.roster.sellers
-    found = sorted_by([each for each in sellers if fits(each)], value, _address, descending=descending)
-    begin = start(found, value, _address, after, descending=descending)
+    begin = start(found, value, address_of, after, descending=descending)
     shown = found[begin : begin + limit]
     days = store.days([each.address for each in shown], _today() - SHORT_DAYS + 1)
     return {
@@ -256,10 +243,6 @@ def _receipt(summary: Summary) -> dict[str, object]:
         "amount": str(summary.amount),
         "outcome": summary.outcome,
     }
-
-
-def _address(seller: Seller) -> str:
-    return seller.address
 
 
 def _today() -> int:

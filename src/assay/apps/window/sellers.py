@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isnan
@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from assay.apps.window.paging import Value, sorted_by
 from assay.apps.window.sources import Sources
 from assay.core.errors import ProviderFailed
 from assay.core.keys import Address
@@ -91,6 +92,8 @@ class Roster:
 
     def __init__(self, sellers: Sequence[Seller]) -> None:
         self.sellers: Final = sellers
+        self.orders: Final[dict[tuple[str, bool], Sequence[Seller]]] = {}
+        """See `Market.ordered`."""
 
     @cached_property
     def of(self) -> Mapping[Address, Seller]:
@@ -142,6 +145,7 @@ class Market:
         health = None if market is None else market.router.health
         self._records: Final[Mapping[Address, Record]] = {} if health is None else health.of_provider
         self._dishonest: Final = frozenset[Address]() if health is None else health.dishonest
+        self._orders: Final[dict[tuple[str, bool], Sequence[Seller]]] = {}
         self._trust: Final[Mapping[Address, float]] = {} if health is None else health.trust
 
     def seen(self, seller: Seller) -> Sequence[Seen]:
@@ -193,7 +197,35 @@ class Market:
         )
         return next((reason for reason, true in holds if true), None)
 
+    def ordered(self, by: str, *, descending: bool) -> Sequence[Seller]:
+        """Everybody, sorted by one of VALUES; remembered, for longer where it is what they say of themselves."""
+        known = self.roster.orders if by in _SAID else self._orders
+        if (by, descending) not in known:
+            value = VALUES[by]
+            known[by, descending] = sorted_by(
+                self.roster.sellers, lambda seller: value(self, seller), address_of, descending=descending
+            )
+        return known[by, descending]
 
+
+def address_of(seller: Seller) -> Address:
+    """Its name in lists."""
+    return seller.address
+
+
+VALUES: Final[Mapping[str, Callable[[Market, Seller], Value]]] = {
+    "address": lambda _, seller: seller.address,
+    "region": lambda _, seller: seller.region or None,
+    "price": lambda _, seller: None if seller.price is None else blended(seller.price),
+    "stake": lambda market, seller: market.stake(seller),
+    "first": lambda market, seller: best.first if (best := market.best(seller)).answers else None,
+    "pace": lambda market, seller: market.best(seller).pace,
+    "answers": lambda market, seller: market.best(seller).answers,
+    "passed": lambda market, seller: market.record(seller).passed,
+    "failed": lambda market, seller: market.failed(seller),
+}
+"""What providers may be sorted by."""
+_SAID: Final = ("address", "region", "price")
 _NO_RECORD: Final = Record()
 
 
