@@ -105,6 +105,7 @@ summaries: Final = Table(
     Index("summaries_by_tokens", "output", "id"),
     Index("summaries_by_amount", "amount", "id"),
     Index("summaries_of_provider", "provider", "kept", "outcome"),
+    Index("summaries_of_level", "level", "outcome", "kept", "id"),
 )
 """What lists show of `receipts`, under the same `id`; see `store/summaries.py`."""
 traces: Final = Table(
