@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +31,7 @@ from assay.core.bundle import Bundle
 from assay.core.encoding import b64, canonical, unb64
 from assay.core.errors import EncodingError, InvalidRequest, NotFound, StoreError
 from assay.core.offer import Load
+from assay.core.reach import WAYS, Way
 from assay.core.verdict import Verdict
 from assay.journey import MarketAnswers
 from assay.network.openai.shape import ToolReader, encode
@@ -67,6 +68,7 @@ def gateway_app(
     window: Window | None = None,
     court: Courtroom | None = None,
     doubts: Doubts | None = None,
+    ways: Sequence[Way] = WAYS,
 ) -> Starlette:
     """The application.
 
@@ -74,7 +76,7 @@ def gateway_app(
     under way at once. `wallet`: the payer of `market`. `close` is awaited at the end, after the last answer. `metrics`:
     to add to. `discoveries`: find providers. `standing`: says what a chain tells of them. `reports`: what others do;
     needs `standing`. `window`: its pages; without it there are none. `court`: what they show of the chain's.
-    `doubts`: tries cheats for the owner.
+    `doubts`: tries cheats for the owner. `ways`: by which those are reached that were found.
     """
     bundles = StoredBundles(store)
     log, metrics = logger("gateway"), metrics or Metrics()
@@ -99,6 +101,9 @@ def gateway_app(
             wallet=wallet,
             court=court,
             doubts=doubts,
+            book=None if discoveries is None else discoveries.book,
+            ways=ways,
+            stakes=None if standing is None else standing.stakes,
         )
 
     def good(bundle: Bundle) -> None:

@@ -143,6 +143,8 @@ class Stage:
     url: str
     store: ReceiptStore
     market: MarketAnswers
+    loop: asyncio.AbstractEventLoop
+    """That they run in."""
 
 
 @contextmanager
@@ -165,7 +167,7 @@ def staged(
             app = gateway_app(market, store, close=transport.aclose, window=window, court=court, doubts=doubts)
             try:
                 async with running(app, drain=market.drain) as url:
-                    yield Stage(url, store, market)
+                    yield Stage(url, store, market, asyncio.get_running_loop())
             finally:
                 for each in sellers:
                     await each.__aexit__(None, None, None)

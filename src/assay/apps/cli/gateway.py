@@ -92,11 +92,12 @@ def gateway(
             discoveries = Discoveries(sources, counts, marks)
         payer, _ = open_key(settings.key)
         window = open_window(home(), sock, Upkeep(home(), payer.address, settings.model_dump(mode="json"), recent))
+        ways = ways_of(config.network)
         transport = HttpTransport(
             settings.providers,
             patience=Patience(silence=settings.timeout_seconds),
             book=None if discoveries is None else discoveries.book,
-            ways=ways_of(config.network),
+            ways=ways,
             iroh="n0" if config.network.iroh == "n0" else "direct",
             key=payer,
         )
@@ -146,6 +147,7 @@ def gateway(
             window=window,
             court=courtroom_of(config, stack),
             doubts=Doubts(),
+            ways=ways,
         )
 
         def started() -> None:

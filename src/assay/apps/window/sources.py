@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from assay.apps.window.shell import Kind
 from assay.core.keys import Address
 from assay.core.offer import Load
 from assay.core.ports import Answers, Bundles
+from assay.core.reach import WAYS, Way
 from assay.journey import MarketAnswers
+from assay.network.discovery.book import RecordBook
 from assay.store.receipts import ReceiptStore
 
 
@@ -58,3 +60,9 @@ class Sources:
     """Where a chain is configured."""
     doubts: Doubts | None = None
     """Tries cheats for the owner."""
+    book: RecordBook | None = None
+    """Of the providers that were found."""
+    ways: Sequence[Way] = WAYS
+    """By which those are reached."""
+    stakes: Callable[[], Mapping[Address, int]] | None = None
+    """Wei that providers have to lose; where a chain is known."""
