@@ -54,6 +54,13 @@ async def test_a_second_one_answers_where_the_first_is_late(
     [trace] = world.store.traces(ASKED.name)
     stages = [mark["stage"] for mark in trace]
     assert stages[:5] == ["match", "send", "send", "first_token", "failed"]
+    slow_one, quick_one = tiny_key(1).address, tiny_key(2).address
+    assert [mark["facts"] for mark in trace[1:5]] == [
+        {"provider": slow_one, "beside": []},
+        {"provider": quick_one, "beside": [slow_one]},
+        {"provider": quick_one},
+        {"provider": slow_one, "late": True},
+    ]
     again = await market.answer(ASKED, wish(ASKED, hedge=False))
     assert time.monotonic() - began < 4.0
     assert (await again.bundle()).receipt.provider == tiny_key(2).address

@@ -152,6 +152,42 @@ async def test_what_failed_is_kept_too(world: World) -> None:
     assert [mark["stage"] for mark in trace] == ["match", "send", "failed"]
 
 
+async def test_what_a_choice_rested_on_is_kept(world: World) -> None:
+    """Each wish with what it left and whom it left out, the shortlist, and what those who were asked said; also where
+    nobody fits, and nothing that was said."""
+    for number in range(1, 6):
+        world.provider(number, TinyEngine(), price=number, parallel=number)
+    market, names = world.market(), ["", *(tiny_key(number).address for number in range(1, 6))]
+    request = tiny_request("a secret question")
+    wished = wish(request, ignore=(names[1],), max_price=Price(4, 8))
+    await (await market.answer(request, wished)).bundle()
+    with pytest.raises(NoProvider):
+        await market.answer(tiny_request("another"), wish(request, ignore=(names[1],), region="mars"))
+    await market.drain(1)
+    [trace] = world.store.traces(request.name)
+    facts = trace[0]["facts"]
+    assert isinstance(facts, dict)
+    shortlist = facts.pop("shortlist")
+    assert facts == {
+        "all": 15, "model": "tiny", "level": "pinned", "like": 5, "sort": "balance",
+        "wishes": [
+            {"wish": "ignore", "value": names[1], "left": 4, "out": [names[1]]},
+            {"wish": "max_price", "value": "4/8", "left": 3, "out": [names[5]]},
+        ],
+    }  # fmt: skip
+    assert [(each["provider"], each["tier"]) for each in shortlist] == [(name, "newcomer") for name in names[2:5]]
+    assert trace[1]["stage"] == "match"
+    assert isinstance(trace[1]["facts"], dict)
+    first, *_ = trace[1]["facts"]["probed"]
+    assert (first["provider"], first["said"], first["running"], first["places"]) == (names[2], "room", 0, 2)
+    [trace] = world.store.traces(tiny_request("another").name)
+    assert [mark["stage"] for mark in trace] == ["match"]
+    assert isinstance(trace[0]["facts"], dict)
+    assert trace[0]["note"] == "0 of 15 offers fit"
+    assert trace[0]["facts"]["wishes"][-1] == {"wish": "region", "value": "mars", "left": 0, "out": names[2:6]}
+    assert trace[0]["facts"]["shortlist"] == []
+
+
 async def test_full_providers_are_passed_over_and_when_all_are_full_it_is_said(world: World) -> None:
     """Nobody queues: a full provider refuses, the next one serves, and when all are full so does the gateway."""
     slow = TinyEngine(delay=0.02)

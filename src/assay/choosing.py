@@ -8,8 +8,9 @@ from typing import Final
 
 import numpy as np
 
+from assay.accounting import Account
 from assay.core.completion import Step
-from assay.core.errors import PaymentRequired
+from assay.core.errors import ModelNotFound, NoProvider, PaymentRequired
 from assay.core.hashing import Digest
 from assay.core.offer import Ask, Offer
 from assay.core.ports import Payer, Purse, Transport
@@ -53,6 +54,18 @@ class Choosing:
         """What the providers offer now, except other files under names that are known."""
         return self._honoured(await self._transport.offers())
 
+    async def listed(self) -> Sequence[Offer]:
+        """All that the providers offer now.
+
+        Raises:
+            ProviderFailed: there is nobody.
+        """
+        return await self._transport.offers()
+
+    def honours(self, offer: Offer) -> bool:
+        """It is not of another file under a name that is known."""
+        return self._known.get(offer.model, offer.model_digest) == offer.model_digest
+
     async def strongest(self, ask: Ask) -> Level:
         """See `matching.strongest_that_fits`."""
         await self._look()
@@ -68,12 +81,17 @@ class Choosing:
             ModelNotFound, NoProvider: nobody offers this; the message says which wish leaves nobody.
         """
         await self._look()
-        route = self.router.route(ask, work, self._clock())
-        diary.mark("match", f"{self.router.fitting(ask)} of {self.router.catalogue.size} offers fit")
+        account = Account(diary, self.router, ask)
+        try:
+            route = self.router.route(ask, work, self._clock(), account.listed)
+        except (ModelNotFound, NoProvider):
+            account.listed(())
+            raise
         step = next(route, None)
         while step is not None:
             if isinstance(step, Probe):
                 heard = await self._probing.ask(step)
+                account.probed(step, heard)
             else:
                 yield step
                 heard = Heard(self._clock(), late=frozenset(waiting or ()))
@@ -133,7 +151,7 @@ class Choosing:
         self._listed = listed
 
     def _honoured(self, offers: Sequence[Offer]) -> Sequence[Offer]:
-        return [offer for offer in offers if self._known.get(offer.model, offer.model_digest) == offer.model_digest]
+        return [offer for offer in offers if self.honours(offer)]
 
 
 async def open_purse(payer: Payer | None, offer: Offer, request: Request) -> Purse:

@@ -268,7 +268,7 @@ class MarketAnswer:
     async def _switch(self, part: Part, error: ProviderFailed) -> None:
         """Let somebody else go on, if that can be; until then, or until who reads this hangs up."""
         part.take()
-        self._diary.mark("failed", f"{part.offer.provider}: {error.message[:NOTE]}")
+        self._diary.mark("failed", f"{part.offer.provider}: {error.message[:NOTE]}", provider=part.offer.provider)
         if (left := part.left) is None or not self._ask.allow_fallbacks or len(self._parts) >= MOST_PARTS:
             return
         self._switching = asyncio.create_task(self._go_on(part, left))
@@ -323,7 +323,7 @@ class MarketAnswer:
             self.earlier = [bundle for bundle in found if isinstance(bundle, Bundle)]
             return await part.take()
         except ProviderFailed as error:
-            self._diary.mark("failed", f"{part.offer.provider}: {error.message[:NOTE]}")
+            self._diary.mark("failed", f"{part.offer.provider}: {error.message[:NOTE]}", provider=part.offer.provider)
             raise
         finally:
             self._market.note(self._parts[0].request, self._diary)

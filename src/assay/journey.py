@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -83,7 +83,8 @@ class MarketAnswers:
         self._transport: Final = transport
         self._store: Final = store
         self._payer: Final = payer
-        self._defaults: Final = defaults or Defaults()
+        self.defaults: Final = defaults or Defaults()
+        """What is wished where asks do not say."""
         self.spell: Final = spell
         self._clock: Final = clock
         self._log: Final = log
@@ -117,7 +118,7 @@ class MarketAnswers:
         Raises:
             ModelNotFound: nobody offers the model.
         """
-        return await self.choosing.strongest(self._defaults.fill(ask))
+        return await self.choosing.strongest(self.defaults.fill(ask))
 
     async def answer(self, request: Request, ask: Ask, *, top_logprobs: int | None = None) -> MarketAnswer:
         """Match, then send to one provider after the other until the first token comes.
@@ -130,7 +131,7 @@ class MarketAnswers:
             ProviderFailed: all that fit failed; the message has each one's reason.
         """
         diary = Diary(self._clock)
-        wish = replace(self._defaults.fill(ask), model=request.model, level=request.level)
+        wish = replace(self.defaults.fill(ask), model=request.model, level=request.level)
         try:
             part = await self._begin(wish, request, top_logprobs, diary)
         except AssayError:
@@ -163,16 +164,20 @@ class MarketAnswers:
 
         def failed(offer: Offer, error: AssayError) -> bool:
             errors.append(error)
-            diary.mark("failed", f"{offer.provider}: {error.message[:NOTE]}")
+            diary.mark("failed", f"{offer.provider}: {error.message[:NOTE]}", provider=offer.provider)
             return sum(isinstance(each, InvalidRequest) for each in errors) < _REFUSALS
 
-        race = Race[Part](
-            lambda offer: self._send(offer, request, work, top_logprobs, diary, before), failed, self._clock
-        )
+        def send(offer: Offer) -> Coroutine[None, None, Part]:
+            beside = [asked.offer.provider for asked in race.waiting.values()]
+            diary.mark("send", f"{offer.provider} at {offer.url}", provider=offer.provider, beside=beside)
+            return self._send(offer, request, work, top_logprobs, diary, before)
+
+        race = Race[Part](send, failed, self._clock)
         try:
             found = await race.first(self.choosing.turns(wish, work, diary, race.waiting))
             for lost in race.waiting.values() if found else ():
-                diary.mark("failed", f"{lost.offer.provider}: its first token is late")
+                name = lost.offer.provider
+                diary.mark("failed", f"{name}: its first token is late", provider=name, late=True)
                 self.router.late(lost.offer, work, self._clock() - lost.since, self._clock())
         finally:
             for asked in race.waiting.values():
@@ -309,7 +314,6 @@ class MarketAnswers:
         """Start at one provider and wait for the first token, whose text has to be what it says: later a lie would have
         been shown."""
         self.router.asked(offer)
-        diary.mark("send", f"{offer.provider} at {offer.url}")
         answer: Answer | None = None
         purse: Purse | None = None
         try:
@@ -340,7 +344,7 @@ class MarketAnswers:
             if answer is not None:
                 await asyncio.shield(answer.close())
             raise
-        diary.mark("first_token")
+        diary.mark("first_token", provider=offer.provider)
         self.router.first(offer, work, self._clock() - sent, self._clock())
         return Part(self, offer, request, answer, first, steps, diary, purse, before=before)
 

@@ -10,8 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
+from playwright.sync_api import expect
 from tests.apps.cli_kit import COMMAND, ROOT, Said, environment
+from tests.apps.window.browser import launched, opened, picture
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.model]
 OFFLINE = """
@@ -108,7 +111,7 @@ def test_the_text(model_path: Path, tmp_path: Path) -> None:
     assert said.code == 0, said.out + said.err
     for question in questions:
         assert question["text"] in said.out
-    for words in ("ignores the temperature", "Caught", "0 false alarms", "Try next", "verify"):
+    for words in ("ignores the temperature", "Caught", "0 false alarms", "Try next", "verify", "demo --serve"):
         assert words in said.out
 
 
@@ -131,4 +134,48 @@ def test_no_process_is_left(model_path: Path, tmp_path: Path, number: signal.Sig
     until = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in started) and time.monotonic() < until:
         time.sleep(0.1)
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_it_goes_on_with_its_window(model_path: Path, tmp_path: Path) -> None:
+    """`--serve`: the network of a finished demonstration answers a browser: its chat answers and is paid, its court has
+    the slashed provider's dispute down to the number, which the owner has computed. Ctrl-C leaves nothing behind."""
+    known = json.loads((ROOT / "src" / "assay" / "apps" / "demo" / "questions.json").read_text(encoding="utf-8"))
+    questions = [next(each for each in known if each["level"] == level) for level in ("exact", "pinned")]
+    short, log = tmp_path / "questions.json", tmp_path / "log"
+    short.write_text(json.dumps(questions), encoding="utf-8")
+    command = [*COMMAND, "demo", "--serve", "--json", "--questions", str(short), "--out", str(tmp_path / "out")]
+    with log.open("wb") as errors, subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=errors, env=environment()
+    ) as running:  # fmt: skip
+        try:
+            assert running.stdout is not None
+            lines = list(iter(running.stdout.readline, b"}\n"))
+            result = json.loads(b"".join(lines) + b"}")
+            started = children(running.pid)
+            guilty = next(each["provider"] for each in result["cheats"] if each["kind"] == "accumulator")
+            url, _, token = result["window"].partition("/#owner=")
+            with launched() as browser, opened(browser, url) as page:
+                page.goto(f"/court#owner={token}")
+                card = page.locator(".case", has_text=guilty[:10]).first
+                expect(card.locator(".badge")).to_have_text("provider slashed", timeout=60_000)
+                picture(page, "demo-court")
+                card.locator("a").click()
+                expect(page.locator(".lead")).to_contain_text("no contract takes the provider’s result", timeout=60_000)
+                expect(page.locator(".funnel li")).to_have_count(3)
+                expect(page.locator(".shares")).to_contain_text("to the buyer")
+                expect(page.locator(".funnel li").nth(2).locator("strong")).to_have_count(1, timeout=60_000)
+                expect(page.locator(".foreign").first).to_contain_text("is not what weights")
+                page.locator("#compute").click()
+                expect(page.locator(".pair")).to_contain_text("the receipt is wrong here", timeout=120_000)
+                picture(page, "demo-dispute")
+            asked = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+            answer = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()
+            assert answer["assay"]["receipts"], answer
+        finally:
+            running.send_signal(signal.SIGINT)
+            code = running.wait(30)
+    assert code == 0, log.read_text()
+    assert len(started) >= 7
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]

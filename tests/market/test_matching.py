@@ -12,7 +12,7 @@ from assay.core.errors import ModelNotFound, NoProvider
 from assay.core.offer import Ask, Defaults, Offer, Price
 from assay.core.profile import SamplerKind
 from assay.core.request import LEVELS, Level
-from assay.market.matching import choose
+from assay.market.matching import Catalogue, Sifted, choose
 from assay.market.pricing import amount_due, blended, within
 
 
@@ -112,6 +112,19 @@ def test_defaults_are_wished_where_an_ask_does_not_say() -> None:
     assert defaults.fill(ASK) == replace(ASK, max_price=Price(1, 1), region="eu", min_stake=10, ignore=("x",))
     own = replace(ASK, max_price=Price(9, 9), region="", min_stake=0, ignore=("y",))
     assert defaults.fill(own) == replace(own, ignore=("y", "x"))
+
+
+def test_what_each_wish_leaves_is_told() -> None:
+    """In their order, with some of those whom it left out; up to the one that leaves nobody."""
+    pool = Catalogue([offer(number, price=number) for number in range(1, 8)]).pool(ASK)
+    ask = replace(ASK, ignore=(address(7),), max_price=Price(2, 2))
+    assert pool.sifted(ASK) == ()
+    assert pool.sifted(ask) == (
+        Sifted("ignore", address(7), 6, (address(7),)),
+        Sifted("max_price", "2/2", 2, tuple(map(address, range(3, 7)))),
+    )
+    nobody = pool.sifted(replace(ask, region="mars"), frozenset({address(1)}))
+    assert [(step.wish, step.left) for step in nobody] == [("ignore", 6), ("dishonest", 5), ("region", 0)]
 
 
 def test_an_unknown_model_is_not_found() -> None:

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.apps.config import home
+from assay.apps.disputes.workbench import Workbench
 from assay.apps.progress import waiting
-from assay.core.errors import ModelFileError
+from assay.core.errors import ModelFileError, ModelNotFound
+from assay.core.hashing import Digest
 from assay.engines.exact.auditor import ExactAuditor
-from assay.engines.exact.cache import is_kept, open_program
+from assay.engines.exact.cache import is_kept, kept, open_program
 from assay.engines.exact.engine import ExactEngine
 from assay.engines.exact.program import Program
 from assay.engines.exact.tracing import HONEST, Alteration
 from assay.engines.exact.warm import is_compiled, warm
 from assay.engines.llama_model import LlamaModel
 from assay.engines.llama_reader import LlamaReader
-from assay.engines.models import ModelFile
+from assay.engines.models import ModelFile, list_models
 
 if TYPE_CHECKING:
     from assay.apps.wiring import Capacity
@@ -51,6 +53,26 @@ def program_for(model: ModelFile) -> Program:
         with waiting("Compiling the exact engine for this machine (once, about half a minute)…"):
             warm(program)
     return program
+
+
+def kept_program(model: Digest) -> Program | None:
+    """The integer model of a file by its digest, if this machine has converted it; nothing is compiled."""
+    return kept(model, folder())
+
+
+@contextmanager
+def open_bench(model: Digest, *, stopped: Callable[[], bool]) -> Iterator[Workbench]:
+    """Where answers of a model are computed again, one thread at a time, until `stopped`.
+
+    Raises:
+        ModelNotFound: this machine does not have the model.
+        ModelFileError, StoreError: see `program_for`.
+    """
+    found = next((each for each in list_models(home()) if each.sha256 == model), None)
+    if found is None:
+        raise ModelNotFound(f"the model {model.hex()[:16]}… is not on this machine", "add it: `assay models --help`")
+    with LlamaModel(found.path, vocab_only=True) as loaded:
+        yield Workbench(found.path, model, program_for(found), LlamaReader(loaded), stopped=stopped)
 
 
 @contextmanager

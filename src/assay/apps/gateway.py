@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from assay.apps.doubting import Doubts
 from assay.apps.failures import ERROR_HANDLERS
 from assay.apps.limits import MAX_BODY, MAX_POSTS, Limits
 from assay.apps.logs import logger
@@ -24,12 +25,14 @@ from assay.apps.openapi_native import desk_paths, metrics_path, traces_path
 from assay.apps.provider import StoredBundles
 from assay.apps.wallet import Wallet
 from assay.apps.window.auditing import Audits
+from assay.apps.window.courtroom import Courtroom
 from assay.apps.window.sources import Sources
 from assay.apps.window.window import Window
 from assay.core.bundle import Bundle
 from assay.core.encoding import b64, canonical, unb64
 from assay.core.errors import EncodingError, InvalidRequest, NotFound, StoreError
 from assay.core.offer import Load
+from assay.core.reach import WAYS, Way
 from assay.core.verdict import Verdict
 from assay.journey import MarketAnswers
 from assay.network.openai.shape import ToolReader, encode
@@ -64,13 +67,17 @@ def gateway_app(
     standing: Standing | None = None,
     reports: Reports | None = None,
     window: Window | None = None,
+    court: Courtroom | None = None,
+    doubts: Doubts | None = None,
+    ways: Sequence[Way] = WAYS,
 ) -> Starlette:
     """The application.
 
     `audit_token`: with it, validators may list receipts and hand in verdicts; empty: nobody may. `parallel`: requests
     under way at once. `wallet`: the payer of `market`. `close` is awaited at the end, after the last answer. `metrics`:
     to add to. `discoveries`: find providers. `standing`: says what a chain tells of them. `reports`: what others do;
-    needs `standing`. `window`: its pages; without it there are none.
+    needs `standing`. `window`: its pages; without it there are none. `court`: what they show of the chain's.
+    `doubts`: tries cheats for the owner. `ways`: by which those are reached that were found.
     """
     bundles = StoredBundles(store)
     log, metrics = logger("gateway"), metrics or Metrics()
@@ -95,6 +102,11 @@ def gateway_app(
             wallet=wallet,
             spell=market.spell,
             audits=Audits(),
+            court=court,
+            doubts=doubts,
+            book=None if discoveries is None else discoveries.book,
+            ways=ways,
+            stakes=None if standing is None else standing.stakes,
         )
 
     def good(bundle: Bundle) -> None:

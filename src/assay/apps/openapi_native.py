@@ -30,7 +30,7 @@ def metrics_path() -> dict[str, Schema]:
 
 def traces_path() -> dict[str, Schema]:
     """What happened to a request; a gateway's."""
-    mark = object_of(stage={"enum": list(STAGES)}, at_us=COUNT, note=STRING)
+    mark = object_of(("facts",), stage={"enum": list(STAGES)}, at_us=COUNT, note=STRING, facts={"type": "object"})
     traces = object_of(traces=array_of(array_of(mark)))
     told = "What happened to a request, stage by stage."
     return {"/traces/{name}": {"get": _operation("traces", told, _json(traces), 404, 429, named="The reply's id.")}}

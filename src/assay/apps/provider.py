@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assay.apps.door import Door
+from assay.apps.doubting import Doubts
 from assay.apps.failures import ERROR_HANDLERS
 from assay.apps.limits import MAX_BODY, MAX_POSTS, Limits
 from assay.apps.logs import logger
@@ -27,6 +28,7 @@ from assay.apps.serving import LocalAnswers
 from assay.apps.till import Till
 from assay.apps.tracing import Traces
 from assay.apps.window.auditing import Audits
+from assay.apps.window.courtroom import Courtroom
 from assay.apps.window.sources import Sources
 from assay.apps.window.window import Window
 from assay.apps.x402 import X402, Deposits
@@ -114,12 +116,14 @@ def provider_app(
     door: Door | None = None,
     window: Window | None = None,
     audits: Audits | None = None,
+    court: Courtroom | None = None,
+    doubts: Doubts | None = None,
 ) -> Starlette:
     """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`. `till`: the
     one of `local`, if answers are paid; with `deposits`, which are of `least_deposit` wei at least, by x402 as well.
     `metrics`: to add to. `publisher`: makes the provider known; without one it is not. `door`: whom it
-    lets in; without one, everybody. `window`: its pages; without it there are none. `audits`: the full checks
-    that the owner makes there."""
+    lets in; without one, everybody. `window`: its pages; without it there are none. `audits`: the full checks that the
+    owner makes there. `court`: what they show of the chain's; `doubts`: tries cheats for the owner."""
     log, metrics = logger("provider"), metrics or Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
@@ -146,6 +150,8 @@ def provider_app(
             pace=metrics.pace,
             spell=local.spell,
             audits=audits,
+            court=court,
+            doubts=doubts,
         )
 
     @asynccontextmanager

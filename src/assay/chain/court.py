@@ -216,7 +216,7 @@ class CourtClient:
         Raises:
             ChainFailed: the node cannot be asked.
         """
-        for call in self._said(transaction, _MOVE):
+        for call in self.said(transaction, _MOVE):
             if call[:32] == number.to_bytes(32, "big") and tail(call, _BEHIND, MOST_STATE) == state:
                 return tail(call, _BEHIND + 1, MOST_MOVE)
         return None
@@ -227,13 +227,18 @@ class CourtClient:
         Raises:
             ChainFailed: the node cannot be asked.
         """
-        for call in self._said(transaction, _PRODUCE):
+        for call in self.said(transaction, _PRODUCE):
             if call[:32] == number.to_bytes(32, "big"):
                 return tail(call, _BEHIND + len(FIELDS), MOST_DATA)
         return None
 
-    def _said(self, transaction: Digest, selector: bytes) -> list[bytes]:
-        """Arguments of the calls of one method that a transaction made: itself, or through another contract."""
+    def said(self, transaction: Digest, selector: bytes) -> list[bytes]:
+        """Arguments of the calls of one method that a transaction made: itself, or through another contract. Nothing,
+        where this node cannot tell.
+
+        Raises:
+            ChainFailed: the node cannot be asked.
+        """
         found = self.node.transaction(transaction)
         if found is None:
             return []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
+from assay.core.encoding import Json
+
 Stage: TypeAlias = Literal["match", "send", "first_token", "last_token", "attest", "check", "keep", "failed"]
-"""`match`: offers were put in order. `send`: one was asked. `first_token`, `last_token`: they came. `attest`: the
-receipt came. `check`: it holds, as far as can be told without the model. `keep`: it is in the database. `failed`: a
-provider was given up; a `send` may follow."""
+"""`match`: offers were put in order, or in another one after some were asked how busy they are. `send`: one was asked.
+`first_token`, `last_token`: they came. `attest`: the receipt came. `check`: it holds, as far as can be told without the
+model. `keep`: it is in the database. `failed`: a provider was given up; a `send` may follow."""
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
 
@@ -22,6 +24,8 @@ class Mark:
     """Microseconds since the request was accepted."""
     note: str
     """Whom it concerns, how many, or why, in a few words; nothing that was said."""
+    facts: Mapping[str, Json] = field(default_factory=dict)
+    """The same for programs, and what explains it; see docs/routing.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,10 @@ class Trace:
 
     def to_json(self) -> list[dict[str, object]]:
         """For people and scripts; not hashed."""
-        return [{"stage": mark.stage, "at_us": mark.at, "note": mark.note} for mark in self.marks]
+        return [
+            {"stage": mark.stage, "at_us": mark.at, "note": mark.note, **({"facts": mark.facts} if mark.facts else {})}
+            for mark in self.marks
+        ]
 
 
 class Diary:
@@ -43,9 +50,9 @@ class Diary:
         self._started: Final = clock()
         self._marks: Final[list[Mark]] = []
 
-    def mark(self, stage: Stage, note: str = "") -> None:
+    def mark(self, stage: Stage, note: str = "", **facts: Json) -> None:
         """A stage is reached now."""
-        self._marks.append(Mark(stage, round((self._clock() - self._started) * 1e6), note))
+        self._marks.append(Mark(stage, round((self._clock() - self._started) * 1e6), note, facts))
 
     @property
     def trace(self) -> Trace:

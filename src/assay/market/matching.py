@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
-from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,14 @@ from assay.market.pricing import FREE, blended
 Places: TypeAlias = np.ndarray
 """int32 [k]: places of offers in their pool, ascending."""
 T = TypeVar("T")
+WishName: TypeAlias = Literal[
+    "after", "model_digest", "only", "ignore", "dishonest", "seeded", "region", "min_stake", "max_price"
+]
+"""As in `Ask`; `dishonest`: not to be cheated by who was caught."""
+_EXAMPLES: Final = 4
+"""Providers that are named of those that a wish leaves out."""
+_SHOWN: Final = 200
+"""Characters of a wish's value that are shown."""
 _TOLD: Final = 8
 """Values that a message lists."""
 _FITS_KEPT: Final = 8
@@ -34,7 +42,29 @@ class PoolKey(NamedTuple):
     level: Level
 
 
+class Sifted(NamedTuple):
+    """What a wish left of the offers that fitted the wishes before it."""
+
+    wish: WishName
+    value: str
+    """What is wished, for people; cut short."""
+    left: int
+    """Offers."""
+    out: tuple[Address, ...]
+    """Some of the providers that it left out."""
+
+
+class _Sieve(NamedTuple):
+    places: Places
+    steps: tuple[Sifted, ...]
+    """Of all wishes, or those up to the one that left nobody."""
+    refusal: tuple[str, str]
+    """Of that one, what to say and its remedy; empty."""
+
+
 class _Wish(NamedTuple):
+    name: WishName
+    value: str
     fits: Callable[[Places], np.ndarray]
     said: str
     remedy: str
@@ -71,7 +101,7 @@ class Pool:
         self._seeded: Final = np.array([offer.sampler != "foreign" for offer in offers], dtype=bool)
         self._regions: Final = _Shared([offer.region for offer in offers])
         self._digests: Final = _Shared([offer.model_digest for offer in offers])
-        self._fits: OrderedDict[object, Places] = OrderedDict()
+        self._fits: OrderedDict[object, _Sieve] = OrderedDict()
         self._valued: tuple[Mapping[Address, float], np.ndarray] = {}, np.zeros(len(offers))
 
     def of_providers(self, values: Mapping[Address, float]) -> np.ndarray:
@@ -103,6 +133,18 @@ class Pool:
         Raises:
             NoProvider: none fits; the message says which wish leaves nobody.
         """
+        found = self._sieve(ask, dishonest, staked)
+        if not len(found.places):
+            raise NoProvider(*found.refusal)
+        return found.places
+
+    def sifted(
+        self, ask: Ask, dishonest: frozenset[Address] = frozenset(), staked: frozenset[Address] | None = None
+    ) -> tuple[Sifted, ...]:
+        """What each wish leaves, one after the other, up to the one that leaves nobody."""
+        return self._sieve(ask, dishonest, staked).steps
+
+    def _sieve(self, ask: Ask, dishonest: frozenset[Address], staked: frozenset[Address] | None) -> _Sieve:
         plain = (ask.only, ask.ignore, ask.seeded, ask.max_price, ask.model_digest, ask.region, ask.after)
         wishes = (*plain, dishonest, staked)
         found = self._fits.pop(wishes, None)
@@ -121,17 +163,22 @@ class Pool:
                 named[name] = (*named.get(name, ()), place)
         return named
 
-    def _look_through(self, ask: Ask, dishonest: frozenset[Address], staked: frozenset[Address] | None) -> Places:
+    def _look_through(self, ask: Ask, dishonest: frozenset[Address], staked: frozenset[Address] | None) -> _Sieve:
         """Apply one wish after the other; the one that leaves nobody is named."""
         left = np.arange(len(self.offers), dtype=np.int32)
+        steps: list[Sifted] = []
         for wish in self._wishes(ask, dishonest, staked):
-            kept = left[wish.fits(left)]
+            fits = wish.fits(left)
+            kept = left[fits]
+            out = tuple(dict.fromkeys(self.offers[place].provider for place in left[~fits][:_EXAMPLES].tolist()))
+            steps.append(Sifted(wish.name, wish.value[:_SHOWN], len(kept), out))
             if not len(kept):
-                prices = f" (the cheapest left asks {self._cheapest(left)})" if "price" in wish.said else ""
-                there = f" (there are {self._regions.some(left)})" if "region" in wish.said else ""
-                raise NoProvider(f"no provider offers {ask.model!r} {wish.said}{prices}{there}", wish.remedy)
+                prices = f" (the cheapest left asks {self._cheapest(left)})" if wish.name == "max_price" else ""
+                there = f" (there are {self._regions.some(left)})" if wish.name == "region" else ""
+                refusal = f"no provider offers {ask.model!r} {wish.said}{prices}{there}", wish.remedy
+                return _Sieve(kept, tuple(steps), refusal)
             left = kept
-        return left
+        return _Sieve(left, tuple(steps), ("", ""))
 
     def _wishes(self, ask: Ask, dishonest: frozenset[Address], staked: frozenset[Address] | None) -> Sequence[_Wish]:
         def seeded(places: Places) -> np.ndarray:
@@ -151,34 +198,37 @@ class Pool:
             return np.array([ask.after is None or follows(self.offers[place], ask.after) for place in places], bool)
 
         wishes: list[_Wish] = []
+
+        def wish(name: WishName, value: object, fits: Callable[[Places], np.ndarray], said: str, remedy: str) -> None:
+            wishes.append(_Wish(name, str(value), fits, said, remedy))
+
         if ask.after is not None:
-            wishes.append(_Wish(following, "that goes on with answers of others", "ask again"))
+            wish("after", ask.after.provider, following, "that goes on with answers of others", "ask again")
         if ask.model_digest is not None:
             right = self._digests.which(lambda digest: digest == ask.model_digest)
-            wishes.append(_Wish(right, "with the file of `model_digest`", "see GET /v1/models, or leave it out"))
+            said, remedy = "with the file of `model_digest`", "see GET /v1/models, or leave it out"
+            wish("model_digest", ask.model_digest.hex(), right, said, remedy)
         if ask.only:
-            wishes.append(_Wish(those(ask.only), "among those in `only`", "name others, or leave `only` out"))
+            said, remedy = "among those in `only`", "name others, or leave `only` out"
+            wish("only", ", ".join(ask.only), those(ask.only), said, remedy)
         if ask.ignore:
-            wishes.append(_Wish(others(ask.ignore), "that is not in `ignore`", "take one out of `ignore`"))
+            said, remedy = "that is not in `ignore`", "take one out of `ignore`"
+            wish("ignore", ", ".join(ask.ignore), others(ask.ignore), said, remedy)
         if dishonest:
-            wishes.append(
-                _Wish(others(dishonest), "that was not caught cheating", "start an honest one with `assay serve`")
-            )
+            said, remedy = "that was not caught cheating", "start an honest one with `assay serve`"
+            wish("dishonest", len(dishonest), others(dishonest), said, remedy)
         if ask.seeded:
-            wishes.append(
-                _Wish(
-                    seeded,
-                    "whose sampler is seeded by the request",
-                    "leave `seeded` out, or start one with `assay serve`",
-                )
-            )
+            said = "whose sampler is seeded by the request"
+            wish("seeded", "", seeded, said, "leave `seeded` out, or start one with `assay serve`")
         if ask.region:
             near = self._regions.which(lambda region: f"{region}-".startswith(f"{ask.region}-"))
-            wishes.append(_Wish(near, "in the `region`", "name another one, or leave it out"))
+            wish("region", ask.region, near, "in the `region`", "name another one, or leave it out")
         if staked is not None:
-            wishes.append(_Wish(those(staked), "that has `min_stake` to lose", "lower it, or leave it out"))
+            said = "that has `min_stake` to lose"
+            wish("min_stake", ask.min_stake, those(staked), said, "lower it, or leave it out")
         if ask.max_price is not None:
-            wishes.append(_Wish(affordable, "within `max_price`", "raise it, or leave it out"))
+            most = f"{ask.max_price.prompt}/{ask.max_price.output}"
+            wish("max_price", most, affordable, "within `max_price`", "raise it, or leave it out")
         return wishes
 
     def _cheapest(self, places: Places) -> str:

@@ -15,16 +15,16 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from math import inf, log
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from assay.core.errors import Busy
+from assay.core.errors import Busy, ModelNotFound, NoProvider
 from assay.core.offer import Ask, Offer
 from assay.market.health import Health
-from assay.market.matching import Catalogue, Places, Pool, PoolKey, turns
+from assay.market.matching import Catalogue, Places, Pool, PoolKey, Sifted, turns
 from assay.market.pricing import within
 from assay.market.speeds import OVERHEAD, Speeds
 from assay.market.steps import Heard, Probe, Route, Send
@@ -112,13 +112,18 @@ class Router:
             places = [pool.at(url) if pool else None for url in speeds.rows.names()]
             speeds.rows["place"][:] = [-1 if place is None else place for place in places]
 
-    def route(self, ask: Ask, work: Work, now: float) -> Route:
+    def route(
+        self, ask: Ask, work: Work, now: float, told: Callable[[Sequence[Tried]], None] = lambda _: None
+    ) -> Route:
         """The way to an answer for an ask. The first shortlist is made at once; another one when all of it failed.
+        `told`: is told each of them.
 
         Raises:
             ModelNotFound, NoProvider: nobody offers this; the message says which wish leaves nobody.
         """
-        return self._route(ask, work, self.shortlist(ask, work, now), now)
+        shortlist = self.shortlist(ask, work, now)
+        told(shortlist)
+        return self._route(ask, work, shortlist, now, told)
 
     def shortlist(self, ask: Ask, work: Work, now: float, gone: Set[str] = frozenset()) -> list[Tried]:
         """Up to SHORTLIST offers that fit, best first, without those at the URLs `gone`.
@@ -152,6 +157,19 @@ class Router:
             ModelNotFound, NoProvider: none.
         """
         return len(self._fitting(ask, self._catalogue.pool(ask)))
+
+    def sifted(self, ask: Ask) -> tuple[int, Sequence[Sifted]]:
+        """How many offers are of the model at the level, and what each other wish leaves of them."""
+        try:
+            pool = self._catalogue.pool(ask)
+        except (ModelNotFound, NoProvider):
+            return 0, ()
+        return len(pool.offers), pool.sifted(ask, self.health.dishonest, self.health.at_stake(ask.min_stake))
+
+    @property
+    def speeds(self) -> Mapping[PoolKey, Speeds]:
+        """What was seen of offers, by pool."""
+        return self._speeds
 
     def asked(self, offer: Offer) -> None:
         """An answer begins there."""
@@ -197,7 +215,9 @@ class Router:
         """It is full: no failure, but others are asked first for as long as it says."""
         self.health.busy(offer.url, now, reason)
 
-    def _route(self, ask: Ask, work: Work, shortlist: list[Tried], now: float) -> Route:
+    def _route(
+        self, ask: Ask, work: Work, shortlist: list[Tried], now: float, told: Callable[[Sequence[Tried]], None]
+    ) -> Route:
         gone: set[str] = set()
         waiting: Set[str] = frozenset()
         while shortlist and len(gone) < ATTEMPTS:
@@ -222,6 +242,8 @@ class Router:
                 if not ask.allow_fallbacks:
                     return
             shortlist = self.shortlist(ask, work, now, gone)
+            if shortlist:
+                told(shortlist)
 
     def _sorted_out(self, group: Sequence[Tried], heard: Heard) -> tuple[list[Tried], list[Tried]]:
         """Those to ask now, best first, and those to ask last: the late, the full, then the silent ones."""

@@ -21,6 +21,7 @@ known. What providers say of their speed is not used.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from heapq import nlargest
 from math import exp, log
 from statistics import NormalDist
@@ -59,6 +60,8 @@ _REMEMBERED: Final = 200
 """First tokens of a pool of which it is remembered how late they were."""
 _LOOKS: Final = 32
 """How often the same ones are taken to be the fastest."""
+SHOWN_PROMPT: Final = 100
+"""Tokens of the prompt for which the first token is shown."""
 _POOLED: Final = 200
 """Observations that the pool's mean goes over."""
 _ROW: Final = np.dtype(
@@ -78,6 +81,7 @@ _ROW: Final = np.dtype(
         ("pace_slowed", "f4"),
         ("pace_slowed_at", "f8"),
         ("room_until", "f8"),
+        ("answers", "i4"),
     ]
 )
 _Some: TypeAlias = Any
@@ -97,13 +101,26 @@ class Drawn(NamedTuple):
     """Seconds an output token."""
 
 
+class Observed(NamedTuple):
+    """What was seen of the offers of a pool, for people; [n] each."""
+
+    urls: Sequence[str]
+    first: np.ndarray
+    """float64, seconds to the first token after SHOWN_PROMPT tokens of prompt, at the mean pace of those that came."""
+    pace: np.ndarray
+    """float64, tokens a second after that; nan: none came."""
+    answers: np.ndarray
+    """int32, first tokens that this rests on."""
+
+
 class Speeds:
     """Of one pool, by URL. Mutable; time is handed in."""
 
     def __init__(self) -> None:
         self.rows: Final = Rows(_ROW)
         """`place` in the pool, -1 if it is not offered now; `machine`: row of its health; `trip`: seconds there and
-        back, 0 if unknown; `room_until`: a time up to which it is taken to have room for one more answer."""
+        back, 0 if unknown; `room_until`: a time up to which it is taken to have room for one more answer; `answers`:
+        first tokens that came."""
         self._means = {"first": log(1 / 500), "pace": log(1 / 20), "trip": log(0.05)}
         self._counts = dict.fromkeys(self._means, 0)
         self._fastest = np.zeros(0, np.int64)
@@ -124,6 +141,7 @@ class Speeds:
         trip = float(self.rows["trip"][row]) or self.usual("trip")
         reading = max(seconds - trip, seconds / 10, _LEAST)
         self._took(row, "first", log(reading / (tokens + OVERHEAD)), tokens / (tokens + ENOUGH), now)
+        self.rows["answers"][row] += 1
 
     def expected(self, row: int, tokens: int, now: float) -> float:
         """Seconds until the first token after a prompt of `tokens`, as far as is believed."""
@@ -182,6 +200,17 @@ class Speeds:
         """bool [k]: which have served us, and lately more often well than badly."""
         good = np.exp((self.rows["seen"][rows] - now) / FADE) * self.rows["good"][rows]
         return good > self._bad(rows, now)
+
+    @property
+    def observed(self) -> Observed:
+        """Of all offers, in the order of the rows: what was seen, whatever else is believed."""
+        trip = self.rows["trip"]
+        return Observed(
+            self.rows.names(),
+            np.where(trip > 0, trip, self.usual("trip")) + np.exp(self.rows["first"]) * (SHOWN_PROMPT + OVERHEAD),
+            np.where(self.rows["pace_weight"] > 0, np.exp(-self.rows["pace"]), np.nan),
+            self.rows["answers"].copy(),
+        )
 
     def usual(self, column: str) -> float:
         """Over the pool: seconds a token (`first`, `pace`), or there and back (`trip`)."""

@@ -23,6 +23,7 @@ TIERS: Final = range(6)
 """A newcomer whose turn it is; known; a newcomer; one that failed; cannot be checked; rests: none is asked before those
 of lower tiers."""
 EXPLORED, KNOWN, NEWCOMER, FAILED, UNCLEAR, RESTS = TIERS
+TIER_NAMES: Final = ("explored", "known", "newcomer", "failed", "unclear", "rests")
 
 
 class View(NamedTuple):

@@ -87,6 +87,27 @@ verdicts: Final = Table(
     sqlite_autoincrement=True,
 )
 """One row a check; `body` is the verdict as JSON, `basis` what its outcome rests on (see `core/verdict.py`)."""
+summaries: Final = Table(
+    "summaries",
+    _metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("kept", BigInteger, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("provider", String(42), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("level", String(16), nullable=False),
+    Column("prompt", BigInteger, nullable=False),
+    Column("output", BigInteger, nullable=False),
+    Column("amount", String(39), nullable=False),
+    Column("outcome", String(16)),
+    Index("summaries_by_time", "kept", "id"),
+    Index("summaries_by_tokens", "output", "id"),
+    Index("summaries_by_amount", "amount", "id"),
+    Index("summaries_of_provider", "provider", "kept", "outcome"),
+    Index("summaries_of_level", "level", "outcome", "kept", "id"),
+)
+"""What lists show of `receipts`, under the same `id`; see `store/summaries.py`."""
 traces: Final = Table(
     "traces",
     _metadata,

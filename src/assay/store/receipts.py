@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
@@ -17,7 +17,19 @@ from assay.core.keys import Address
 from assay.core.request import Level, Request
 from assay.core.trace import Trace
 from assay.core.verdict import Basis, Outcome, Verdict
-from assay.store.database import counters, exhibits, guard, open_database, reading, receipts, traces, verdicts, write
+from assay.store import summaries as lists
+from assay.store.database import (
+    counters,
+    exhibits,
+    guard,
+    open_database,
+    reading,
+    receipts,
+    summaries,
+    traces,
+    verdicts,
+    write,
+)
 from assay.store.tabs import owe
 
 _SEQUENCE_BITS: Final = 20
@@ -210,6 +222,25 @@ class ReceiptStore:
         with guard(self._url), reading(self._engine) as connection:
             return [bytes.fromhex(row.digest) for row in connection.execute(query)][::-1]
 
+    def page(self, wanted: lists.Wanted, most: int, after: lists.Place | None = None) -> Sequence[lists.Summary]:
+        """Up to `most` receipts, those after a place in their order."""
+        with guard(self._url), reading(self._engine) as connection:
+            behind = lists.behind(connection)
+        if behind:
+            self._write(lists.catch_up)
+        with guard(self._url), reading(self._engine) as connection:
+            return lists.listed(connection, wanted, most, after)
+
+    def matching(self, wanted: lists.Wanted) -> int:
+        """How many receipts a list has in all."""
+        with guard(self._url), reading(self._engine) as connection:
+            return lists.counted(connection, wanted)
+
+    def days(self, providers: Collection[Address], since: int) -> Mapping[Address, Sequence[lists.Day]]:
+        """Of each of some providers what became of its answers, by day, from `since` on (days since 1970)."""
+        with guard(self._url), reading(self._engine) as connection:
+            return lists.by_day(connection, providers, since)
+
     def count(self) -> int:
         """Receipts that are kept."""
         with guard(self._url), reading(self._engine) as connection:
@@ -228,6 +259,7 @@ class ReceiptStore:
                     body=json.dumps(verdict.to_json()),
                 )
             )
+            lists.judged(connection, verdict.receipt, verdict.outcome)
 
     def verdicts_on(self, digest: Digest) -> Sequence[Mapping[str, object]]:
         """What checks of one receipt found (`Verdict.to_json`), oldest first."""
@@ -310,24 +342,23 @@ class ReceiptStore:
         return first
 
     def _insert(self, connection: Connection, bundle: Bundle) -> None:
-        receipt = bundle.receipt
-        connection.execute(
-            insert(receipts).values(
-                digest=receipt.digest.hex(),
-                name=bundle.request.name.hex(),
-                call=bundle.request.call.hex(),
-                provider=receipt.provider,
-                sequence=receipt.sequence,
-                kept=int(self._clock()),
-                bundle=bundle.encode(),
-            )
+        receipt, kept = bundle.receipt, int(self._clock())
+        row = insert(receipts).values(
+            digest=receipt.digest.hex(),
+            name=bundle.request.name.hex(),
+            call=bundle.request.call.hex(),
+            provider=receipt.provider,
+            sequence=receipt.sequence,
+            kept=kept,
+            bundle=bundle.encode(),
         )
+        lists.add(connection, connection.execute(row.returning(receipts.c.id)).scalar_one(), bundle, kept)
 
     def _prune(self, connection: Connection) -> None:
         self._writes += 1
         if self._writes % _PRUNE_EVERY:
             return
-        for table in (receipts, traces):
+        for table in (receipts, summaries, traces):
             newest = connection.scalar(select(func.max(table.c.id))) or 0
             old = (table.c.id <= newest - self._keep.receipts) | (
                 table.c.kept < int(self._clock()) - self._keep.seconds

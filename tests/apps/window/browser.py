@@ -19,8 +19,10 @@ from playwright.sync_api import Browser, BrowserType, ConsoleMessage, Page, sync
 from tests.running import provider, running
 from tests.tiny import TinyEngine, tiny_key
 
+from assay.apps.doubting import Doubts
 from assay.apps.gateway import gateway_app
 from assay.apps.logs import Recent
+from assay.apps.window.courtroom import Courtroom
 from assay.apps.window.owner import Owner
 from assay.apps.window.sources import Upkeep
 from assay.apps.window.texts import LANGUAGES
@@ -141,11 +143,16 @@ class Stage:
     url: str
     store: ReceiptStore
     market: MarketAnswers
+    loop: asyncio.AbstractEventLoop
+    """That they run in."""
 
 
 @contextmanager
-def staged(root: Path, engines: Sequence[Engine] = ()) -> Iterator[Stage]:
-    """The servers, in a thread with an event loop of its own; without engines one provider with a `TinyEngine`."""
+def staged(
+    root: Path, engines: Sequence[Engine] = (), *, court: Courtroom | None = None, doubts: Doubts | None = None
+) -> Iterator[Stage]:
+    """The servers, in a thread with an event loop of its own; without engines one provider with a `TinyEngine`.
+    `court`: what is shown of a chain's; `doubts`: tries cheats."""
 
     @asynccontextmanager
     async def servers() -> AsyncIterator[Stage]:
@@ -157,10 +164,10 @@ def staged(root: Path, engines: Sequence[Engine] = ()) -> Iterator[Stage]:
             market = MarketAnswers(transport, store)
             upkeep = Upkeep(root / "home", tiny_key(50).address, {}, Recent())
             window = Window(Owner(TOKEN), loopback=True, upkeep=upkeep)
-            app = gateway_app(market, store, close=transport.aclose, window=window)
+            app = gateway_app(market, store, close=transport.aclose, window=window, court=court, doubts=doubts)
             try:
                 async with running(app, drain=market.drain) as url:
-                    yield Stage(url, store, market)
+                    yield Stage(url, store, market, asyncio.get_running_loop())
             finally:
                 for each in sellers:
                     await each.__aexit__(None, None, None)

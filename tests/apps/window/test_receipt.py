@@ -151,6 +151,8 @@ def test_the_journey_says_what_did_not_happen(stage: Stage, replies: dict[str, s
         expect(page.locator("[data-stage=generate]")).to_contain_text("tokens/s")
         expect(page.locator("[data-stage=match]")).to_contain_text("offers")
         expect(page.locator("[data-stage=attest]")).to_contain_text("0x")
+        why = page.get_by_role("link", name="Why this provider?").get_attribute("href") or ""
+        assert httpx.get(stage.url + why).status_code == 200
         page.goto("/receipt")
         drop(page, tiny_bundle(tiny_request("Elsewhere."), tiny_key(), 1).encode())
         expect(page.locator("[data-stage=generate]")).to_contain_text("noted no times")

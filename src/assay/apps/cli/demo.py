@@ -7,7 +7,7 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,11 @@ from assay.apps.cli.console import JsonFlag, err, out, print_json
 from assay.apps.cli.exits import ExitCode
 from assay.core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from assay.apps.demo.network import Network
+
+_LOOK = 1.0
+"""Seconds between two looks whether the network still runs."""
 _KEPT = 5
 """Older demonstrations are deleted."""
 _SETTLING = 30.0
@@ -29,6 +34,9 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Where receipts and logs go. Default: ASSAY_HOME/demo; a folder a run.")
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Keep the network running afterwards, and open to a browser, until Ctrl-C.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a small network on this machine, ask and pay it, check every answer; tell who cheated, and slash it."""
@@ -50,7 +58,7 @@ def demo(
     from assay.apps.demo.money import Money
     from assay.apps.demo.network import running
     from assay.apps.demo.questions import load_questions
-    from assay.apps.demo.screen import Notes, Screen, report, tell_money
+    from assay.apps.demo.screen import Notes, Screen, offer_window, report, tell_money
     from assay.apps.exact import program_for
     from assay.apps.onchain import open_court
     from assay.apps.wiring import find_model
@@ -88,18 +96,35 @@ def demo(
         money.forward(money.held)
         money.settled(_SETTLING)
         bill = money.bill(before)
-    seconds = time.monotonic() - started
-    result = summary(talk, bill, seconds)
-    if as_json:
-        print_json(result)
-    else:
-        tell_money(console, talk, bill)
-        report(console, talk)
-        console.print(f"\n[dim]{seconds:.0f} s; receipts and logs in {place}[/]", soft_wrap=True)
+        seconds = time.monotonic() - started
+        result = summary(talk, bill, seconds)
+        if serve:
+            result["window"] = network.window
+        if as_json:
+            print_json(result)
+        else:
+            tell_money(console, talk, bill)
+            report(console, talk, serving=serve)
+            console.print(f"\n[dim]{seconds:.0f} s; receipts and logs in {place}[/]", soft_wrap=True)
+        if serve:
+            offer_window(console, network.window)
+            _stay(network)
     found_out = all(talk.caught(cheat) is not None or talk.demoted(cheat) for cheat in network.dishonest)
     slashed = {story.provider for story in bill.stories if story.outcome == "slashed"}
     good = found_out and not result["false_alarms"] and slashed == guilty and bill.adds_up
     raise typer.Exit(ExitCode.DONE if good else ExitCode.FAILED_CHECK)
+
+
+def _stay(network: Network) -> None:
+    """Until Ctrl-C.
+
+    Raises:
+        EngineError: a process of the network has died.
+    """
+    with suppress(KeyboardInterrupt):
+        while True:
+            network.check_alive()
+            time.sleep(_LOOK)
 
 
 def _list(as_json: bool) -> None:

@@ -54,10 +54,12 @@ def gateway(
 
     from assay.apps.config import home
     from assay.apps.discovering import Discoveries, registry_folder, sources_of, uses_lan
+    from assay.apps.doubting import Doubts
     from assay.apps.gateway import gateway_app
     from assay.apps.metrics import DiscoveryMetrics, Metrics
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
+    from assay.apps.window.courtroom import courtroom_of
     from assay.apps.window.sources import Upkeep
     from assay.apps.window.window import open_window
     from assay.core.offer import Defaults, Price
@@ -90,11 +92,12 @@ def gateway(
             discoveries = Discoveries(sources, counts, marks)
         payer, _ = open_key(settings.key)
         window = open_window(home(), sock, Upkeep(home(), payer.address, settings.model_dump(mode="json"), recent))
+        ways = ways_of(config.network)
         transport = HttpTransport(
             settings.providers,
             patience=Patience(silence=settings.timeout_seconds),
             book=None if discoveries is None else discoveries.book,
-            ways=ways_of(config.network),
+            ways=ways,
             iroh="n0" if config.network.iroh == "n0" else "direct",
             key=payer,
         )
@@ -142,6 +145,9 @@ def gateway(
             standing=standing,
             reports=reports,
             window=window,
+            court=courtroom_of(config, stack),
+            doubts=Doubts(),
+            ways=ways,
         )
 
         def started() -> None:

@@ -54,12 +54,14 @@ def up(
         note(f"Made the key {settings.key} ({signer.address}).")
     found = find_model(settings.model)
 
+    from assay.apps.doubting import Doubts
     from assay.apps.provider import provider_app
     from assay.apps.server import announce, bind, url_of
     from assay.apps.server import serve as run
     from assay.apps.serving import LocalAnswers
     from assay.apps.tracing import Traces, ending, tracer_of
     from assay.apps.window.auditing import Audits
+    from assay.apps.window.courtroom import courtroom_of
     from assay.apps.window.sources import Upkeep
     from assay.apps.window.window import open_window
 
@@ -91,6 +93,8 @@ def up(
             traces=traces,
             window=window,
             audits=Audits(models=[found]),
+            court=courtroom_of(config, stack),
+            doubts=Doubts(),
         )
         run(app, sock, drain=ending(local.drain, traces), grace=1.0, started=started)
 

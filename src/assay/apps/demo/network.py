@@ -18,6 +18,8 @@ from typing import Final, TypeAlias
 from assay.apps.cheats import CHEATS, CaughtBy
 from assay.apps.config import EngineName, home
 from assay.apps.lifeline import start, stop, tail
+from assay.apps.window.owner import Owner
+from assay.apps.window.window import token_path
 from assay.apps.wiring import open_key
 from assay.core.errors import EngineError
 from assay.core.keys import Address
@@ -89,6 +91,8 @@ class Network:
     providers: Sequence[Provider] = ()
     gateway: str = ""
     """Address of the gateway."""
+    window: str = ""
+    """Where its owner opens the gateway's pages."""
     chain: str = ""
     """Address of the chain's node."""
     buyer: Address = ""
@@ -147,6 +151,7 @@ def running(model: ModelFile, cheat: str, folder: Path, say: Callable[[str], Non
         paying = ["--chain", network.chain]
         gateway = _spawn(network, folder, "gateway", ["gateway", "--port", "0", "--json", *paying, *named])
         network.gateway = str(_ready(network, "gateway", gateway)["url"])
+        network.window = Owner.of(token_path(home()), _no_token).address(network.gateway)
         check = ["validate", "--share", "1", "--model", str(model.path), "--port", "0", "--threads", "1"]
         validator = _spawn(
             network, folder, "validator", [*check, "--interval", "1", "--json", "--dispute", *paying, *named]
@@ -157,6 +162,10 @@ def running(model: ModelFile, cheat: str, folder: Path, say: Callable[[str], Non
         yield network
     finally:
         stop([process for _, process, _ in network.processes])
+
+
+def _no_token(path: Path, _text: str) -> None:
+    raise EngineError(f"the gateway has made no token at {path}", "see its log")
 
 
 def _serve(network: Network, folder: Path, model: ModelFile, name: str, cheat: str, engine: EngineName) -> Lines:

@@ -93,8 +93,8 @@ class Notes:
         """See `Watcher`."""
 
 
-def report(console: Console, talk: Conversation) -> None:
-    """The rows, the cheats, and what to try next."""
+def report(console: Console, talk: Conversation, *, serving: bool) -> None:
+    """The rows, the cheats, and what to try next. `serving`: the network goes on."""
     console.print()
     console.print(_table(talk.rows))
     cheats = talk.network.dishonest
@@ -104,7 +104,13 @@ def report(console: Console, talk: Conversation) -> None:
     console.print(f"\nHonest providers: {hold} of {len(honest)} answers hold, {alarms} false alarms.")
     for cheat in cheats:
         _expose(console, talk, cheat)
-    _next_steps(console, talk)
+    _next_steps(console, talk, serving=serving)
+
+
+def offer_window(console: Console, address: str) -> None:
+    """Where the network that goes on is looked at."""
+    console.print("\n[bold]The network goes on.[/] Look at it, and ask it more, in a browser until Ctrl-C:")
+    console.print(Text(f"  {address}", style="bold"), soft_wrap=True)
 
 
 def tell_money(console: Console, talk: Conversation, bill: Bill) -> None:
@@ -212,7 +218,7 @@ def _verdict_line(row: Row) -> Text:
     return line
 
 
-def _next_steps(console: Console, talk: Conversation) -> None:
+def _next_steps(console: Console, talk: Conversation, *, serving: bool) -> None:
     cheat = talk.network.dishonest[0]
     good = next((row.path for row in talk.rows if row.outcome == "holds" and row.path), None)
     bad = next((row.path for row in talk.rows if row.outcome == "fails" and row.path), None)
@@ -222,6 +228,8 @@ def _next_steps(console: Console, talk: Conversation) -> None:
         steps.append(("check an answer yourself, offline, in another process", f"verify {_short(good)}"))
     if bad is not None:
         steps.append(("see how the cheat gave itself away", f"verify {_short(bad)}"))
+    if not serving:
+        steps.append(("see all of it in a browser: chat, receipts, and the dispute move by move", "demo --serve"))
     steps += [
         ("let it cheat otherwise (--cheats lists the ways)", f"demo --cheat {other}"),
         ("run a node of your own, then chat with it", "up"),

@@ -136,6 +136,25 @@ class Workbench:
                     return Challenge(at, token=True)
         return None
 
+    def follows(self, bundle: Bundle, position: int, entry: int | None) -> int:
+        """The number in a place of a pass's record, as it follows from the request; without a place, the token that is
+        to be drawn behind the pass.
+
+        Raises:
+            BindingMismatch, EngineError: see `response`; or the answer has no such pass or number.
+        """
+        tokens, prompt = self._tokens(bundle)
+        if not (prompt - 1 if entry is None else 0) <= position < len(tokens) - 1:
+            raise BindingMismatch("position", "the answer has no such pass")
+        if entry is not None and not 0 <= entry < self.program.layout.empty(1).shape[1]:
+            raise BindingMismatch("position", "the record of a pass has no such number")
+        wanted = position if entry is None else None
+        *_, last = self._run(tokens[: position + 1], len(tokens), first_logits=wanted)
+        if entry is not None:
+            return int(last.record[entry])
+        assert last.logits is not None
+        return draw(last.logits, bundle.request.sampler, bundle.request.seed, position + 1 - prompt)
+
     def _tokens(self, bundle: Bundle) -> tuple[tuple[int, ...], int]:
         """Those of prompt and answer, and how many are the prompt's."""
         receipt, nonce = bundle.receipt, bundle.request.nonce

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay.apps.doubting import Doubts
 from assay.apps.logs import Recent
 from assay.apps.serving import LocalAnswers
 from assay.apps.wallet import Wallet
 from assay.apps.window.auditing import Audits
+from assay.apps.window.courtroom import Courtroom
 from assay.apps.window.owner import Owner
 from assay.apps.window.shell import Kind
 from assay.core.keys import Address
 from assay.core.offer import Load
 from assay.core.ports import Answers, Bundles
+from assay.core.reach import WAYS, Way
 from assay.core.spelling import Spell
 from assay.journey import MarketAnswers
+from assay.network.discovery.book import RecordBook
 from assay.store.receipts import ReceiptStore
 
 
@@ -58,3 +62,13 @@ class Sources:
     """What tokens say, where the vocabulary is here."""
     audits: Audits | None = None
     """Full checks, where the program makes them."""
+    court: Courtroom | None = None
+    """Where a chain is configured."""
+    doubts: Doubts | None = None
+    """Tries cheats for the owner."""
+    book: RecordBook | None = None
+    """Of the providers that were found."""
+    ways: Sequence[Way] = WAYS
+    """By which those are reached."""
+    stakes: Callable[[], Mapping[Address, int]] | None = None
+    """Wei that providers have to lose; where a chain is known."""

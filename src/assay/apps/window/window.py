@@ -11,12 +11,12 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from assay.apps.keyfile import write_private
-from assay.apps.window import chat, node, receipt
+from assay.apps.window import chat, court, doubt, network, node, receipt
 from assay.apps.window.owner import Hosts, Owner
 from assay.apps.window.shell import Shell
 from assay.apps.window.sources import Sources, Upkeep
 
-PAGES: Final = (chat, receipt, node)
+PAGES: Final = (chat, receipt, network, court, doubt, node)
 """In the order of the list at the top; each has an ENTRY, and `routes(shell, sources)`."""
 
 

@@ -57,6 +57,14 @@ def is_kept(digest: Digest, folder: Path) -> bool:
     return _place(digest, folder).is_file()
 
 
+def kept(digest: Digest, folder: Path) -> Program | None:
+    """The integer model of a model file, if its converted form lies whole in `folder`."""
+    try:
+        return load(_place(digest, folder), digest)
+    except (OSError, ModelFileError):
+        return None
+
+
 def _place(digest: Digest, folder: Path) -> Path:
     return folder / f"{digest.hex()}.exact"
 

@@ -16,7 +16,7 @@ export function journey({ bundle, digest, checks, kept, traces, took }) {
   const failing = checks.filter((check) => !check.holds).map((check) => check.name);
   const state = (...names) => (names.some((name) => failing.includes(name)) ? "bad" : "done");
   const stages = [
-    request(bundle, state("request")), match(bundle, marks), generate(bundle, marks, state("count", "output")),
+    request(bundle, state("request")), match(bundle, marks, kept), generate(bundle, marks, state("count", "output")),
     attest(bundle, digest, marks, state("signature")), pay(bundle, kept), verify(checks, kept, marks, took),
     settle(bundle),
   ];
@@ -64,7 +64,7 @@ function request({ request }, state) {
   });
 }
 
-function match({ receipt }, marks) {
+function match({ receipt }, marks, kept) {
   const [chosen, gone] = [at(marks, "match"), marks.filter((mark) => mark.stage === "failed")];
   return stage("match", {
     state: chosen ? "done" : "not",
@@ -72,6 +72,7 @@ function match({ receipt }, marks) {
     time: chosen ? `+${span(chosen.at)}` : null,
     facts: [[t("receipt.provider"), folded(receipt.provider)]],
     note: gone.length ? t("receipt.given_up", { count: number(gone.length) }) : null,
+    more: chosen && kept ? el("a", { href: `/network/why/${encodeURIComponent(kept.name)}` }, t("receipt.why")) : null,
   });
 }
 
