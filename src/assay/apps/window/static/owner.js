@@ -28,7 +28,8 @@ export async function asOwner(path, { method = "GET", body, signal } = {}) {
     referrerPolicy: "no-referrer",
   });
   const said = await response.text();
-  if (!response.ok) throw Object.assign(new Error(words(said) ?? `HTTP ${response.status}`), { status: response.status });
+  const { status, ok } = response;
+  if (!ok) throw Object.assign(new Error(words(said) ?? `HTTP ${status}`), { status });
   return said === "" ? null : JSON.parse(said);
 }
 
