@@ -65,7 +65,7 @@ def measure(say: Say) -> Iterable[Figure]:
         with _attacked(town, sybils) as attackers, _watched(town), consumers.asking(WAYS):
             known = _through(town, 60 * minutes, say, consumers)
         say("waiting until all is paid")
-        settled = _settled(town)
+        settled = _settled(town, say)
         yield Figure("minutes", minutes, "minutes", None, None, 1)
         yield from _served(consumers)
         yield from _checked(town, consumers, say)
@@ -135,11 +135,12 @@ def _watched(town: Town) -> Iterator[None]:
         thread.join()
 
 
-def _settled(town: Town) -> bool:
+def _settled(town: Town, say: Say) -> bool:
     """All books agree, in good time."""
     end = time.monotonic() + _SETTLE_SECONDS
-    while not town.books().agree:
+    while not (books := town.books()).agree:
         if time.monotonic() > end:
+            say(f"the books do not agree: {books}")
             return False
         time.sleep(1)
     return True

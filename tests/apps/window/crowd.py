@@ -44,6 +44,8 @@ SOURCES: Final = ("lan", "registry", "peers", "https://directory.example")
 OUTCOMES: Final[tuple[Outcome | None, ...]] = (None, None, None, "holds", "holds", "fails", "inconclusive")
 RELAYS: Final = ("wss://relay-a.example:443", "wss://relay-b.example:443")
 _BATCH: Final = 5000
+_SPREAD: Final = 40 * 86_400
+"""Seconds over which receipts came."""
 
 
 @dataclass
@@ -146,7 +148,7 @@ def _row(
 ) -> dict[str, object]:
     return {
         "id": number,
-        "kept": newest - (count - number) * 12,
+        "kept": newest - (count - number) * _SPREAD // count,
         "name": f"{number:064x}",
         "digest": f"{number + (1 << 200):064x}",
         "provider": providers[int(dice.integers(len(providers)))],

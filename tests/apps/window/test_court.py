@@ -142,6 +142,8 @@ def test_a_case_down_to_the_number(session: Session) -> None:
     named = steps[2]["named"]
     assert {each["tree"] for each in named} == {"inputs"}
     assert named[0]["digest"] in steps[1]["shown"]["inputs"]
+    cell = steps[8]["named"][0]
+    assert cell["digest"] == steps[7]["shown"]["cells"][cell["index"] - 16 * steps[7]["under"][0]["index"]]
     assert found["point"]["number"] == {"layer": -1, "vector": "head input", "at": 3, "size": shape.width + 1}
     assert found["point"]["operation"]["kind"] == "number"
     assert (found["point"]["cell"], found["point"]["cells"]) == (steps[8]["named"][0]["index"], steps[5]["cells"])

@@ -328,6 +328,8 @@ def test_what_is_not_there_is_told_in_words(hostile: Crowd, browser: Browser) ->
     page = browser.new_page(base_url=hostile.url)  # a refused request is an error on the console
     page.goto("/network/0x00")
     expect(page.locator("[data-status]")).to_contain_text("it may have left: see the list")
+    page.goto("/network/%zz")
+    expect(page.locator("[data-status]")).to_contain_text("it may have left: see the list")
     page.goto("/network/why/nothing")
     expect(page.locator("[data-status]")).to_contain_text("no receipt can have this name")
     page.route("**/window/providers?**", lambda route: route.abort())
@@ -484,6 +486,7 @@ def test_a_node_shows_its_own_offers(tmp_path: Path, browser: Browser) -> None:
         expect(page.locator("#links, #why-form, #providers [name=link]")).to_have_count(0)
         body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
         httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30).raise_for_status()
+        assert httpx.get(f"{url}/network/why/x").status_code == 404
         [row] = whole(url, "/window/receipts")
         assert (row["provider"], row["level"], row["outcome"]) == (tiny_key().address, "pinned", None)
         assert row["model"] == TinyModel().digest.hex()

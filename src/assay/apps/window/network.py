@@ -54,9 +54,10 @@ _ORDERS: Final = (
 def routes(shell: Shell, sources: Sources) -> list[Route]:
     """The pages, and what they ask for."""
     pages = _Network(shell, sources)
+    why = [Route("/network/why/{name}", pages.page, methods=["GET"])]  # a node asks nobody else
     return [
         Route("/network", pages.page, methods=["GET"]),
-        Route("/network/why/{name}", pages.page, methods=["GET"]),
+        *(() if sources.market is None else why),
         Route("/network/{address}", pages.page, methods=["GET"]),
         Route("/window/providers", pages.providers, methods=["GET"]),
         Route("/window/providers/{address}", pages.provider, methods=["GET"]),

@@ -49,13 +49,9 @@ export function left(deadline, now) {
   return new Intl.RelativeTimeFormat(language, { numeric: "always" }).format(Math.ceil(value), unit);
 }
 
-// With them, Arabic has the sign of a negative number behind it.
-const MARKS = /[\u061c\u200e\u200f]/g;
-
-/** A whole number, as the language writes it, its sign in front in Arabic too; whatever else it is, a question mark. */
+/** A whole number, as the language writes it; whatever else it is, a question mark. */
 export function count(value) {
-  if (!Number.isSafeInteger(value)) return "?";
-  return value < 0 ? `\u2066${number(value).replace(MARKS, "")}\u2069` : number(value);
+  return Number.isSafeInteger(value) ? number(value) : "?";
 }
 
 /** Why the chain tells nothing new; null: it does. */

@@ -64,14 +64,7 @@ function draw(trial) {
   return fill(
     place,
     el("h2", {}, el("code", {}, trial.cheat)),
-    el(
-      "p",
-      {},
-      `${t("doubt.model")}: `,
-      foreign(trial.model, 80),
-      " · ",
-      el("bdi", { lang: "en" }, trial.does),
-    ),
+    el("p", {}, `${t("doubt.model")}: `, foreign(trial.model, 80), " · ", el("bdi", { lang: "en" }, trial.does)),
     el(
       "ol",
       { class: "stages" },

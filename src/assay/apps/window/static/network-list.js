@@ -4,6 +4,8 @@ import { asOwner } from "./owner.js";
 import { t } from "./texts.js";
 
 const TYPING_MS = 80;
+// As in network.css: there, rows are cards, and long.
+const narrow = matchMedia("(max-width: 60rem)");
 
 /**
  * Runs the list in `root` (its form [data-filters], its heads [data-sort], its tbody, [data-status], [data-previous],
@@ -25,6 +27,7 @@ export function listing(root, { path, sort, descending, row, told, came = () => 
     query.set("sort", state.sort);
     query.set("descending", state.descending ? "1" : "0");
     if (kept) remember(query, form);
+    query.set("limit", narrow.matches ? "10" : "25");
     if (state.cursors[state.place]) query.set("after", state.cursors[state.place]);
     part("table").setAttribute("aria-busy", "true");
     try {

@@ -6,7 +6,14 @@ import { listReceipts } from "./network-receipts.js";
 import { askWhy, showWhy } from "./network-why.js";
 
 const root = document.querySelector("[data-view]");
-const last = () => decodeURIComponent(location.pathname.split("/").pop());
+const last = () => {
+  const name = location.pathname.split("/").pop();
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
+};
 
 if (root.dataset.view === "provider") showProvider(root, last());
 else if (root.dataset.view === "why") showWhy(root, last());
