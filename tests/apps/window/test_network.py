@@ -121,6 +121,9 @@ def test_what_providers_call_themselves_is_text(hostile: Crowd, browser: Browser
         for name in HOSTILE[:5]:
             assert name in names
         assert "⟨U+202E⟩gnp.exe" in names
+        assert page.evaluate(
+            "document.querySelector('#providers table').offsetWidth <= document.querySelector('main').offsetWidth"
+        )
         assert "⟨U+2066⟩⟨U+2067⟩⟨U+200F⟩⟨U+200B⟩hidden⟨U+FEFF⟩⟨U+0007⟩" in names
         assert page.locator("#providers tbody img, #providers tbody script, form[name=location]").count() == 0
         for name in HOSTILE:
