@@ -28,6 +28,7 @@ from assay.apps.window.window import Window
 from assay.core.keys import Key
 from assay.core.offer import Defaults, Price
 from assay.core.verdict import Finding, Verdict
+from assay.market.routing import ROOM_SECONDS
 from assay.store.receipts import ReceiptStore
 from assay.store.summaries import ORDERS, Order, Summary, Wanted, place
 
@@ -52,8 +53,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
     """A gateway that found providers whose models have these names."""
     records = [
         (record(tiny_key(n), [offer(tiny_key(n), name, "signed", Price(n, n))], ["http://93.184.216.34:8100"]), "lan")
-        for n, name in enumerate(HOSTILE, 1)
+        for n, name in enumerate(HOSTILE[:-1], 1)
     ]
+    dear = offer(tiny_key(99), HOSTILE[-1], "signed", Price(2**96 - 1, 2**96 - 1))
+    records.append((record(tiny_key(99), [dear], [f"ws://{'relay.' * 30}example:1"]), f"https://{'x' * 150}.example"))
     with crowd(tmp_path_factory.mktemp("hostile"), records, receipts=30) as found:
         yield found
 
@@ -118,6 +121,9 @@ def test_what_providers_call_themselves_is_text(hostile: Crowd, browser: Browser
         for name in HOSTILE[:5]:
             assert name in names
         assert "⟨U+202E⟩gnp.exe" in names
+        assert page.evaluate(
+            "document.querySelector('#providers table').offsetWidth <= document.querySelector('main').offsetWidth"
+        )
         assert "⟨U+2066⟩⟨U+2067⟩⟨U+200F⟩⟨U+200B⟩hidden⟨U+FEFF⟩⟨U+0007⟩" in names
         assert page.locator("#providers tbody img, #providers tbody script, form[name=location]").count() == 0
         for name in HOSTILE:
@@ -131,7 +137,7 @@ def test_what_providers_call_themselves_is_text(hostile: Crowd, browser: Browser
 
 def test_records_that_do_not_hold_are_not_listed(hostile: Crowd) -> None:
     """A region that is none, an address that leads here, another key's signature."""
-    bad: Key = tiny_key(99)
+    bad: Key = tiny_key(97)
     good = record(bad, [offer(bad, "m", "signed", Price(1, 1))], ["http://93.184.216.34:8100"])
     for data in (
         good.encode().replace(b'"region":""', b'"region":"<b>EU</b>"'),
@@ -455,17 +461,22 @@ def test_a_choice_is_explained(stage: Stage, browser: Browser) -> None:
         assert words in text, text
 
 
-def test_probes_are_explained(stage: Stage) -> None:
-    """What providers said of their load, of a request without wishes."""
+def test_probes_are_explained(stage: Stage, browser: Browser) -> None:
+    """What providers said of their load, where none is known to have room."""
+    time.sleep(ROOM_SECONDS + 0.1)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
-    found = []
-    for _ in range(3):  # who has just answered well is asked without a probe
-        said = httpx.post(f"{stage.url}/v1/chat/completions", json=body, timeout=30).json()
-        asyncio.run_coroutine_threadsafe(stage.market.drain(5), stage.loop).result()
-        [trace] = httpx.get(f"{stage.url}/traces/{said['id']}").json()["traces"]
-        found += [mark["facts"]["probed"] for mark in trace if "probed" in mark.get("facts", {})]
-    assert {each["said"] for probed in found for each in probed} <= {"room", "late"}
-    assert any(each.get("places") == 4 for probed in found for each in probed)
+    said = httpx.post(f"{stage.url}/v1/chat/completions", json=body, timeout=30).json()
+    asyncio.run_coroutine_threadsafe(stage.market.drain(5), stage.loop).result()
+    [trace] = httpx.get(f"{stage.url}/traces/{said['id']}").json()["traces"]
+    [probed] = [mark["facts"]["probed"] for mark in trace if "probed" in mark.get("facts", {})]
+    assert len(probed) == 3
+    assert {each["said"] for each in probed} <= {"room", "late"}
+    with opened(browser, stage.url) as page:
+        page.goto(f"/network/why/{said['id']}")
+        page.wait_for_selector(".steps")
+        text = page.inner_text(".steps")
+    assert "3 were asked how busy they are:" in text
+    assert "has room: 0 of 4 answers under way" in text
 
 
 def test_a_node_shows_its_own_offers(tmp_path: Path, browser: Browser) -> None:

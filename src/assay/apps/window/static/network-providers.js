@@ -87,7 +87,10 @@ export function price(offer) {
 }
 
 function wei(value) {
-  return typeof value === "string" && /^\d{1,40}$/.test(value) ? number(BigInt(value)) : "–";
+  if (typeof value !== "string" || !/^\d{1,40}$/.test(value)) return "–";
+  // Nobody's price makes the table wide for all.
+  if (value.length > 15) return number(Number(value), { notation: "scientific", maximumSignificantDigits: 4 });
+  return number(BigInt(value));
 }
 
 function offers(each) {
