@@ -17,7 +17,7 @@ MODEL  ?= smollm2-135m
 BENCH  ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-long browser vendor lint types imports bench ci lock changelog clean
+.PHONY: help setup demo test test-slow test-long browser pictures vendor lint types imports bench ci lock changelog clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test-long: setup $(STAMPS)/dev  ## the tests that take hours: 1,000 disputes, 10
 
 browser: $(STAMPS)/dev  ## a Chromium for the tests of pages, if there is none
 	@-$(BIN)/python -m tests.apps.window.fetch
+
+pictures: setup browser  ## those of the README, anew, from the real pages
+	@$(BIN)/python -m tests.e2e.pictures
 
 vendor:  ## bundle anew what the window's pages use of others (needs Node.js and the network)
 	@cd src/assay/apps/window/vendor && npm ci --no-audit --no-fund --silent && npm run --silent build

@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from assay.accounting import Account
 from assay.core.completion import Step
 from assay.core.errors import ModelNotFound, NoProvider, PaymentRequired
 from assay.core.hashing import Digest
@@ -16,6 +15,7 @@ from assay.core.offer import Ask, Offer
 from assay.core.ports import Payer, Purse, Transport
 from assay.core.request import Level, Request
 from assay.core.trace import Diary
+from assay.explaining import Account
 from assay.market.matching import Catalogue, strongest_that_fits
 from assay.market.routing import Router
 from assay.market.steps import Heard, Probe, Send

@@ -36,7 +36,7 @@ from assay.apps.local import LocalAnswer
 from assay.apps.meter import Meter
 from assay.apps.serving import LocalAnswers
 from assay.core.bundle import Bundle
-from assay.core.completion import Completion
+from assay.core.completion import Completion, Step
 from assay.core.errors import ChainFailed, ProviderFailed, StoreError, TransactionFailed
 from assay.core.offer import Price
 from assay.core.payment import Due, channel_salt
@@ -133,6 +133,34 @@ async def test_who_hangs_up_pays_for_what_came(tmp_path: Path, bank: Bank) -> No
             await soon(lambda: here.store.count() == 1)
             await paid_up(here, there)
             assert 0 < here.channel.signed < 200
+
+
+class Losing(HttpTransport):
+    """Loses the first token of each answer, and the connection with it."""
+
+    async def send(self, *args: Any, **more: Any) -> Any:
+        answer = await super().send(*args, **more)
+        steps = answer.steps()
+
+        async def lost() -> AsyncIterator[Step]:
+            await anext(steps)
+            raise ProviderFailed("the connection broke", "ask another provider")
+            yield
+
+        answer.steps = lost
+        return answer
+
+
+async def test_a_first_token_that_is_lost_on_the_way_is_paid(tmp_path: Path, bank: Bank) -> None:
+    """The gateway was told what is due and saw no token, and the provider has signed for one: who breaks off is not
+    known to have done nothing. Its receipt is fetched, and it is no lie to ask for that later."""
+    async with paid_provider(tmp_path, bank, endless(0.01), credit=12) as there:
+        async with paying_gateway(tmp_path, bank, there.url, transport=Losing) as here:
+            assert (await here.ask(max_tokens=8)).status_code == 424
+            await soon(lambda: here.channel.earned)
+            await paid_up(here, there)
+            assert here.channels.outstanding() == []
+            assert here.channel.state == "open"
 
 
 async def test_each_part_of_an_answer_is_paid_to_who_delivered_it(tmp_path: Path, bank: Bank) -> None:

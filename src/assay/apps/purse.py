@@ -173,7 +173,9 @@ class LivePurse:
             account.refusals = 0
         if self.mark not in account.outstanding:
             return
-        if received:  # there may be a receipt yet, for what came and was on its way
+        if received or self._prompt is not None:  # there may be a receipt yet, for what came and was on its way
+            if not received:
+                self.begun()
             most = self._offer.price.of(self._prompts, received + IN_FLIGHT)
             account.outstanding[self.mark] = replace(self._item, most=min(self._item.most, most))
         else:

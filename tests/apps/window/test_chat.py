@@ -515,6 +515,7 @@ def test_garbage(stage: Stage, browser: Browser, body: str) -> None:
         expect(page.locator(".failure")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_looks(stage: Stage, browser: Browser) -> None:
     """Before the first question: readable by all, nothing sticks out."""
     looked_at(browser, stage.url, "/", "chat", "html[data-ready]")

@@ -213,6 +213,7 @@ def test_only_the_owner_has_it_computed(session: Session) -> None:
     assert httpx.post(url.replace("/2/", "/3/"), headers=OWNER).status_code == 404  # its receipt is not here
 
 
+@pytest.mark.slow
 def test_pages_look_well(session: Session, browser: Browser) -> None:
     """The list, and cases of all kinds: readable in every language and theme, at 360 and at 1600 px."""
     looked_at(browser, session.front.url, "/court", "court", ".case")

@@ -164,6 +164,7 @@ def test_in_a_browser(stage: Stage, browser: Browser) -> None:
         assert page.locator("main img").count() == 0
 
 
+@pytest.mark.slow
 def test_it_looks_well(stage: Stage, browser: Browser) -> None:
     """Without the token, and with it and a trial: readable in every language and theme, at 360 and at 1600 px."""
     looked_at(browser, stage.url, "/doubt", "doubt-stranger", "#refused:not([hidden])")

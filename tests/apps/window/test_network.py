@@ -112,6 +112,7 @@ def opened_list(page: Page, query: str = "") -> None:
     page.wait_for_selector("#providers tbody tr")
 
 
+@pytest.mark.slow
 def test_what_providers_call_themselves_is_text(hostile: Crowd, browser: Browser) -> None:
     """Markup stays text, in the table and in the lists to choose from; what would reorder or hide text is seen."""
     with opened(browser, hostile.url) as page:
@@ -503,6 +504,7 @@ def test_a_node_shows_its_own_offers(tmp_path: Path, browser: Browser) -> None:
         assert row["model"] == TinyModel().digest.hex()
 
 
+@pytest.mark.slow
 def test_looks(hostile: Crowd, stage: Stage, some: Crowd, browser: Browser) -> None:
     """Readable by all, in each language and theme, on a telephone too: lists, a provider, a choice."""
     looked_at(browser, hostile.url, f"/network#owner={TOKEN}", "network-hostile", "#receipts tbody tr")

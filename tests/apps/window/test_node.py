@@ -108,6 +108,7 @@ def page(node: Node, browser: Browser) -> Iterator[Page]:
         yield found
 
 
+@pytest.mark.slow
 def test_looks(node: Node, browser: Browser) -> None:
     """Readable in every language and theme, at 360 and at 1600 px: the owner's, and the strangers'."""
     node.recent(None, "warning", {"event": "payment_failed", "level": "warning", "reason": HOSTILE})

@@ -116,6 +116,7 @@ def kept(stage: Stage, name: str) -> dict[str, Any]:
 # --- pages
 
 
+@pytest.mark.slow
 def test_looks(stage: Stage, replies: dict[str, str], browser: Browser) -> None:
     """Both pages, readable in every language and theme, at 360 and at 1600 px."""
     looked_at(browser, stage.url, "/receipt", "receipt-empty", "#drop")
