@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.market.test_matching import offer
@@ -15,6 +16,7 @@ from tests.tiny import TinyEngine, tiny_completion, tiny_key, tiny_request
 
 from assay.core.errors import Busy, ProviderFailed, StoreError
 from assay.core.offer import Defaults, Offer
+from assay.delivery import Part
 from assay.market.steps import Send
 from assay.racing import Race
 
@@ -89,6 +91,39 @@ async def test_a_consumer_who_leaves_leaves_both(world: World) -> None:
         assert provider.active == 0
         assert market.router.health.at(url)[1:3] == (0, 0)
         assert market.router.health.at(url).failures == 0
+
+
+@pytest.mark.parametrize("left", [False, True])
+async def test_first_tokens_that_come_in_the_same_moment(world: World, left: bool) -> None:
+    """One goes on; the other has delivered a token as well: it is hung up on, and its receipt is taken. Both are, where
+    the consumer leaves in that moment."""
+    world.providers.clear()
+    for number, delay in ((1, 0.7), (2, 0.0)):
+        world.provider(number, TinyEngine(delay=delay), price=number)
+    market = world.market()
+    send, together = market._send, asyncio.Barrier(2)
+
+    async def at_once(*args: Any) -> Part:
+        part = await send(*args)
+        async with together:
+            if left:
+                asking.cancel()
+            return part
+
+    market._send = at_once
+    asking = asyncio.create_task(market.answer(ASKED, wish(ASKED, hedge=True)))
+    await asyncio.wait({asking})
+    assert asking.cancelled() == left
+    if not left:
+        await whole(await asking)
+        await (await asking).bundle()
+    await market.drain(1)
+    kept = {bundle.receipt.provider: len(bundle.tokens) for bundle in world.store.find(ASKED.name)}
+    assert kept.keys() == {tiny_key(1).address, tiny_key(2).address}
+    assert all(0 < tokens <= 4 for tokens in kept.values())
+    for url, provider in world.providers.items():
+        assert provider.active == 0
+        assert market.router.health.at(url)[1:3] == (0, 0)
 
 
 class Turns:

@@ -160,6 +160,13 @@ class Part:
             self._taking.add_done_callback(self._taken)
         return self._taking
 
+    def leave(self) -> asyncio.Task[Bundle]:
+        """As `take`, of an answer of which nobody wants more than the first token, which has come."""
+        self.tokens.append(self._first.token)
+        self._shown.append(self._first.text)
+        self.stop = self._first.stop
+        return self.take()
+
     def check_text(self) -> None:
         """Tokens are what a receipt binds, and text is what people read: it has to be what the tokens say.
 

@@ -97,7 +97,7 @@ class MarketAnswers:
         self._open: Final[set[MarketAnswer]] = set()
         self._noting: Final[set[asyncio.Task[None]]] = set()
         self._waiting: Final[set[asyncio.Task[None]]] = set()
-        self._hanging_up: Final[set[asyncio.Task[Part]]] = set()
+        self._hanging_up: Final[set[asyncio.Task[Part] | asyncio.Task[Bundle]]] = set()
         self._missed: Final[dict[Digest, Part]] = {}
         """By their requests' names: what came, for when their receipts come."""
         self.choosing: Final = Choosing(transport, known or {}, clock, dice)
@@ -303,7 +303,8 @@ class MarketAnswers:
             await asyncio.wait([answer.over for answer in self._open], timeout=grace)
         await asyncio.gather(*(answer.bundle() for answer in list(self._open)), return_exceptions=True)
         await asyncio.gather(*self._noting)
-        await asyncio.gather(*self._hanging_up, return_exceptions=True)
+        while self._hanging_up:
+            await asyncio.gather(*self._hanging_up, return_exceptions=True)
         for waiting in self._waiting:
             waiting.cancel()
         await self.choosing.close()
@@ -368,9 +369,13 @@ class MarketAnswers:
             purse.over(count)
 
     def _hung_up(self, task: asyncio.Task[Part]) -> None:
+        """Where its first token came in the same moment as another one's, or as the consumer left, it has delivered
+        that, and is owed for it."""
         self._hanging_up.discard(task)
-        if not task.cancelled():
-            task.exception()
+        if not task.cancelled() and task.exception() is None:
+            taking = task.result().leave()
+            self._hanging_up.add(taking)
+            taking.add_done_callback(self._hanging_up.discard)
 
     def _look_up_verdicts(self) -> None:
         """In the background: an answer does not wait for the database."""
