@@ -164,12 +164,16 @@ class MarketAnswers:
 
         def failed(offer: Offer, error: AssayError) -> bool:
             errors.append(error)
-            diary.mark("failed", f"{offer.provider}: {error.message[:NOTE]}", provider=offer.provider)
+            diary.mark(
+                "failed",
+                f"{offer.provider}: {error.message.replace(offer.url, offer.provider)[:NOTE]}",
+                provider=offer.provider,
+            )
             return sum(isinstance(each, InvalidRequest) for each in errors) < _REFUSALS
 
         def send(offer: Offer) -> Coroutine[None, None, Part]:
             beside = [asked.offer.provider for asked in race.waiting.values()]
-            diary.mark("send", f"{offer.provider} at {offer.url}", provider=offer.provider, beside=beside)
+            diary.mark("send", offer.provider, provider=offer.provider, beside=beside)
             return self._send(offer, request, work, top_logprobs, diary, before)
 
         race = Race[Part](send, failed, self._clock)

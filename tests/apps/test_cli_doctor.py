@@ -122,8 +122,14 @@ def test_a_check_that_breaks_is_a_finding() -> None:
         yield Symptom("first", "well", "fine")
         raise PermissionError(13, "Permission denied")
 
-    found = list(run_checks([("one", refuses), ("two", fails), ("three", doctor.check_machine)]))
-    assert [(item.check, item.health) for item in found[:3]] == [("one", "bad"), ("first", "well"), ("two", "bad")]
+    def breaks() -> Iterator[Symptom]:
+        raise RuntimeError("a mistake of ours")
+        yield
+
+    checks = [("one", refuses), ("two", fails), ("three", breaks), ("four", doctor.check_machine)]
+    found = list(run_checks(checks))
+    told = [("one", "bad"), ("first", "well"), ("two", "bad"), ("three", "bad")]
+    assert [(item.check, item.health) for item in found[:4]] == told
     assert found[0].remedy == "do this"
     assert all(item.remedy for item in found if item.health != "well")
     assert found[-1].check == "python"

@@ -523,6 +523,26 @@ async def test_other_content_types() -> None:
 
 
 @pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "https://evil.example", "content-type": "application/json"},
+    ],
+)
+async def test_pages_of_other_sites(headers: dict[str, str]) -> None:
+    """A body of bytes has no type, and browsers send it across origins without asking: nobody's page may spend what
+    is not its own."""
+    script = Scripted()
+    async with raw(script) as http:
+        reply = await http.post("/v1/chat/completions", content=json.dumps(CHAT).encode(), headers=headers)
+    assert reply.status_code == 403
+    assert script.asked == []
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status"),
     [
         ("GET", "/nothing", 404),

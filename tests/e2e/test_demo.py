@@ -162,7 +162,7 @@ def test_it_goes_on_with_its_window(model_path: Path, tmp_path: Path) -> None:
                 expect(card.locator(".badge")).to_have_text("provider slashed", timeout=60_000)
                 picture(page, "demo-court")
                 card.locator("a").click()
-                expect(page.locator(".lead")).to_contain_text("no contract takes the provider’s result", timeout=60_000)
+                expect(page.locator(".lead")).to_contain_text("did not prove its result for it in time", timeout=60_000)
                 expect(page.locator(".funnel li")).to_have_count(3)
                 expect(page.locator(".shares")).to_contain_text("to the buyer")
                 expect(page.locator(".funnel li").nth(2).locator("strong")).to_have_count(1, timeout=60_000)

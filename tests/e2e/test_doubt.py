@@ -21,7 +21,7 @@ def test_a_cheat_is_caught(model_path: Path, cheat: str) -> None:
 
     async def trial() -> Trial:
         doubts = Doubts()
-        doubts.begin(cheat, "Why is the sky blue?")
+        await doubts.begin(cheat, "Why is the sky blue?")
         assert doubts.trial is not None
         await doubts.over()
         return doubts.trial

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from assay.apps.keyfile import key_path, load_key
+from assay.apps.logs import logger
 from assay.core.errors import AssayError, ConfigError, MachineError, ModelFileError, ModelNotFound, NotFound
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def run_checks(checks: Sequence[tuple[str, Check]]) -> Iterator[Symptom]:
             yield Symptom(name, "bad", error.message, error.remedy)
         except OSError as error:
             yield Symptom(name, "bad", str(error), "check the path, its permissions and the disk")
+        except Exception as error:  # noqa: BLE001 - what cannot be looked at is not fit
+            logger("doctor").exception("check_broke", check=name)
+            yield Symptom(name, "bad", f"this check broke ({type(error).__name__})", "please report it")
 
 
 def all_checks(home: Path, config: Config) -> Sequence[tuple[str, Check]]:

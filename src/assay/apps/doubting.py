@@ -89,7 +89,7 @@ class Doubts:
         self._judge: Final = judge or _judged
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self, name: str, question: str) -> None:
+    async def begin(self, name: str, question: str) -> None:
         """Try a cheat in the background.
 
         Raises:
@@ -104,9 +104,10 @@ class Doubts:
             raise InvalidRequest(
                 f"a question has 1 to {MOST_QUESTION} characters", field="question", remedy="ask another"
             )
+        models = await asyncio.to_thread(list_models, home())  # a new file is read as a whole
         if self._task is not None and not self._task.done():
             raise Busy("another cheat is tried now", retry_after=10, remedy="stop it, or wait for its end")
-        model = next(iter(list_models(home())), None)
+        model = next(iter(models), None)
         if model is None:
             raise ModelNotFound("there is no model on this machine", "`assay models pull smollm2-135m` fetches one")
         engine: EngineName = "llama.cpp" if "llama.cpp" in cheat.engines else "exact"
@@ -213,11 +214,12 @@ async def _standing(cheat: Cheat, engine: EngineName, model: ModelFile, folder: 
     async with _running(command, own, folder / "provider.log") as (out, log):
         try:
             line = await asyncio.wait_for(asyncio.to_thread(out.readline), _READY_SECONDS)
-            yield str(json.loads(line)["url"])
+            url = str(json.loads(line)["url"])
         except (TimeoutError, ValueError) as error:
             raise EngineError(
                 f"the provider did not start: {tail(log, 3) or 'it says nothing'}", "try again"
             ) from error
+        yield url
 
 
 async def _judged(path: Path, model: ModelFile) -> Mapping[str, object]:

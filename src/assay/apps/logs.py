@@ -66,9 +66,10 @@ class Recent(logging.Handler):
         self._keeping: Final = threading.Lock()
 
     def after(self, number: int) -> Sequence[Line]:
-        """Those that came after the one of this number, the oldest first."""
+        """Those that came after the one of this number, the oldest first; all, where that was of an earlier run."""
         with self._keeping:
-            return [line for line in self._lines if line.number > number]
+            after = 0 if number > self._count else number  # it counts anew when the program has started again
+            return [line for line in self._lines if line.number > after]
 
     @override
     def emit(self, record: logging.LogRecord) -> None:

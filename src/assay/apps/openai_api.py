@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from assay.apps.failures import ERROR_HANDLERS, error_response
 from assay.apps.openapi import Schema, openapi_document
+from assay.apps.origin import check_origin
 from assay.apps.reply import Patience, Reply
 from assay.core.chain import newest
 from assay.core.encoding import unb64
@@ -230,12 +231,13 @@ def call_name(name: str) -> Digest:
 
 
 async def _posted_json(request: Request) -> bytes:
-    """The body, if it is sent as JSON: browsers may post other types across origins without asking, and nothing of
-    that kind may start an answer.
+    """The body, if it is sent as JSON or as nothing in particular, and not by a page of another site.
 
     Raises:
         InvalidRequest: it is sent as something else.
+        Forbidden: see `check_origin`.
     """
+    check_origin(request)
     sent_as = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if sent_as != "application/json":
         raise InvalidRequest(

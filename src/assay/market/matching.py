@@ -210,10 +210,10 @@ class Pool:
             wish("model_digest", ask.model_digest.hex(), right, said, remedy)
         if ask.only:
             said, remedy = "among those in `only`", "name others, or leave `only` out"
-            wish("only", ", ".join(ask.only), those(ask.only), said, remedy)
+            wish("only", _named(ask.only), those(ask.only), said, remedy)
         if ask.ignore:
             said, remedy = "that is not in `ignore`", "take one out of `ignore`"
-            wish("ignore", ", ".join(ask.ignore), others(ask.ignore), said, remedy)
+            wish("ignore", _named(ask.ignore), others(ask.ignore), said, remedy)
         if dishonest:
             said, remedy = "that was not caught cheating", "start an honest one with `assay serve`"
             wish("dishonest", len(dishonest), others(dishonest), said, remedy)
@@ -317,3 +317,8 @@ def turns(ask: Ask, pool: Pool) -> Callable[[int], int]:
 
 def _column(numbers: Sequence[int]) -> np.ndarray:
     return np.array([float(number) for number in numbers], dtype=np.float64)
+
+
+def _named(providers: Sequence[str]) -> str:
+    """Of those that a wish names, for a trace: addresses; not where somebody's machines are."""
+    return ", ".join(each if each.startswith("0x") else "a URL" for each in providers)

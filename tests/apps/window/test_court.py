@@ -253,7 +253,7 @@ def test_a_reader_finds_a_case(session: Session, browser: Browser) -> None:
         page.wait_for_selector(".timeline")
         assert page.url.endswith("/court/2")
         expect(page.locator("h1")).to_have_text("Dispute 2")
-        expect(page.locator(".lead")).to_contain_text("no contract takes the provider’s result")
+        expect(page.locator(".lead")).to_contain_text("did not prove its result for it in time")
         expect(page.locator(".foreign")).to_contain_text("<b>and</b> inputs give⟨U+202E⟩")
         assert page.locator("main b").count() == 0
         expect(page.locator(".numbers mark")).to_have_count(1)

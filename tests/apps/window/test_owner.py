@@ -208,6 +208,21 @@ def test_scripts_of_another_site(node: Node, browser: Browser) -> None:
     untouched(node)
 
 
+def test_another_site_asks_nothing(node: Node, browser: Browser) -> None:
+    """Not even a question as bytes without a type, which browsers send without asking first."""
+    ask = """async (target) => {
+        const body = new TextEncoder().encode('{"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}');
+        return (await fetch(target, { method: "POST", mode: "no-cors", body })).type;
+    }"""
+    with attacker("<title>evil</title>") as site:
+        page = browser.new_page()
+        page.goto(site)
+        with page.expect_response(f"{node.url}/v1/chat/completions") as seen:
+            assert page.evaluate(ask, f"{node.url}/v1/chat/completions") == "opaque"
+        assert seen.value.status == 403
+        page.close()
+
+
 def test_frames_of_another_site(node: Node, browser: Browser) -> None:
     """No page can show the owner's within itself, to have clicks fall on it."""
     with attacker(f'<iframe src="{node.url}/node"></iframe>') as site:

@@ -321,3 +321,28 @@ def test_parts_of_an_answer(page: Page) -> None:
 def sign_as(bundle: Bundle, stop: Any) -> Bundle:
     """The bundle with another stop reason, signed by its provider."""
     return replace(bundle, receipt=sign(replace(bundle.receipt, stop=stop), tiny_key(1)))
+
+
+_OWN = """async ([trace, digest, provider]) => {
+  const path = document.querySelector("script[src$='/receipt.js']").src.replace("receipt.js", "receipt-trace.js");
+  const { marksOf, ownMarks } = await import(path);
+  return ownMarks(marksOf([trace], digest), digest, provider).map(({ stage, at }) => `${stage} ${at}`);
+}"""
+
+
+def test_times_are_those_of_the_receipts_own_part(page: Page) -> None:
+    """Where one provider was asked beside another one, or went on after it, each has its own moments."""
+
+    def mark(stage: str, at: int, provider: str = "", note: str = "") -> dict[str, Any]:
+        return {"stage": stage, "at_us": at, "note": note, "facts": {"provider": provider} if provider else {}}
+
+    trace = [
+        mark("match", 1), mark("send", 2, "a"), mark("send", 3, "b"), mark("first_token", 4, "a"),
+        mark("failed", 5, "b"), mark("match", 6), mark("send", 7, "c"), mark("first_token", 8, "c"), mark("last_token", 9),
+        mark("attest", 10, note="one"), mark("check", 11),
+        mark("attest", 12, note="two"), mark("check", 13),
+    ]  # fmt: skip
+    first = page.evaluate(_OWN, [trace, "one", "a"])
+    assert first == ["match 1", "send 2", "first_token 4", "failed 5", "attest 10", "check 11", "check 13"]
+    second = page.evaluate(_OWN, [trace, "two", "c"])
+    assert second == ["failed 5", "match 6", "send 7", "first_token 8", "attest 12", "check 13"]

@@ -19,8 +19,9 @@ from assay.engines.models import ModelFile
 Stage: TypeAlias = Literal["loading", "computing", "done", "failed", "stopped"]
 """`failed`: this machine could not; `stopped`: its owner, or the limit of time, ended it."""
 Clock: TypeAlias = Callable[[], float]
-LEASE_S: Final = 10.0
-"""An audit that nobody has looked at for so long is of a page that was left."""
+LEASE_S: Final = 90.0
+"""An audit that nobody has looked at for so long is of a page that was left. Browsers let pages in the background look
+once a minute."""
 MOST_S: Final = 3600.0
 """Longest audit."""
 

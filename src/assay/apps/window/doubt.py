@@ -48,7 +48,7 @@ def routes(shell: Shell, sources: Sources) -> list[Route]:
     async def begin(request: Request) -> Response:
         found = doubts(request)
         asked = await _asked(request)
-        found.begin(asked.cheat, asked.question)
+        await found.begin(asked.cheat, asked.question)
         return _state(found, status=202)
 
     async def end(request: Request) -> Response:

@@ -14,12 +14,12 @@ import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assay.apps.failures import error_response
+from assay.apps.origin import check_origin
 from assay.core.errors import BodyTooLarge, ConfigError, Forbidden, InvalidRequest
 
 MOST_SAID: Final = 16_384
@@ -67,11 +67,7 @@ class Owner:
             raise Forbidden(
                 "this is the owner's", "open the address that the program printed when it started: it holds the token"
             )
-        origin = request.headers.get("origin")
-        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") or (
-            origin is not None and urlsplit(origin).netloc != request.headers.get("host")
-        ):
-            raise Forbidden("a page of another site asks", "open the window's own address")
+        check_origin(request)
 
     async def heard(self, request: Request) -> Mapping[str, object]:
         """Let the owner change something, and give what the request says: a JSON object, which no form can send.

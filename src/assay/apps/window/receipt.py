@@ -80,12 +80,19 @@ class _Receipts:
         )
 
     async def code(self, request: Request) -> Response:
-        """The permanent link as a QR code."""
-        link = f"{request.base_url}receipt/{b64(call_name(request.path_params['name']))}"
-        picture = io.BytesIO()
-        segno.make(link, error="m").save(picture, kind="svg", scale=4, border=4, dark="#000", light="#fff")
+        """The permanent link of a receipt that is kept here, as a QR code."""
+        name = call_name(request.path_params["name"])
+        if not await self._sources.bundles.find(name):
+            raise NotFound("no receipt has this name", "it is kept once its answer has ended")
+        picture = await asyncio.to_thread(_drawn, f"{request.base_url}receipt/{b64(name)}")
         headers = {"Content-Security-Policy": "default-src 'none'", "X-Content-Type-Options": "nosniff"}
-        return Response(picture.getvalue(), media_type="image/svg+xml", headers=headers | {"Cache-Control": "no-store"})
+        return Response(picture, media_type="image/svg+xml", headers=headers | {"Cache-Control": "no-store"})
+
+
+def _drawn(link: str) -> bytes:
+    picture = io.BytesIO()
+    segno.make(link, error="m").save(picture, kind="svg", scale=4, border=4, dark="#000", light="#fff")
+    return picture.getvalue()
 
 
 class _Desk:

@@ -66,7 +66,8 @@ export class Asked {
     const costs = level.prices.map(([input, output]) => input * BigInt(prompt) + output * BigInt(most));
     const least = costs.reduce((one, other) => (other < one ? other : one));
     const counts = { prompt: number(prompt), most: number(most) };
-    const said = least === 0n ? t("chat.estimate_free") : t("chat.estimate", { ...counts, price: money(least) });
+    const free = document.documentElement.dataset.kind === "node" ? "chat.estimate_free" : "chat.estimate_free_at_least";
+    const said = least === 0n ? t(free) : t("chat.estimate", { ...counts, price: money(least) });
     return fill(this.estimated, said);
   }
 

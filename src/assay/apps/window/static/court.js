@@ -5,12 +5,14 @@ import { el, fill, foreign } from "./dom.js";
 import { t } from "./texts.js";
 
 const SECONDS = 5;
+const AGAIN_MS = 30_000; // deadlines come nearer, though nothing happens
 const place = document.getElementById("court");
 const hall = document.getElementById("hall");
 const news = document.getElementById("news");
 const name = place.dataset.case;
 const wish = { state: "", with: "", before: "" };
 let shown = "";
+let drawn = 0;
 let asked = 0;
 let opened = new Set();
 
@@ -32,11 +34,14 @@ async function look() {
   } catch {
     return turn === asked ? failed(t("court.unreachable")) : undefined;
   }
-  if (text === shown) return;
+  const { block, now, ...rest } = JSON.parse(text);
+  const told = JSON.stringify(rest);
+  const same = told === shown;
+  if (same && Date.now() - drawn < AGAIN_MS) return; // only the chain goes on
   const first = shown === "";
-  shown = text;
-  draw(JSON.parse(text));
-  if (!first) news.textContent = t("court.changed");
+  [shown, drawn] = [told, Date.now()];
+  draw({ ...rest, block, now });
+  if (!first && !same) news.textContent = t("court.changed");
 }
 
 function failed(words) {
@@ -51,10 +56,12 @@ function draw(found) {
   for (const each of hall.querySelectorAll("details[id]")) each.open ? opened.add(each.id) : opened.delete(each.id);
   const focus = hall.contains(document.activeElement) ? document.activeElement.id : "";
   const caret = focus && document.activeElement.selectionStart;
+  const typed = focus === "with" ? document.activeElement.value : null;
   fill(hall, ...(name ? drawCase(found) : drawList(found, wish, again)));
   for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
   const element = focus ? document.getElementById(focus) : null;
   element?.focus({ preventScroll: true });
+  if (element && typed !== null) element.value = typed;
   if (element && typeof caret === "number") element.setSelectionRange(caret, caret);
 }
 

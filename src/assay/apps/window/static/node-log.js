@@ -26,7 +26,7 @@ export function log(asOwner) {
 
 function add(lines) {
   const box = one("log");
-  for (const each of lines) last = Math.max(last, count(each.number));
+  last = count(lines.at(-1).number);
   box.append(...lines.map(line));
   while (box.childElementCount > MOST) box.firstElementChild.remove();
   sift();

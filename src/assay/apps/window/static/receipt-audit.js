@@ -2,39 +2,40 @@
 import { el, fill, foreign } from "./dom.js";
 import { asOwner, ownerToken } from "./owner.js";
 import { number, t } from "./texts.js";
-import { generation, marksOf } from "./receipt-trace.js";
+import { generation, marksOf, ownMarks } from "./receipt-trace.js";
 import { findings, verdictLine } from "./receipt-words.js";
 
 const PATH = "/window/owner/audits";
 const EVERY_MS = 500;
 
 /** What begins an audit of a receipt that is kept here; for others than the owner, how it can be made. */
-export function auditOf({ name, digest, traces, signal }) {
+export function auditOf({ name, digest, provider, traces, signal }) {
   if (ownerToken() === null) return el("p", { class: "quiet" }, t("receipt.audit_owner"));
   const outcome = el("div", { class: "audit", role: "status" });
   const stop = el("button", { type: "button", hidden: true }, t("receipt.audit_stop"));
   const begin = el("button", { type: "button", class: "main" }, t("receipt.audit"));
   stop.addEventListener("click", giveUp);
-  begin.addEventListener("click", () => run({ name, digest, traces, signal, outcome, stop, begin }));
+  begin.addEventListener("click", () => run({ name, digest, provider, traces, signal, outcome, stop, begin }));
   return el("div", {}, el("p", {}, t("receipt.audit_why")), el("div", { class: "row" }, begin, stop), outcome);
 }
 
 /** Stop it; where that is not heard, it ends soon because nobody looks at it any more. */
 const giveUp = () => asOwner(PATH, { method: "DELETE", body: {} }).catch(() => {});
 
-async function run({ name, digest, traces, signal, outcome, stop, begin }) {
+async function run({ name, digest, provider, traces, signal, outcome, stop, begin }) {
   begin.disabled = true;
   stop.hidden = false;
   addEventListener("pagehide", giveUp);
   signal.addEventListener("abort", giveUp);
   try {
     let state = await asOwner(PATH, { method: "POST", body: { name, receipt: digest } });
-    while (["loading", "computing"].includes(state.stage) && !signal.aborted) {
+    while (["loading", "computing"].includes(state.stage) && state.receipt === digest && !signal.aborted) {
       underWay(outcome, state);
       await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
       state = await asOwner(PATH);
     }
-    fill(outcome, ...over(state, marksOf(traces, digest)));
+    if (state.receipt !== digest) state = { stage: "stopped" }; // another one was begun, or the program again
+    fill(outcome, ...over(state, ownMarks(marksOf(traces, digest), digest, provider)));
   } catch (error) {
     fill(outcome, el("p", { class: "badge bad" }, foreign(error.message)));
   } finally {

@@ -5,14 +5,15 @@ import { number, t } from "./texts.js";
 import { b64 } from "./proof/bytes.js";
 import { allHold } from "./proof/checks.js";
 import { requestDigest } from "./proof/request.js";
-import { marksOf } from "./receipt-trace.js";
+import { marksOf, ownMarks } from "./receipt-trace.js";
 import { findings, folded, long, money, span, verdictLine, when } from "./receipt-words.js";
 
 const NOBODY = b64(new Uint8Array(32));
 
 /** The journey of a bundle. `kept`: what the program keeps of it, or null; `took`: ms that the checks here took. */
 export function journey({ bundle, digest, checks, kept, traces, took }) {
-  const marks = marksOf(traces, digest);
+  const all = marksOf(traces, digest);
+  const marks = ownMarks(all, digest, bundle.receipt.provider);
   const failing = checks.filter((check) => !check.holds).map((check) => check.name);
   const state = (...names) => (names.some((name) => failing.includes(name)) ? "bad" : "done");
   const stages = [
@@ -24,7 +25,7 @@ export function journey({ bundle, digest, checks, kept, traces, took }) {
     "section", { class: "panel", "aria-labelledby": "journey" },
     el("h2", { id: "journey" }, t("receipt.journey")),
     el("ol", { class: "journey" }, ...stages),
-    marks.length ? log(marks) : null,
+    all.length ? log(all) : null,
   );
 }
 

@@ -5,9 +5,27 @@ const MOST_MARKS = 64;
 export function marksOf(traces, digest) {
   const clean = traces.map((trace) =>
     trace.filter((mark) => Number.isFinite(mark.at_us)).slice(0, MOST_MARKS)
-      .map((mark) => ({ stage: String(mark.stage), at: mark.at_us, note: String(mark.note) })),
+      .map(({ stage, at_us: at, note, facts }) => {
+        const provider = String(facts?.provider ?? "");
+        return { stage: String(stage), at, note: String(note), provider };
+      }),
   );
   return clean.find((trace) => trace.some((mark) => mark.stage === "attest" && mark.note === digest)) ?? [];
+}
+
+/** Of these marks, those that tell of this receipt: others may have made parts of the answer, or been asked beside. */
+export function ownMarks(marks, digest, provider) {
+  const attested = marks.findIndex((mark) => mark.stage === "attest" && mark.note === digest);
+  const sent = marks.findLastIndex((mark, n) => mark.stage === "send" && mark.provider === provider && n < attested);
+  const parts = marks.filter((mark) => mark.stage === "attest").length;
+  const chosen = marks.findLastIndex((mark, n) => mark.stage === "match" && (sent < 0 || n < sent));
+  return marks.filter((mark, n) => {
+    if (mark.stage === "match") return n === chosen;
+    if (mark.stage === "attest") return n === attested;
+    if (mark.stage === "check" || mark.stage === "keep") return n > attested;
+    if (mark.stage === "last_token") return parts < 2; // the whole answer's
+    return mark.provider === "" || mark.provider === provider || mark.stage === "failed";
+  });
 }
 
 /** Seconds from the sending of a request to its last token; 0 where that is not known. */

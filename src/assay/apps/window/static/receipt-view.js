@@ -206,6 +206,6 @@ function needs({ receipt }, here) {
     el("p", {}, t("receipt.needs_why")),
     el("ul", {}, ...items),
     command("assay verify receipt.json"),
-    here ? auditOf(here) : null,
+    here ? auditOf({ ...here, provider: receipt.provider }) : null,
   );
 }
