@@ -338,8 +338,8 @@ def test_times_are_those_of_the_receipts_own_part(page: Page) -> None:
 
     trace = [
         mark("match", 1), mark("send", 2, "a"), mark("send", 3, "b"), mark("first_token", 4, "a"),
-        mark("failed", 5, "b"), mark("match", 6), mark("send", 7, "c"), mark("first_token", 8, "c"), mark("last_token", 9),
-        mark("attest", 10, note="one"), mark("check", 11),
+        mark("failed", 5, "b"), mark("match", 6), mark("send", 7, "c"), mark("first_token", 8, "c"),
+        mark("last_token", 9), mark("attest", 10, note="one"), mark("check", 11),
         mark("attest", 12, note="two"), mark("check", 13),
     ]  # fmt: skip
     first = page.evaluate(_OWN, [trace, "one", "a"])
