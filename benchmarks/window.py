@@ -74,7 +74,7 @@ def measure(
             for name, (path, what) in _SERVED.items():
                 yield from _figures(say, f"{name}.served", _served(client, path, what), rounds)
         with sync_playwright() as playwright:
-            program = find_browser(playwright)
+            program = find_browser(playwright.chromium)
             if program is None:
                 say("there is no Chromium here (`make browser`): nothing is measured in one")
                 return
