@@ -206,11 +206,12 @@ def test_only_the_owner_has_it_computed(session: Session) -> None:
     assert httpx.post(url, headers={"authorization": "Bearer " + "x" * 43}).status_code == 403
     assert httpx.post(url, headers={**OWNER, "sec-fetch-site": "cross-site"}).status_code == 403
     assert httpx.get(url, headers=OWNER).status_code == 405
-    found = httpx.post(url, headers=OWNER).json()
+    assert httpx.post(url, headers=OWNER).status_code == 400  # no form's post
+    found = httpx.post(url, json={}, headers=OWNER).json()
     assert abs(found["committed"] - found["follows"]) == 1
     assert httpx.get(f"{session.front.url}/receipts/{found['name']}").status_code == 200
-    assert httpx.post(url.replace("/2/", "/1/"), headers=OWNER).status_code == 400
-    assert httpx.post(url.replace("/2/", "/3/"), headers=OWNER).status_code == 404  # its receipt is not here
+    assert httpx.post(url.replace("/2/", "/1/"), json={}, headers=OWNER).status_code == 400
+    assert httpx.post(url.replace("/2/", "/3/"), json={}, headers=OWNER).status_code == 404  # its receipt is not here
 
 
 @pytest.mark.slow

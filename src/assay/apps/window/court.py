@@ -63,7 +63,7 @@ def routes(shell: Shell, sources: Sources) -> list[Route]:
         return _answer({**_hearing(hearing), "said": said})
 
     async def number(request: Request) -> Response:
-        sources.owner.admit(request)
+        await sources.owner.heard(request)
         committed, follows, bundle = await _there(room).compute(_name(request), store)
         return _answer({"committed": committed, "follows": follows, "name": b64(bundle.request.call)})
 

@@ -18,7 +18,6 @@ from assay.core.errors import InvalidRequest, NotFound
 from assay.network.openai.shape import encode
 
 ENTRY: Final = Entry("doubt", "/doubt")
-_MOST_BODY: Final = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +32,7 @@ _ASKED: Final = TypeAdapter(_Asked)
 def routes(shell: Shell, sources: Sources) -> list[Route]:
     """The page, and the owner's trial: `GET`, `POST` and `DELETE /window/doubt`."""
 
-    def doubts(request: Request) -> Doubts:
-        sources.owner.admit(request)
+    def doubts() -> Doubts:
         if sources.doubts is None:
             raise NotFound("this program tries no cheats", "start it with `assay up` or `assay gateway`")
         return sources.doubts
@@ -43,18 +41,21 @@ def routes(shell: Shell, sources: Sources) -> list[Route]:
         return shell.render(request, "doubt", most=MOST_QUESTION)
 
     async def state(request: Request) -> Response:
-        return _state(doubts(request))
+        sources.owner.admit(request)
+        return _state(doubts())
 
     async def begin(request: Request) -> Response:
-        found = doubts(request)
-        asked = await _asked(request)
-        await found.begin(asked.cheat, asked.question)
-        return _state(found, status=202)
+        try:
+            asked = _ASKED.validate_python(await sources.owner.heard(request))
+        except ValidationError as error:
+            raise InvalidRequest("the body is no trial", remedy="send `cheat` and `question`, both strings") from error
+        await doubts().begin(asked.cheat, asked.question)
+        return _state(doubts(), status=202)
 
     async def end(request: Request) -> Response:
-        found = doubts(request)
-        await found.end()
-        return _state(found)
+        await sources.owner.heard(request)
+        await doubts().end()
+        return _state(doubts())
 
     return [
         Route("/doubt", page, methods=["GET"]),
@@ -62,17 +63,6 @@ def routes(shell: Shell, sources: Sources) -> list[Route]:
         Route("/window/doubt", begin, methods=["POST"]),
         Route("/window/doubt", end, methods=["DELETE"]),
     ]
-
-
-async def _asked(request: Request) -> _Asked:
-    """JSON, which no form of another site can send."""
-    body = await request.body()
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise InvalidRequest("only JSON is taken here", remedy="send `Content-Type: application/json`")
-    try:
-        return _ASKED.validate_json(body[: _MOST_BODY + 1])
-    except ValidationError as error:
-        raise InvalidRequest("the body is no trial", remedy="send `cheat` and `question`, both strings") from error
 
 
 def _state(doubts: Doubts, *, status: int = 200) -> Response:

@@ -113,6 +113,6 @@ form.addEventListener("submit", (event) => {
   const cheat = form.elements.cheat.value;
   tell({ method: "POST", body: { cheat, question: question.value } });
 });
-stop.addEventListener("click", () => tell({ method: "DELETE" }));
+stop.addEventListener("click", () => tell({ method: "DELETE", body: {} }));
 if (ownerToken() === null) say(t("doubt.owner"));
 else tell();
