@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 from tests.apps.cli_kit import COMMAND, ROOT, Said, environment
 from tests.apps.window.browser import launched, opened, picture
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.model]
+pytestmark = [pytest.mark.e2e, pytest.mark.model]
 OFFLINE = """
 import socket
 
@@ -58,6 +58,7 @@ def children(parent: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_the_cheat_is_caught_and_every_receipt_verifies(
     model_path: Path, tmp_path: Path, offline: dict[str, str]
 ) -> None:
@@ -100,6 +101,7 @@ def test_the_cheat_is_caught_and_every_receipt_verifies(
         assert verdict["tokens_checked"] > 0
 
 
+@pytest.mark.slow
 def test_the_text(model_path: Path, tmp_path: Path) -> None:
     """In text: a row an answer, the cheat and what it did, and what to try next."""
     questions = json.loads((ROOT / "src" / "assay" / "apps" / "demo" / "questions.json").read_text(encoding="utf-8"))[
@@ -115,6 +117,7 @@ def test_the_text(model_path: Path, tmp_path: Path) -> None:
         assert words in said.out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_is_left(model_path: Path, tmp_path: Path, number: signal.Signals) -> None:
@@ -137,6 +140,7 @@ def test_no_process_is_left(model_path: Path, tmp_path: Path, number: signal.Sig
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_it_goes_on_with_its_window(model_path: Path, tmp_path: Path) -> None:
     """`--serve`: the network of a finished demonstration answers a browser: its chat answers and is paid, its court has

@@ -11,10 +11,17 @@ from tests.e2e.test_demo import children
 
 from assay.apps.doubting import Doubts, Trial
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.model]
+pytestmark = [pytest.mark.e2e, pytest.mark.model]
 
 
-@pytest.mark.parametrize("cheat", ["edited-token", "cancelled-early", "accumulator"])
+@pytest.mark.parametrize(
+    "cheat",
+    [
+        pytest.param("edited-token", marks=pytest.mark.long),
+        pytest.param("cancelled-early", marks=pytest.mark.long),
+        pytest.param("accumulator", marks=pytest.mark.slow),
+    ],
+)
 def test_a_cheat_is_caught(model_path: Path, cheat: str) -> None:
     """By the check, by the gateway, and on the exact engine: each with a reason; nothing of it is left."""
     before = children(os.getpid())
