@@ -68,7 +68,10 @@ def network(place: Place, model: Path) -> Iterator[tuple[Fleet, Program]]:
             fleet.start(name)
         named = [part for each in fleet.running.values() for part in ("--provider", each.url)]
         gateway = stack.enter_context(
-            place.running("gateway", "gateway", "--port", "0", "--json", "--chain", chain.url, *named)
+            # Nobody is asked beside another one, who would deliver, and be paid for, tokens that are in no answer.
+            place.running(
+                "gateway", "gateway", "--port", "0", "--json", "--chain", chain.url, *named, ASSAY_GATEWAY_HEDGE="false"
+            )
         )
         yield fleet, gateway
         for program in (gateway, *fleet.running.values()):
