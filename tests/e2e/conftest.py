@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 import pytest
@@ -19,6 +19,10 @@ from assay.core.verdict import Verdict
 from assay.engines.llama_model import LlamaModel, LlamaTokenizer
 from assay.engines.models import resolve
 from assay.network.iroh import installed
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 
 WAYS: Final = ("relay", "iroh")
 SIZE = ("--port", "0", "--json", "--threads", "1", "--parallel", "4", "--context", "320")
@@ -201,3 +205,12 @@ ROUNDABOUT: Final = [
 """Gateways that reach their providers in roundabout ways, as parameters."""
 ENGINES: Final = pytest.mark.parametrize("engine", ["llama.cpp", EXACT])
 """For tests that start providers of their own."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium, for one module of tests."""
+    from tests.apps.window.browser import launched
+
+    with launched() as found:
+        yield found

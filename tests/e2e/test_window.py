@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
-from tests.apps.window.browser import check_access, launched, opened, picture
+from tests.apps.window.browser import check_access, opened, picture
 from tests.e2e.kit import MODEL, Place, bundles
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.model]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    with launched() as found:
-        yield found
 
 
 def test_a_first_answer(tmp_path: Path, model_path: Path, browser: Browser) -> None:

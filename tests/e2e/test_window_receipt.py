@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, expect
-from tests.apps.window.browser import check_access, launched, opened, picture
+from tests.apps.window.browser import check_access, opened, picture
 from tests.e2e.kit import MODEL, Place
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.model]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    with launched() as found:
-        yield found
 
 
 def test_a_receipt_is_checked_and_audited(tmp_path: Path, model_path: Path, browser: Browser) -> None:

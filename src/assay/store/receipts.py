@@ -343,16 +343,18 @@ class ReceiptStore:
 
     def _insert(self, connection: Connection, bundle: Bundle) -> None:
         receipt, kept = bundle.receipt, int(self._clock())
+        name, digest = bundle.request.name.hex(), receipt.digest.hex()
         row = insert(receipts).values(
-            digest=receipt.digest.hex(),
-            name=bundle.request.name.hex(),
+            digest=digest,
+            name=name,
             call=bundle.request.call.hex(),
             provider=receipt.provider,
             sequence=receipt.sequence,
             kept=kept,
             bundle=bundle.encode(),
         )
-        lists.add(connection, connection.execute(row.returning(receipts.c.id)).scalar_one(), bundle, kept)
+        number = connection.execute(row.returning(receipts.c.id)).scalar_one()
+        lists.add(connection, number, kept, name, digest, receipt)
 
     def _prune(self, connection: Connection) -> None:
         self._writes += 1

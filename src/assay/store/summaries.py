@@ -9,7 +9,6 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
 
-from assay.core.bundle import Bundle
 from assay.core.hashing import Digest
 from assay.core.keys import Address
 from assay.core.receipt import Receipt
@@ -81,10 +80,9 @@ class Day(NamedTuple):
     inconclusive: int
 
 
-def add(connection: Connection, row: int, bundle: Bundle, kept: int) -> None:
-    """Of a receipt that is being stored."""
-    digest = bundle.receipt.digest.hex()
-    connection.execute(insert(summaries).values(_values(row, kept, bundle.request.name.hex(), digest, bundle.receipt)))
+def add(connection: Connection, row: int, kept: int, name: str, digest: str, receipt: Receipt) -> None:
+    """Of a receipt that is being stored; `name` of its request and `digest` in hexadecimal."""
+    connection.execute(insert(summaries).values(_values(row, kept, name, digest, receipt)))
 
 
 def judged(connection: Connection, digest: str, outcome: Outcome) -> None:

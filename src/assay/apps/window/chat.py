@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from starlette.requests import Request
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from assay.apps.openai_api import call_name
-from assay.apps.window.shell import Entry, Shell
+from assay.apps.window.shell import Entry, Shell, answer
 from assay.apps.window.sources import Sources
 from assay.core.bundle import Bundle
 from assay.core.chain import latest
@@ -21,7 +21,6 @@ from assay.core.hashing import ZERO
 from assay.core.offer import Offer, Price
 from assay.core.request import LEVELS
 from assay.market.pricing import amount_due
-from assay.network.openai.shape import encode
 
 ENTRY: Final = Entry("chat", "/")
 MOST_MODELS: Final = 200
@@ -38,14 +37,14 @@ def routes(shell: Shell, sources: Sources) -> list[Route]:
 
     async def models(_request: Request) -> Response:
         listed = await asyncio.to_thread(summary, await sources.answers.models())
-        return _json({"models": listed})
+        return answer({"models": listed})
 
     async def cost(request: Request) -> Response:
         bundles = await sources.bundles.find(call_name(request.path_params["name"]))
         if not bundles:
             raise NotFound("no receipt has this name", "give the `id` of a reply that has ended")
         wei = await asyncio.to_thread(price_of, latest(bundles), await sources.answers.models())
-        return _json({"wei": None if wei is None else str(wei)})
+        return answer({"wei": None if wei is None else str(wei)})
 
     return [
         Route("/", chat, methods=["GET"]),
@@ -108,7 +107,3 @@ def price_of(parts: Iterable[Bundle], offers: Sequence[Offer]) -> int | None:
             return None
         total += amount_due(price, receipt.prompt_count, receipt.output_count)
     return total
-
-
-def _json(value: Mapping[str, Json]) -> Response:
-    return Response(encode(value), media_type="application/json", headers={"Cache-Control": "no-store"})

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from assay.apps.window.courtroom import Courtroom, Hearing, Point
-from assay.apps.window.shell import Entry, Shell
+from assay.apps.window.shell import Entry, Shell, answer
 from assay.apps.window.sources import Sources
 from assay.chain.account import Named, Step, Told
 from assay.chain.court_events import CHALLENGER, Slashing
@@ -24,7 +24,6 @@ from assay.chain.history import Case, Place, Seen
 from assay.core.encoding import b64
 from assay.core.errors import InvalidRequest, NotFound
 from assay.core.hashing import Digest
-from assay.network.openai.shape import encode
 from assay.store.receipts import ReceiptStore
 
 ENTRY: Final = Entry("court", "/court")
@@ -54,18 +53,18 @@ def routes(shell: Shell, sources: Sources) -> list[Route]:
 
     async def listed(request: Request) -> Response:
         seen, trouble = await _there(room).seen()
-        return _answer({**_list(request, seen), "trouble": trouble})
+        return answer({**_list(request, seen), "trouble": trouble})
 
     async def told(request: Request) -> Response:
         hearing = await _there(room).hear(_name(request))
         receipt = hearing.case.receipt
         said: Sequence[str] = () if receipt is None else await asyncio.to_thread(_said, store, receipt)
-        return _answer({**_hearing(hearing), "said": said})
+        return answer({**_hearing(hearing), "said": said})
 
     async def number(request: Request) -> Response:
         await sources.owner.heard(request)
         committed, follows, bundle = await _there(room).compute(_name(request), store)
-        return _answer({"committed": committed, "follows": follows, "name": b64(bundle.request.call)})
+        return answer({"committed": committed, "follows": follows, "name": b64(bundle.request.call)})
 
     return [
         Route("/court", page, methods=["GET"]),
@@ -80,11 +79,6 @@ def _there(room: Courtroom | None) -> Courtroom:
     if room is None:
         raise NotFound("no chain is configured here", "set [chain] url, or start the gateway with --chain URL")
     return room
-
-
-def _answer(value: Mapping[str, object]) -> Response:
-    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    return Response(encode(value), media_type="application/json", headers=headers)
 
 
 def _name(request: Request) -> str:

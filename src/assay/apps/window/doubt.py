@@ -12,10 +12,9 @@ from starlette.routing import Route
 
 from assay.apps.cheats import CHEATS
 from assay.apps.doubting import MOST_QUESTION, Doubts, Trial
-from assay.apps.window.shell import Entry, Shell
+from assay.apps.window.shell import Entry, Shell, answer
 from assay.apps.window.sources import Sources
 from assay.core.errors import InvalidRequest, NotFound
-from assay.network.openai.shape import encode
 
 ENTRY: Final = Entry("doubt", "/doubt")
 
@@ -71,8 +70,7 @@ def _state(doubts: Doubts, *, status: int = 200) -> Response:
         for each in CHEATS.values()
     ]
     trial = None if doubts.trial is None else _trial(doubts.trial)
-    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    return Response(encode({"cheats": cheats, "trial": trial}), status, headers, "application/json")
+    return answer({"cheats": cheats, "trial": trial}, status)
 
 
 def _engine(engines: tuple[str, ...]) -> str:

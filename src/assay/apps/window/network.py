@@ -10,12 +10,12 @@ from math import ceil
 from typing import Final, cast, get_args
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from assay.apps.window.paging import Value, cursor, limit_of, one_of, read_cursor, start, text_of
 from assay.apps.window.sellers import LINKS, VALUES, Market, Seen, Seller, Sellers, address_of
-from assay.apps.window.shell import Entry, Shell
+from assay.apps.window.shell import Entry, Shell, answer
 from assay.apps.window.sources import Sources
 from assay.core.encoding import b64
 from assay.core.errors import InvalidRequest, NotFound
@@ -84,7 +84,7 @@ class _Network:
 
     async def providers(self, request: Request) -> Response:
         market = await self._sellers.market()
-        return JSONResponse(await asyncio.to_thread(_listed, request, market, self._sources.store))
+        return answer(await asyncio.to_thread(_listed, request, market, self._sources.store))
 
     async def provider(self, request: Request) -> Response:
         market = await self._sellers.market()
@@ -92,7 +92,7 @@ class _Network:
         if seller is None:
             raise NotFound("no provider that is known here has this address", "it may have left: see the list")
         days = await asyncio.to_thread(self._sources.store.days, [seller.address], _today() - LONG_DAYS + 1)
-        return JSONResponse(_whole(market, seller, days.get(seller.address, ())))
+        return answer(_whole(market, seller, days.get(seller.address, ())))
 
     async def receipts(self, request: Request) -> Response:
         self._sources.owner.admit(request)
@@ -105,7 +105,7 @@ class _Network:
         count = await asyncio.to_thread(store.matching, wanted) if after is None else None  # who goes on was told
         names = (await self._sellers.market()).roster.names
         shown = found[:limit]
-        return JSONResponse(
+        return answer(
             {
                 "found": count,
                 "rows": [_receipt(each) for each in shown],

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 import assay
@@ -21,7 +21,7 @@ from assay.apps.funding import shown as shown_channel
 from assay.apps.wallet import Wallet
 from assay.apps.window.checkup import Checkup
 from assay.apps.window.shelf import Shelf, shown
-from assay.apps.window.shell import Entry, Shell
+from assay.apps.window.shell import Entry, Shell, answer
 from assay.apps.window.sources import Sources, Upkeep
 from assay.core.errors import AssayError, InvalidRequest
 from assay.core.hashing import Digest
@@ -31,7 +31,6 @@ ENTRY: Final = Entry("node", "/node")
 MOST_CHANNELS: Final = 100
 """That the page lists, the latest of them."""
 MOST_OFFERS: Final = 50
-_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _T = TypeVar("_T")
 
 
@@ -104,7 +103,7 @@ class _Desk:
         self._sources.owner.admit(request)
         load, pace, wallet = self._sources.load, self._sources.pace, self._sources.wallet
         offers, problem = await self._offers()
-        return _reply(
+        return answer(
             {
                 "program": self._sources.kind,
                 "version": assay.__version__,
@@ -159,30 +158,30 @@ class _Desk:
         given = request.query_params.get("after", "0")
         if not (given.isascii() and given.isdigit() and len(given) < 16):
             raise InvalidRequest("`after` is no number", field="after", remedy="send a number from 0")
-        return _reply({"lines": [asdict(line) for line in self._upkeep.recent.after(int(given))]})
+        return answer({"lines": [asdict(line) for line in self._upkeep.recent.after(int(given))]})
 
     async def findings(self, request: Request) -> Response:
         """What the last look found, as far as it is."""
         self._sources.owner.admit(request)
-        return _reply(self._checkup.shown())
+        return answer(self._checkup.shown())
 
     async def look(self, request: Request) -> Response:
         """Look now."""
         _checked(_NOTHING, await self._sources.owner.heard(request))
         self._checkup.start()
-        return _reply(self._checkup.shown())
+        return answer(self._checkup.shown())
 
     async def economics(self, request: Request) -> Response:
         """Compute; nothing is changed."""
         question = _checked(_QUESTION, await self._sources.owner.heard(request))
-        return _reply(await asyncio.to_thread(calculate, question))
+        return answer(await asyncio.to_thread(calculate, question))
 
     async def open_places(self, request: Request) -> Response:
         """Take more or fewer answers at a time, until the program ends."""
         said = _checked(_PLACES, await self._sources.owner.heard(request))
         assert self._sources.local is not None
         self._sources.local.open_places(said.places)
-        return _reply(asdict(self._sources.local.load))
+        return answer(asdict(self._sources.local.load))
 
     async def _offers(self) -> tuple[Sequence[Offer], str]:
         """What can be asked for, and why nothing can: a gateway's owner looks here just when nobody answers it."""
@@ -193,7 +192,7 @@ class _Desk:
 
     async def _shelves(self) -> Response:
         listed = await asyncio.to_thread(self._shelf.listed, await self._running())
-        return _reply({**listed, "fetching": shown(self._shelf.fetching)})
+        return answer({**listed, "fetching": shown(self._shelf.fetching)})
 
     async def _running(self) -> Collection[Digest]:
         """Of the models that this machine answers with; a gateway's are elsewhere."""
@@ -224,7 +223,3 @@ def _checked(kind: TypeAdapter[_T], said: Mapping[str, object]) -> _T:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))[:80] or "body"
         raise InvalidRequest(f"`{field}`: {first['msg']}", field=field, remedy="correct it") from error
-
-
-def _reply(value: Mapping[str, object]) -> Response:
-    return JSONResponse(value, headers=_HEADERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import segno
@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from assay.apps.openai_api import call_name
 from assay.apps.window.auditing import Audits
-from assay.apps.window.shell import Entry, Shell
+from assay.apps.window.shell import Entry, Shell, answer
 from assay.apps.window.sources import Sources
 from assay.core.bundle import MAX_BUNDLE_BYTES, Bundle
 from assay.core.chain import newest
@@ -23,7 +23,6 @@ from assay.core.encoding import b64
 from assay.core.errors import AssayError, InvalidRequest, NotFound
 from assay.core.hashing import Digest
 from assay.core.spelling import Spell
-from assay.network.openai.shape import encode
 
 ENTRY: Final = Entry("receipt", "/receipt")
 MOST_VERDICTS: Final = 16
@@ -69,15 +68,11 @@ class _Receipts:
         try:
             name = call_name(request.path_params["name"])
         except NotFound:
-            return Response(encode({"receipts": [], "traces": []}), media_type="application/json")
+            return answer({"receipts": [], "traces": []})
         found = await self._sources.bundles.find(name)
         told = await asyncio.to_thread(_told, found, self._sources)
         traces = await asyncio.to_thread(self._sources.store.traces, name)
-        return Response(
-            await asyncio.to_thread(encode, {"receipts": told, "traces": traces[-MOST_TRACES:]}),
-            media_type="application/json",
-            headers={"Cache-Control": "no-store"},
-        )
+        return await asyncio.to_thread(answer, {"receipts": told, "traces": traces[-MOST_TRACES:]})
 
     async def code(self, request: Request) -> Response:
         """The permanent link of a receipt that is kept here, as a QR code."""
@@ -112,7 +107,7 @@ class _Desk:
 
     async def look(self, request: Request) -> Response:
         self._sources.owner.admit(request)
-        return _json(self._audits.look())
+        return answer(self._audits.look() or {})
 
     async def start(self, request: Request) -> Response:
         try:
@@ -121,19 +116,14 @@ class _Desk:
             raise InvalidRequest("which receipt?", remedy="send its `name` and its `receipt`'s digest") from error
         for bundle in await self._sources.bundles.find(call_name(wanted.name)):
             if bundle.receipt.digest.hex() == wanted.receipt:
-                return _json(self._audits.start(bundle), 202)
+                return answer(self._audits.start(bundle), 202)
         raise NotFound("no receipt here has this name and digest", "audits are made of receipts that are kept here")
 
     async def stop(self, request: Request) -> Response:
         if await self._sources.owner.heard(request):
             raise InvalidRequest("nothing is said to stop an audit", remedy="send {}")
         self._audits.stop()
-        return _json(self._audits.look())
-
-
-def _json(value: Mapping[str, object] | None, status: int = 200) -> Response:
-    body = encode({} if value is None else value)
-    return Response(body, status, {"Cache-Control": "no-store"}, "application/json")
+        return answer(self._audits.look() or {})
 
 
 def _told(found: Sequence[Bundle], sources: Sources) -> list[dict[str, object]]:

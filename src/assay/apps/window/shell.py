@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from assay.apps.window.assets import Assets
 from assay.apps.window.texts import LANGUAGES, NAMES, RIGHT_TO_LEFT, preferred, said
+from assay.network.openai.shape import encode
 
 Kind: TypeAlias = Literal["node", "gateway"]
 """What serves the pages: `assay up`, or `assay gateway`."""
@@ -40,6 +41,12 @@ class Entry:
 
     page: str
     path: str
+
+
+def answer(value: Mapping[str, object], status: int = 200) -> Response:
+    """What a page's script asks for, as JSON that nobody keeps."""
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return Response(encode(value), status, headers, "application/json")
 
 
 class Shell:
