@@ -454,7 +454,7 @@ def test_hostile_models(stage: Stage, browser: Browser) -> None:
             readable(name + "pwned")
         for number in range(0, len(listed), 20):
             page.select_option("#model", index=number)
-            assert page.locator("#estimate").inner_text() == "Estimate: free."
+            assert page.locator("#estimate").inner_text() == "Estimate: free at the lowest price on offer."
             page.fill("#question", "Hello")
             page.press("#question", "Enter")
             page.wait_for_selector("#send:not([hidden])")
