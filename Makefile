@@ -17,7 +17,7 @@ MODEL  ?= smollm2-135m
 BENCH  ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-long browser pictures vendor lint types imports bench ci lock changelog clean
+.PHONY: help setup demo test test-slow test-long browser pictures docs vendor lint types imports bench ci lock changelog clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ browser: $(STAMPS)/dev  ## a Chromium for the tests of pages, if there is none
 
 pictures: setup browser  ## those of the README, anew, from the real pages
 	@$(BIN)/python -m tests.e2e.pictures
+
+docs: $(STAMPS)/dev  ## these pages as a site: build/docs/index.html
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
 
 vendor:  ## bundle anew what the window's pages use of others (needs Node.js and the network)
 	@cd src/assay/apps/window/vendor && npm ci --no-audit --no-fund --silent && npm run --silent build
