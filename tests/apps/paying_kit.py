@@ -37,7 +37,7 @@ from assay.core.request import LEVELS, Request
 from assay.core.voucher import Terms, Voucher, sign_voucher
 from assay.journey import MarketAnswers
 from assay.network.http import HttpTransport, Patience
-from assay.network.wire import encode_request, encode_voucher
+from assay.network.wire import Asked, encode_request, encode_voucher
 from assay.store.channels import Channel, ChannelStore
 from assay.store.receipts import ReceiptStore
 from assay.store.tabs import TabStore
@@ -261,7 +261,7 @@ class Payer:
         values = {"key": self.key, "terms": self.terms, "domain": self.domain} | other
         terms = values["terms"]
         payment = pay_for(values["key"], terms, terms.channel(values["domain"]), request.digest, voucher)
-        body = encode_request(request, None, None if other.get("unpaid") else payment)
+        body = encode_request(Asked(request, payment=None if other.get("unpaid") else payment))
         found: list[dict[str, Any]] = []
         async with self.http.stream("POST", f"{self.there.url}/assay/v1/answers", content=body) as reply:
             if reply.status_code != 200:

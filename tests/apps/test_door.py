@@ -18,10 +18,10 @@ from assay.core.errors import Busy, EncodingError, InvalidSignature
 from assay.core.keys import Key
 from assay.core.payment import Payment
 from assay.core.voucher import Terms
-from assay.network.wire import encode_request
+from assay.network.wire import Asked, encode_request
 
 PROVIDER, FRIEND, STRANGER = tiny_key(), tiny_key(21), tiny_key(22)
-BODY = encode_request(tiny_request(), None)
+BODY = encode_request(Asked(tiny_request()))
 
 
 async def ask(url: str, header: str | None, path: str = "/assay/v1/answers", body: bytes = BODY) -> httpx.Response:

@@ -22,7 +22,7 @@ from assay.core.bundle import Bundle
 from assay.core.encoding import b64
 from assay.core.receipt import verify_signature
 from assay.core.request import Request
-from assay.network.wire import encode_request
+from assay.network.wire import Asked, encode_request
 from assay.store.receipts import ReceiptStore
 from assay.verify.binding import check_offline
 
@@ -42,7 +42,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 async def events(client: httpx.AsyncClient, url: str, request: Request, stop_after: int | None = None) -> list[dict]:
     """The stream's events; with `stop_after`, hang up after so many."""
     found: list[dict] = []
-    async with client.stream("POST", f"{url}/assay/v1/answers", content=encode_request(request, None)) as response:
+    async with client.stream("POST", f"{url}/assay/v1/answers", content=encode_request(Asked(request))) as response:
         assert response.status_code == 200, await response.aread()
         async for line in response.aiter_lines():
             if line.startswith("data: "):
@@ -123,7 +123,7 @@ async def test_hanging_up_while_the_prompt_is_read_frees_the_place(client: httpx
     async with provider(tmp_path, TinyEngine(delay=30), KEY, parallel=1) as here:
         with pytest.raises(httpx.ReadTimeout):
             async with client.stream(
-                "POST", f"{here.url}/assay/v1/answers", content=encode_request(LONG, None), timeout=0.2
+                "POST", f"{here.url}/assay/v1/answers", content=encode_request(Asked(LONG)), timeout=0.2
             ) as response:
                 await response.aread()
         await asyncio.sleep(0.1)
@@ -149,7 +149,7 @@ async def test_one_more_than_the_places_is_told_to_come_again(client: httpx.Asyn
     async with provider(tmp_path, TinyEngine(delay=0.005), KEY, parallel=1) as here:
         first = asyncio.create_task(events(client, here.url, tiny_request(max_tokens=20)))
         await asyncio.sleep(0.05)
-        response = await client.post(f"{here.url}/assay/v1/answers", content=encode_request(LONG, None))
+        response = await client.post(f"{here.url}/assay/v1/answers", content=encode_request(Asked(LONG)))
         assert response.status_code == 429
         assert int(response.headers["retry-after"]) >= 1
         assert response.json()["error"]["code"] == "rate_limit_exceeded"
@@ -179,7 +179,7 @@ async def test_a_consumer_that_does_not_read_counts_as_gone(tmp_path: Path) -> N
 
     async def receive() -> dict:
         if not sent:
-            return {"type": "http.request", "body": encode_request(LONG, None), "more_body": False}
+            return {"type": "http.request", "body": encode_request(Asked(LONG)), "more_body": False}
         return await asyncio.Future()
 
     async def send(message: dict) -> None:
@@ -214,7 +214,7 @@ async def test_a_consumer_that_does_not_read_counts_as_gone(tmp_path: Path) -> N
         b'{"request":'
         + json.dumps({**tiny_request().to_json(), "max_tokens": 2**60}).encode()
         + b',"top_logprobs":null}',
-        encode_request(tiny_request("x" * 10_000), None),
+        encode_request(Asked(tiny_request("x" * 10_000))),
     ],
 )
 async def test_bodies_that_cannot_be_served_are_a_400(client: httpx.AsyncClient, tmp_path: Path, body: bytes) -> None:
@@ -248,7 +248,7 @@ async def test_metrics_count_answers_tokens_and_refusals(client: httpx.AsyncClie
     """What happened can be read by Prometheus."""
     async with provider(tmp_path, TinyEngine(), KEY) as here:
         *steps, _ = await events(client, here.url, tiny_request())
-        await client.post(f"{here.url}/assay/v1/answers", content=encode_request(tiny_request("x" * 5000), None))
+        await client.post(f"{here.url}/assay/v1/answers", content=encode_request(Asked(tiny_request("x" * 5000))))
         text = (await client.get(f"{here.url}/metrics")).text
     assert f'assay_tokens_total{{kind="output",model="tiny"}} {len(steps)}.0' in text
     assert 'assay_refusals_total{kind="invalid_request_error"} 1.0' in text
@@ -268,7 +268,7 @@ async def test_when_receipts_cannot_be_kept_nothing_more_is_answered(
         *_, last = await events(client, here.url, tiny_request())
         assert last["error"]["type"] == "rate_limit_error"
         assert str(tmp_path) not in last["error"]["message"]
-        refused = await client.post(f"{here.url}/assay/v1/answers", content=encode_request(tiny_request(), None))
+        refused = await client.post(f"{here.url}/assay/v1/answers", content=encode_request(Asked(tiny_request())))
         assert refused.status_code == 429
         assert "receipts cannot be kept" in refused.json()["error"]["message"]
         holder.close()
@@ -299,7 +299,7 @@ async def test_the_last_token_and_the_receipt_are_one_write(tmp_path: Path) -> N
     """No moment at which a process can be killed leaves a consumer with a whole answer and no receipt."""
     store, sent = ReceiptStore(f"sqlite:///{tmp_path / 'one.db'}"), list[bytes]()
     app = provider_app(LocalAnswers([TinyEngine()], KEY, store), store, KEY.address)
-    body = encode_request(tiny_request(max_tokens=5), None)
+    body = encode_request(Asked(tiny_request(max_tokens=5)))
 
     async def receive() -> dict[str, object]:
         if not sent:

@@ -17,6 +17,7 @@ from assay.core.completion import Prompt, Step
 from assay.core.errors import Busy, InvalidRequest, NoProvider, NotFound, ProviderFailed, StoreError
 from assay.core.offer import Ask, Load, Price
 from assay.core.request import LEVELS, Level, Request
+from assay.market.sale import Sale
 from assay.store.parts import OpenPart, PartStore
 from assay.store.receipts import ReceiptStore
 from assay.verify.binding import check_offline, check_with_model
@@ -121,19 +122,19 @@ async def test_places_are_opened_and_closed(store: ReceiptStore) -> None:
     """From now on; answers under way go on, and no more places are opened than there are."""
     answers = LocalAnswers([TinyEngine()], KEY, store, parallel=2)
     one = await start(answers, LONG)
-    answers.open_places(1)
+    answers.sell(Sale({}, 1))
     assert answers.load == Load(1, 1)
     with pytest.raises(Busy, match="all 1 places"):
         await start(answers, LONG)
-    answers.open_places(0)
+    answers.sell(Sale({}, 0))
     with pytest.raises(Busy, match="answers nobody now"):
         await start(answers, LONG)
     assert len([step async for step in one.steps()]) == (await one.bundle()).receipt.output_count > 1
-    answers.open_places(2)
+    answers.sell(Sale({}, 2))
     await (await start(answers, LONG)).close()
     for wrong in (-1, 3):
         with pytest.raises(InvalidRequest, match="there are 2 places here"):
-            answers.open_places(wrong)
+            answers.sell(Sale({}, wrong))
 
 
 async def test_a_cancelled_start_gives_its_place_back(store: ReceiptStore) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.apps.paying_kit import (
     CREDIT,
@@ -25,7 +26,9 @@ from tests.tiny import TinyEngine, TinyReader, tiny_key, tiny_request
 
 from assay.apps.till import TillPace
 from assay.core.errors import ChainFailed, StoreError
+from assay.core.offer import Price
 from assay.core.voucher import channels_domain
+from assay.network.wire import decode_offers
 
 pytestmark = pytest.mark.anyio
 LONG = tiny_request(max_tokens=600)
@@ -333,3 +336,21 @@ async def test_parallel_answers_share_one_credit(tmp_path: Path, bank: Bank) -> 
             amounts = sorted(receipt_of(events).amount for events in answered)
             assert amounts[-1] == sum(PROMPT + 2 * tokens(events) for events in answered) <= CREDIT
             assert len(set(amounts)) == len(amounts)
+
+
+@pytest.mark.parametrize("grows", [False, True])
+async def test_the_credit_grows_with_prices(tmp_path: Path, bank: Bank, grows: bool) -> None:
+    """Where nobody has set it: also for channels in use, and it is never taken back."""
+    async with paid_provider(tmp_path, bank) as there, payer(bank, there) as somebody:
+        there.till._grows = grows  # type: ignore[misc]
+        assert receipt_of(await somebody.ask(SHORT)).amount
+        async with httpx.AsyncClient(base_url=there.url) as http:
+            offers = decode_offers((await http.get("/assay/v1/offers")).content, there.url)
+        dear = [replace(offer, price=Price(CREDIT, 1)) for offer in offers]
+        credit = CREDIT * offers[0].context + 256 if grows else CREDIT
+        for asked in (dear, offers):
+            found = there.till.terms_of(asked)
+            assert [each.price for each in found] == [each.price for each in asked]
+            assert {each.payment.credit for each in found if each.payment} == {credit}
+        (account,) = there.till._accounts.values()
+        assert account.tab.credit == credit

@@ -16,7 +16,7 @@ from assay.core.encoding import b64
 from assay.core.request import Message, Request, SamplerSettings
 from assay.core.verdict import Verdict
 from assay.engines.llama_model import LlamaTokenizer
-from assay.network.wire import encode_request
+from assay.network.wire import Asked, encode_request
 
 pytestmark = [pytest.mark.e2e, pytest.mark.model]
 
@@ -133,7 +133,7 @@ def test_hanging_up_on_the_native_wire(network: Network, check: Check) -> None:
         created=int(time.time()),
     )
     steps: list[Any] = []
-    ask = {"content": encode_request(request, None), "headers": {"content-type": "application/json"}}
+    ask = {"content": encode_request(Asked(request)), "headers": {"content-type": "application/json"}}
     with provider.http as http, http.stream("POST", "/assay/v1/answers", **ask) as reply:
         for step in events(reply):
             steps.append(step)

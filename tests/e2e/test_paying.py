@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai as official
 import pytest
 from tests.e2e.kit import MODEL, SAY, Place, Program, openai, until
 from tests.e2e.scene import watching
@@ -137,3 +138,51 @@ def test_ten_questions_are_paid_and_claimed(place: Place, model_path: Path) -> N
         assert json.loads(done.stdout)["channels"][0]["state"] == "closed", done.stderr
         assert look.token_balance(channel.terms.payer) == before + channel.deposited - total
         assert look.channel_state(channel.id).balance == look.channel_state(channel.id).claimed == total
+
+
+@pytest.mark.slow
+def test_a_price_is_changed_while_answers_are_sold(place: Place, model_path: Path) -> None:
+    """By the provider's owner, from free and back: whoever still reckons with the old price is refused, and nobody is
+    taken for a cheat; each answer costs what was offered when it was asked for."""
+    args = ("serve", "--port", "0", "--json", "--threads", "1", "--context", "512", "--model", str(model_path))
+    with (
+        chain(place) as devnet,
+        place.running("provider", *args, "--chain", devnet.url, **QUICK) as there,
+        gateway(place, devnet.url, there.url) as here,
+    ):
+        token = (place.root / "home" / "window-token").read_text("ascii").strip()
+        owner = {"authorization": f"Bearer {token}"}
+
+        def sell(prompt: int, output: int) -> None:
+            price = {"prompt": str(prompt), "output": str(output)}
+            body = {"prices": dict.fromkeys(("signed", "statistical", "pinned"), price)}
+            httpx.post(f"{there.url}/window/owner/sale", json=body, headers=owner, timeout=20).raise_for_status()
+
+        def asked() -> Receipt:
+            found: list[Receipt] = []
+
+            def once() -> bool:
+                try:
+                    found.append(ask(here.url))
+                except official.RateLimitError as refused:
+                    assert "the price is" in str(refused) or "is full" in str(refused)  # noqa: PT017
+                return bool(found)
+
+            until(once, 40)
+            return found[0]
+
+        assert ask(here.url).amount == 0
+        sell(3, 7)
+        first = asked()
+        assert first.amount == 3 * first.prompt_count + 7 * first.output_count
+        sell(30, 70)
+        second = asked()
+        assert second.amount == first.amount + 30 * second.prompt_count + 70 * second.output_count
+        until(lambda: metrics(there.url)["claimed"] == second.amount)
+        sell(0, 0)
+        assert asked().amount == 0
+        looked = httpx.get(f"{there.url}/window/owner/node", headers=owner, timeout=20).json()
+        assert looked["earnings"]["owed_wei"] == looked["earnings"]["claimed_wei"] == str(second.amount)
+        (offer, *_) = httpx.get(f"{here.url}/v1/models").json()["data"][0]["assay"]["offers"]
+        assert offer["provider"] == there.facts["address"]
+        assert "dishonest" not in here.log

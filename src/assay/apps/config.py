@@ -16,11 +16,12 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from assay.core.errors import ConfigError
+from assay.core.errors import ConfigError, EncodingError
 from assay.core.reach import WAYS, Way
 from assay.core.record import MAX_REGION
 from assay.core.request import LEVELS, Level
 from assay.core.voucher import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
+from assay.market.sale import Hours
 
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65_535)]
 """0 lets the system choose."""
@@ -36,6 +37,13 @@ Who: TypeAlias = Annotated[str, Field(pattern="^0x[0-9a-fA-F]{40}$"), AfterValid
 EngineName: TypeAlias = Literal["llama.cpp", "exact"]
 
 _MAX_FILE = 1 << 20
+
+
+def _hours(written: str) -> str:
+    try:
+        return str(Hours.parse(written)) if written else ""
+    except EncodingError as error:
+        raise ValueError(error.message) from error
 
 
 class _Section(BaseModel):
@@ -81,6 +89,8 @@ class Provider(_Section):
     """Per output token."""
     prices: dict[Level, LevelPrice] = {}
     """By level, where they differ."""
+    hours: Annotated[str, AfterValidator(_hours)] = ""
+    """Of the day, in which answers are begun, such as `22:00-07:00`; empty: all."""
     bond_wei: Wei = 0
     """What is added to the bond at the start, so that there is so much: it is lost in part by false exact receipts."""
     credit_wei: Wei | None = None

@@ -117,9 +117,7 @@ def write_private(path: Path, text: str, *, force: bool) -> None:
             "give another name, or --force to lose it",
         ) from error
     except OSError as error:
-        raise ConfigError(
-            f"the key {path} cannot be written ({error.strerror})", "check disk and permissions"
-        ) from error
+        raise ConfigError(f"{path} cannot be written ({error.strerror})", "check disk and permissions") from error
 
 
 def _claim(draft: Path, path: Path) -> None:

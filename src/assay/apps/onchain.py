@@ -31,13 +31,12 @@ from assay.core.keys import Address, Key
 from assay.core.offer import Price
 from assay.core.payment import Requirements
 from assay.core.request import LEVELS, Level
+from assay.market.pricing import credit_for
 from assay.store.channels import ChannelStore
 from assay.store.tabs import TabStore
 
 DEVNET_BUDGET: Final = 100 * 10**18
 """Wei of test tokens: a gateway's budget on a development chain where none is set, a tenth of what it is given."""
-CREDIT_TOKENS: Final = 256
-"""Output tokens that may be unpaid, beside the longest prompt, where no credit is set."""
 _FUND_SECONDS: Final = 30.0
 
 
@@ -157,7 +156,8 @@ def open_counter(
         client = stack.enter_context(open_client(config, key))
         addresses = client.addresses
         _bond(client, config.provider.bond_wei)
-        dearest = max(price.of(config.provider.context, CREDIT_TOKENS) for price in prices.values())
+        credit = config.provider.credit_wei
+        dearest = max(credit_for(price, config.provider.context) for price in prices.values())
         required = Requirements(
             addresses.chain_id,
             addresses.channels,
@@ -165,7 +165,7 @@ def open_counter(
             client.vault_of(key.address) if addresses.vault else key.address,
             key.address,
             config.provider.withdraw_delay_seconds,
-            dearest if config.provider.credit_wei is None else config.provider.credit_wei,
+            dearest if credit is None else credit,
         )
         tabs = TabStore(config.database_url or store_url(config, "provider"))
         habits = Habits(
@@ -182,7 +182,9 @@ def open_counter(
         if least is None:
             gas = DEPOSIT_GAS * client.gas_price() * habits.factor
             least = max(1, int(gas * Fraction(habits.token_wei_per_gas_wei)))
-        yield Counter(Till(required, client, tabs, refused=refused), tabs, client, deposits, least)
+        yield Counter(
+            Till(required, client, tabs, refused=refused, grows=credit is None), tabs, client, deposits, least
+        )
 
 
 @contextmanager

@@ -38,12 +38,13 @@ def traces_path() -> dict[str, Schema]:
 
 def provider_paths() -> dict[str, Schema]:
     """The wire between gateway and provider."""
+    price = object_of(prompt=_WEI, output=_WEI)
     offer = object_of(
         ("continues",),
         model=STRING,
         model_digest=DIGEST,
         level={"enum": list(LEVELS)},
-        price=object_of(prompt=_WEI, output=_WEI),
+        price=price,
         context=COUNT,
         chat=_BOOLEAN,
         tools=_BOOLEAN,
@@ -97,7 +98,13 @@ def provider_paths() -> dict[str, Schema]:
                     "answer", "Answer a request; token ids as they come.", stream, 400, 402, 404, 408, 413, 424, 429
                 ),
                 "requestBody": _body(
-                    object_of(("payment",), request=request_schema(), top_logprobs=top, payment=payment)
+                    object_of(
+                        ("payment", "price"),
+                        request=request_schema(),
+                        top_logprobs=top,
+                        payment=payment,
+                        price=price,
+                    )
                 ),
             }
         },

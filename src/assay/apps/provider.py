@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assay.apps.door import Door
 from assay.apps.doubting import Doubts
+from assay.apps.earnings import Earnings
 from assay.apps.failures import ERROR_HANDLERS
 from assay.apps.limits import MAX_BODY, MAX_POSTS, Limits
 from assay.apps.logs import logger
@@ -24,6 +25,7 @@ from assay.apps.metrics import Measured, Metrics
 from assay.apps.noting import Noted
 from assay.apps.openai_api import openai_routes
 from assay.apps.openapi_native import provider_paths
+from assay.apps.selling import Selling
 from assay.apps.serving import LocalAnswers
 from assay.apps.till import Till
 from assay.apps.tracing import Traces
@@ -118,12 +120,15 @@ def provider_app(
     audits: Audits | None = None,
     court: Courtroom | None = None,
     doubts: Doubts | None = None,
+    earnings: Earnings | None = None,
+    selling: Selling | None = None,
 ) -> Starlette:
     """The application; `address` is the provider's own. `traces`: serves those of answers at level `exact`. `till`: the
     one of `local`, if answers are paid; with `deposits`, which are of `least_deposit` wei at least, by x402 as well.
     `metrics`: to add to. `publisher`: makes the provider known; without one it is not. `door`: whom it
     lets in; without one, everybody. `window`: its pages; without it there are none. `audits`: the full checks that the
-    owner makes there. `court`: what they show of the chain's; `doubts`: tries cheats for the owner."""
+    owner makes there. `court`: what they show of the chain's; `doubts`: tries cheats for the owner; `earnings`: of who
+    is paid; `selling`: what the owner changes of what is sold."""
     log, metrics = logger("provider"), metrics or Metrics()
     metrics.watch_verdicts(store)
     answers = Measured(local, metrics, log)
@@ -139,7 +144,7 @@ def provider_app(
 
     def seen(window: Window) -> Sources:
         return Sources(
-            "node",
+            window.kind,
             window.owner,
             answers,
             bundles,
@@ -152,6 +157,8 @@ def provider_app(
             audits=audits,
             court=court,
             doubts=doubts,
+            earnings=earnings,
+            selling=selling,
         )
 
     @asynccontextmanager
@@ -237,10 +244,17 @@ class _Native:
 
     async def answers(self, request: Request) -> ASGIApp:
         body = await request.body()
-        wanted, top_logprobs, payment = decode_request(body)
-        self._door.admit(request, body, payment)
-        wish, dues = Ask(wanted.model, wanted.level), asyncio.Queue[Due]()
-        starting = self._local.answer(wanted, wish, top_logprobs=top_logprobs, payment=payment, due=dues.put_nowait)
+        asked, dues = decode_request(body), asyncio.Queue[Due]()
+        wanted = asked.request
+        self._door.admit(request, body, asked.payment)
+        starting = self._local.answer(
+            wanted,
+            Ask(wanted.model, wanted.level),
+            top_logprobs=asked.top_logprobs,
+            price=asked.price,
+            payment=asked.payment,
+            due=dues.put_nowait,
+        )
         return _Stream(await self._answers.measure(wanted, starting), self._pace, dues)
 
     async def vouchers(self, request: Request) -> Response:

@@ -39,7 +39,8 @@ from assay.core.receipt import attest
 from assay.core.request import Level, Request
 from assay.engines.text import spelled
 from assay.market.matching import choose
-from assay.market.pricing import amount_due
+from assay.market.pricing import FREE, amount_due
+from assay.market.sale import Sale
 from assay.store.parts import Begun, LeftOver, PartStore
 from assay.store.receipts import ReceiptStore
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from assay.apps.cheats.forgeries import Attest
 
 
+PRICE_SECONDS: Final = 10
+"""In which consumers have looked at offers again."""
 _MOST_OWED: Final = 256
 """Answers that wait for a receipt while none can be kept. No new ones are begun then, so that there are few."""
 
@@ -99,7 +102,7 @@ class LocalAnswers:
         self._key: Final = key
         self._store: Final = store
         self.parallel: Final = parallel
-        self._open = parallel
+        self._sale = Sale(prices or {}, parallel)
         self._clock: Final = clock
         self._attest: Final = attest
         self._till: Final = till
@@ -112,10 +115,10 @@ class LocalAnswers:
         self._store_failed = False
         self._owed: list[_Ended] = []
         self._paying: Final = threading.Lock()
-        self._offers: Final = [
+        self._offers: Sequence[Offer] = [
             offer
             for engine in engines
-            for offer in offers_of(engine, key.address, url, prices or {}, till.requirements if till else None)
+            for offer in offers_of(engine, key.address, url, self._sale.prices, till.requirements if till else None)
         ]
 
     @property
@@ -128,17 +131,30 @@ class LocalAnswers:
         """Answers being generated, and how many may be."""
         return Load(self._places, self._open)
 
-    def open_places(self, count: int) -> None:
-        """Let no more answers than `count` be under way from now on; those that are go on.
+    @property
+    def sale(self) -> Sale:
+        """What is sold now."""
+        return self._sale
+
+    def sell(self, sale: Sale) -> None:
+        """Go by other prices, places and hours from now on; answers under way go on as they began.
 
         Raises:
-            InvalidRequest: there are not so many.
+            InvalidRequest: there are not so many places.
         """
-        if not 0 <= count <= self.parallel:
+        if not 0 <= sale.places <= self.parallel:
             raise InvalidRequest(
                 f"there are {self.parallel} places here", field="places", remedy=f"open 0 to {self.parallel} of them"
             )
-        self._open = count
+        self._sale = sale
+        offers = [replace(offer, price=sale.prices.get(offer.level, FREE)) for offer in self._offers]
+        self._offers = offers if self._till is None else self._till.terms_of(offers)
+
+    @property
+    def _open(self) -> int:
+        """Places for answers, at this time of day."""
+        now = time.localtime(self._clock())
+        return self._sale.places_at(60 * now.tm_hour + now.tm_min)
 
     def spell(self, model: Digest, tokens: Sequence[int], stops: Sequence[str]) -> tuple[str, str] | None:
         """See `Spell`; known are the models that are served here.
@@ -165,14 +181,16 @@ class LocalAnswers:
         ask: Ask,
         *,
         top_logprobs: int | None = None,
+        price: Price | None = None,
         payment: Payment | Account | None = None,
         due: Callable[[Due], None] = lambda _due: None,
     ) -> LocalAnswer:
-        """Start generating. `due` is told when the consumer is to pay before it goes on.
+        """Start generating. `price`: that the consumer reckons with; None: whatever it is. `due` is told when the
+        consumer is to pay before it goes on.
 
         Raises:
             PaymentRequired: the answer is not free, and `payment` does not do.
-            Busy: every place is taken, or receipts cannot be kept now.
+            Busy: every place is taken, receipts cannot be kept now, or the price is another one.
             ModelNotFound, NoProvider: not served here, or not at this level or price.
             InvalidRequest: the model cannot take the request.
             ProviderFailed: engine or model file do not work.
@@ -184,8 +202,11 @@ class LocalAnswers:
         check_settings(request)
         if self._draining:
             raise Busy("this provider is shutting down", retry_after=10)
-        if self._places >= self._open:
-            raise Busy(f"all {self._open} places are taken" if self._open else "this machine answers nobody now")
+        if price not in (None, offer.price):
+            now = f"{offer.price.prompt} wei a prompt token and {offer.price.output} an output token"
+            raise Busy(f"the price is {now} now", retry_after=PRICE_SECONDS, remedy="look at its offers again")
+        if self._places >= (places := self._open):
+            raise Busy(f"all {places} places are taken" if places else "this machine answers nobody now")
         self._places += 1
         try:
             await self._check_store()

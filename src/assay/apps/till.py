@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from assay.apps.logs import logger
 from assay.apps.meter import Account, Meter
 from assay.core.errors import AssayError, InvalidSignature, PaymentRequired, StoreError
 from assay.core.hashing import Digest
-from assay.core.offer import Price
+from assay.core.offer import Offer, Price
 from assay.core.payment import Due, Payment, Requirements
 from assay.core.voucher import Terms, Voucher
-from assay.market.pricing import amount_due
+from assay.market.pricing import amount_due, credit_for
 from assay.market.tab import Tab
 from assay.store.tabs import TabStore
 
@@ -91,9 +91,12 @@ class Till:
         pace: TillPace | None = None,
         clock: Callable[[], float] = time.monotonic,
         refused: Callable[[str], None] = lambda _reason: None,
+        grows: bool = False,
     ) -> None:
-        """`store` shares the receipts' database. `clock`: seconds that only rise. `refused` is told why."""
-        self.requirements: Final = requirements
+        """`store` shares the receipts' database. `clock`: seconds that only rise. `refused` is told why. `grows`: the
+        credit does, with prices."""
+        self.requirements = requirements
+        self._grows: Final = grows
         self._chain: Final = chain
         self._store: Final = store
         self.pace: Final = pace or TillPace()
@@ -107,6 +110,15 @@ class Till:
     def claimed(self) -> int:
         """Wei, of all channels that are in use, when the chain was asked last."""
         return sum(account.claimed for account in list(self._accounts.values()))
+
+    def terms_of(self, offers: Sequence[Offer]) -> list[Offer]:
+        """The offers, with how they are paid: on a credit that does for the dearest, which is never taken back."""
+        least = max((credit_for(offer.price, offer.context) for offer in offers), default=0)
+        if self._grows and least > self.requirements.credit:
+            self.requirements = replace(self.requirements, credit=least)
+            for account in self._accounts.values():
+                account.tab.credit = least
+        return [replace(offer, payment=self.requirements) for offer in offers]
 
     async def admit(self, payment: Payment | Account | None, request: Digest) -> Account:
         """Check what comes with the request of this digest, and take its voucher, which is kept in the background; or

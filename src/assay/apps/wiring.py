@@ -34,7 +34,9 @@ from assay.store.parts import PartStore
 from assay.store.receipts import ReceiptStore
 
 if TYPE_CHECKING:
-    from assay.apps.serving import Attest
+    from assay.apps.selling import Selling
+    from assay.apps.serving import Attest, LocalAnswers
+    from assay.market.sale import Sale
 
 Program: TypeAlias = Literal["provider", "gateway", "node", "directory"]
 """Who keeps receipts; each has a database of its own."""
@@ -253,6 +255,18 @@ def open_parts(config: Config, program: Program) -> Iterator[PartStore]:
         yield parts
     finally:
         parts.close()
+
+
+def open_selling(config: Config, local: LocalAnswers, configured: Sale, key: str) -> Selling:
+    """What `local` sells: as configured, or as the owner of the key of that name has said since.
+
+    Raises:
+        ConfigError: what the owner said cannot be read.
+        StoreError: its folder cannot be made.
+    """
+    from assay.apps.selling import Selling
+
+    return Selling(local, configured, _data(config) / f"{key}-sale.json")
 
 
 def store_url(config: Config, program: Program) -> str:

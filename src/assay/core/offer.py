@@ -38,6 +38,21 @@ class Price:
         """Wei for an answer."""
         return self.prompt * prompt_tokens + self.output * output_tokens
 
+    def to_json(self) -> dict[str, Json]:
+        """In decimal digits."""
+        return {"prompt": str(self.prompt), "output": str(self.output)}
+
+    @classmethod
+    def from_json(cls, value: Json) -> Price:
+        """Inverse of `to_json`; members that are not known are passed over.
+
+        Raises:
+            EncodingError: it is no price.
+        """
+        if not isinstance(value, dict):
+            raise EncodingError("a price is not an object")
+        return _price(text(value.get("prompt"), "price"), text(value.get("output"), "price"))
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -77,7 +92,7 @@ class Offer:
             "model": self.model,
             "model_digest": b64(self.model_digest),
             "level": self.level,
-            "price": {"prompt": str(self.price.prompt), "output": str(self.price.output)},
+            "price": self.price.to_json(),
             "context": self.context,
             "chat": self.chat,
             "tools": self.tools,
@@ -97,11 +112,11 @@ class Offer:
         """
         if not isinstance(value, dict):
             raise EncodingError("an offer is not an object")
-        level, price, model = value.get("level"), value.get("price"), text(value.get("model"), "model")
+        level, model = value.get("level"), text(value.get("model"), "model")
         chat, tools, sampler = value.get("chat"), value.get("tools"), value.get("sampler")
         continues = value.get("continues", False)
-        if level not in LEVELS or not isinstance(price, dict):
-            raise EncodingError("an offer's level or price is malformed")
+        if level not in LEVELS:
+            raise EncodingError("an offer's level is malformed")
         if not (isinstance(chat, bool) and isinstance(tools, bool) and isinstance(continues, bool)):
             raise EncodingError("an offer's chat, tools or continues is neither true nor false")
         if sampler not in SAMPLERS:
@@ -114,7 +129,7 @@ class Offer:
             model=intern(model),
             model_digest=_digest(text(value.get("model_digest"), "model_digest"), "model_digest"),
             level=_LEVELS[level],
-            price=_price(text(price.get("prompt"), "price"), text(price.get("output"), "price")),
+            price=Price.from_json(value.get("price")),
             context=natural(value.get("context"), "context"),
             chat=chat,
             tools=tools,

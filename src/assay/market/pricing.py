@@ -7,6 +7,8 @@ from typing import Final
 from assay.core.offer import Price
 
 FREE: Final = Price(0, 0)
+CREDIT_TOKENS: Final = 256
+"""Output tokens that may be unpaid, beside the longest prompt, where no credit is set."""
 _PROMPT_WEIGHT: Final = 3
 """Prompt tokens for each output token in the usual blended price."""
 
@@ -14,6 +16,11 @@ _PROMPT_WEIGHT: Final = 3
 def amount_due(price: Price, prompt_tokens: int, output_tokens: int) -> int:
     """Wei for an answer; nothing if not one token was delivered."""
     return price.of(prompt_tokens, output_tokens) if output_tokens else 0
+
+
+def credit_for(price: Price, context: int) -> int:
+    """Wei that may be unpaid where no credit is set: a prompt that fills the context, and CREDIT_TOKENS."""
+    return price.of(context, CREDIT_TOKENS)
 
 
 def blended(price: Price) -> int:

@@ -39,6 +39,7 @@ from assay.network.waiting import WaitLimit
 from assay.network.wire import (
     BUNDLE,
     MAX_EVENT,
+    Asked,
     decode_error,
     decode_event,
     decode_load,
@@ -136,7 +137,8 @@ class HttpTransport:
             Busy, InvalidRequest, NotFound, PaymentRequired: as the provider says.
             ProviderFailed: it cannot be reached, or does not keep to the protocol.
         """
-        content = encode_request(request, top_logprobs, None if purse is None else purse.payment)
+        payment = None if purse is None else purse.payment
+        content = encode_request(Asked(request, top_logprobs, payment, offer.price))
         signed = {} if self._key is None else {HEADER: sign_body(self._key, offer.provider, content)}
         outgoing = self._client.build_request(
             "POST",

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from assay.core.bundle import Bundle
@@ -26,7 +27,7 @@ from assay.core.errors import (
     ProviderFailed,
 )
 from assay.core.keys import Address, parse_address
-from assay.core.offer import Load, Offer
+from assay.core.offer import Load, Offer, Price
 from assay.core.payment import Due, Payment, Requirements
 from assay.core.request import Request, decimal, natural, text
 from assay.core.voucher import Terms, Voucher
@@ -48,28 +49,46 @@ _OVERFLOW: Final = re.compile(r"has ([0-9]{1,9}) tokens and the context holds ([
 """How ContextOverflow says it."""
 
 
-def encode_request(request: Request, top_logprobs: int | None, payment: Payment | None = None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a gateway asks of a provider."""
+
+    request: Request
+    top_logprobs: int | None = None
+    payment: Payment | None = None
+    price: Price | None = None
+    """That the gateway reckons with: providers change theirs. None: whatever it is."""
+
+
+def encode_request(asked: Asked) -> bytes:
     """The body of POST /assay/v1/answers."""
-    paid: dict[str, Json] = {} if payment is None else {"payment": payment.to_json()}
-    return canonical({"request": request.to_json(), "top_logprobs": top_logprobs, **paid})
+    more: dict[str, Json] = {} if asked.payment is None else {"payment": asked.payment.to_json()}
+    if asked.price is not None:
+        more["price"] = asked.price.to_json()
+    return canonical({"request": asked.request.to_json(), "top_logprobs": asked.top_logprobs, **more})
 
 
-def decode_request(body: bytes) -> tuple[Request, int | None, Payment | None]:
+def decode_request(body: bytes) -> Asked:
     """Inverse of `encode_request`.
 
     Raises:
         EncodingError: not this object.
     """
     value = _object(body, "the body")
-    if set(value) - {"payment"} != {"request", "top_logprobs"}:
-        raise EncodingError("the body has the members request, top_logprobs and, where it is paid, payment")
+    if set(value) - {"payment", "price"} != {"request", "top_logprobs"}:
+        raise EncodingError("the body has the members request, top_logprobs and perhaps price and payment")
     top = value["top_logprobs"]
     if top is not None and not 0 <= natural(top, "top_logprobs") <= MAX_TOP:
         raise EncodingError(f"top_logprobs is at most {MAX_TOP}")
     request = Request.from_json(value["request"])
     _ = request.digest  # refuses what has no canonical encoding, such as lone surrogates
     payment = Payment.from_json(value["payment"]) if "payment" in value else None
-    return request, None if top is None else natural(top, "top_logprobs"), payment
+    price = None
+    if "price" in value:
+        price = Price.from_json(value["price"])
+        if value["price"] != price.to_json():
+            raise EncodingError("the price has exactly the members prompt and output")
+    return Asked(request, None if top is None else natural(top, "top_logprobs"), payment, price)
 
 
 def encode_voucher(terms: Terms, voucher: Voucher) -> bytes:

@@ -16,11 +16,14 @@ from tests.tiny import TinyEngine, tiny_key
 
 from assay.apps.logs import Recent
 from assay.apps.provider import provider_app
+from assay.apps.selling import Selling
 from assay.apps.serving import LocalAnswers
 from assay.apps.window.auditing import Audits
 from assay.apps.window.owner import Owner
+from assay.apps.window.shell import Kind
 from assay.apps.window.sources import Upkeep
 from assay.apps.window.window import Window
+from assay.market.sale import Sale
 from assay.store.receipts import ReceiptStore
 
 PLACES = 4
@@ -35,6 +38,7 @@ class Node:
     home: Path
     recent: Recent
     local: LocalAnswers
+    selling: Selling
 
     def ask(self, method: str, path: str, *, token: str = TOKEN, **more: object) -> httpx.Response:
         """As the owner, or as who has another token."""
@@ -43,8 +47,8 @@ class Node:
 
 
 @contextmanager
-def owned(root: Path) -> Iterator[Node]:
-    """A node in a thread of its own, with a home under `root`."""
+def owned(root: Path, kind: Kind = "node") -> Iterator[Node]:
+    """A node or a provider in a thread of its own, with a home under `root`."""
     home, key = root / "home", tiny_key(1)
     home.mkdir()
 
@@ -54,10 +58,11 @@ def owned(root: Path) -> Iterator[Node]:
             store, recent = ReceiptStore(f"sqlite:///{root / 'node.db'}"), Recent()
             local = LocalAnswers([TinyEngine()], key, store, parallel=PLACES)
             upkeep = Upkeep(home, key.address, {"model": "tiny", "parallel": PLACES}, recent)
-            window = Window(Owner(TOKEN), loopback=True, upkeep=upkeep)
-            app = provider_app(local, store, key.address, window=window, audits=Audits())
+            selling = Selling(local, Sale({}, PLACES), root / "sale.json")
+            window = Window(Owner(TOKEN), loopback=True, upkeep=upkeep, kind=kind)
+            app = provider_app(local, store, key.address, window=window, audits=Audits(), selling=selling)
             async with running(app, drain=local.drain) as url:
-                yield Node(url, app, home, recent, local)
+                yield Node(url, app, home, recent, local, selling)
 
     with in_thread(server()) as node:
         yield node

@@ -198,7 +198,7 @@ def test_places(node: Node, page: Page) -> None:
     until(lambda: node.local.load.places == PLACES)
     assert httpx.post(f"{node.url}/v1/chat/completions", json=HELLO, trust_env=False).status_code == 200
     for places in (-1, PLACES + 1, 1.5, "1", True, None):
-        said = node.ask("POST", "/window/owner/places", json={"places": places})
+        said = node.ask("POST", "/window/owner/sale", json={"places": places})
         assert (said.status_code, node.local.load.places) == (400, PLACES)
 
 

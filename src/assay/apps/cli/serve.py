@@ -67,6 +67,9 @@ def serve(
         ),
     ] = None,
     chain: ChainOption = None,
+    hours: Annotated[
+        str | None, typer.Option(help="Of the day, in which answers are begun: 22:00-07:00. Empty: all.")
+    ] = None,
     as_json: JsonFlag = False,
     cheat: Annotated[
         str, typer.Option(help="Be dishonest in this way.", rich_help_panel=_DEVELOPERS, show_default=False)
@@ -81,7 +84,7 @@ def serve(
     ] = False,
 ) -> None:
     """Offer this machine's answers, each with a signed receipt. Options override config.toml."""
-    from assay.apps.config import load_config
+    from assay.apps.config import home, load_config
     from assay.apps.logs import configure_logs
     from assay.apps.wiring import (
         Capacity,
@@ -91,6 +94,7 @@ def serve(
         open_key,
         open_parts,
         open_proxy,
+        open_selling,
         open_store,
         override,
         tool_reader,
@@ -104,14 +108,14 @@ def serve(
     given = {
         "model": model, "host": host, "port": port, "threads": threads, "parallel": parallel, "context": context,
         "engine": engine, "levels": tuple(level) if level else None, "url": url, "key": key,
-        "upstream": upstream, "upstream_model": upstream_model, "tls": tls,
+        "upstream": upstream, "upstream_model": upstream_model, "tls": tls, "hours": hours,
     }  # fmt: skip
     config = override(load_config(), "network", {"relays": tuple(relay) if relay else None, "iroh": iroh})
     if config.network.relays or config.network.iroh != "off":
         given["tls"] = True
     config = override(override(config, "chain", {"url": chain}), "provider", given)
     settings = config.provider
-    configure_logs(config.log.level, config.log.format)
+    recent = configure_logs(config.log.level, config.log.format)
     signer, made = open_key(settings.key)
     if made:
         note(f"Made the key {settings.key} ({signer.address}).")
@@ -120,6 +124,7 @@ def serve(
     found = find_model(settings.model)
 
     from assay.apps.door import Door
+    from assay.apps.earnings import Earnings
     from assay.apps.levelled import Levelled
     from assay.apps.metrics import Metrics
     from assay.apps.onchain import level_prices, open_counter
@@ -129,10 +134,16 @@ def serve(
     from assay.apps.server import serve as run
     from assay.apps.serving import LocalAnswers
     from assay.apps.tracing import Traces, ending, tracer_of
+    from assay.apps.window.courtroom import courtroom_of
+    from assay.apps.window.sources import Upkeep
+    from assay.apps.window.window import open_window
+    from assay.market.sale import Hours, Sale
 
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
         here = url_of(sock, tls=settings.tls)
+        upkeep = Upkeep(home(), signer.address, settings.model_dump(mode="json"), recent)
+        window = open_window(home(), sock, upkeep, "provider")
         store = open_store(config, "provider", forgetful=bool(cheat))
         capacity = Capacity(threads=settings.threads, parallel=settings.parallel, context=settings.context)
         places, pen = settings.parallel, attest
@@ -149,14 +160,16 @@ def serve(
             raise ConfigError(
                 f"{found.name} can be offered at {', '.join(offering.levels)} here", "choose --level there"
             )
+        opened = Hours.parse(settings.hours) if settings.hours else None
         traces, metrics, prices, till = Traces(tracer_of(offering)), Metrics(), level_prices(config), None
-        deposits, least_deposit, stake = None, 1, None
+        deposits, least_deposit, stake, earnings = None, 1, None, None
         if config.chain.url:
             counter = stack.enter_context(
                 open_counter(config, signer, prices, lambda reason: metrics.payments_refused.labels(reason).inc())
             )
             till, deposits, least_deposit = counter.till, counter.deposits, counter.least_deposit
             metrics.watch_money(counter.sums)
+            earnings = Earnings(counter)
             stake = stake_of(counter.client.addresses)
             if counter.client.addresses.court and "exact" in offered.levels:
                 stack.enter_context(_defended(counter.client, offering, found, store, metrics.registry, config.chain))
@@ -171,9 +184,18 @@ def serve(
             attest=pen,
             parts=stack.enter_context(open_parts(config, "provider")),
         )
+        selling = open_selling(config, local, Sale(prices, places, opened), settings.key)
+        if selling.kept:
+            note(f"Prices, places and hours are those that were set at {window.address(here)}.")
         publisher, certificate = stack.enter_context(
             open_publisher(config, signer, local.models, sock.getsockname()[:2], parallel=places, stake=stake)
         )
+
+        def started() -> None:
+            announce("provider", here, as_json=as_json, address=signer.address, model=found.name)
+            if not as_json:
+                note(f"Its window, in a browser: {window.address(here)}")
+
         run(
             provider_app(
                 local,
@@ -188,10 +210,14 @@ def serve(
                 least_deposit=least_deposit,
                 publisher=publisher,
                 door=Door(signer.address, settings.consumers, settings.requests_per_minute),
+                window=window,
+                court=courtroom_of(config, stack),
+                earnings=earnings,
+                selling=selling,
             ),
             sock,
             drain=ending(local.drain, traces),
-            started=lambda: announce("provider", here, as_json=as_json, address=signer.address, model=found.name),
+            started=started,
             certificate=certificate,
         )
 

@@ -37,6 +37,7 @@ def up(
         open_engine,
         open_key,
         open_parts,
+        open_selling,
         open_store,
         override,
         tool_reader,
@@ -64,6 +65,7 @@ def up(
     from assay.apps.window.courtroom import courtroom_of
     from assay.apps.window.sources import Upkeep
     from assay.apps.window.window import open_window
+    from assay.market.sale import Sale
 
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
@@ -76,6 +78,7 @@ def up(
             running = stack.enter_context(open_engine(found, capacity, settings.engine))
         parts = stack.enter_context(open_parts(config, "node"))
         local = LocalAnswers([running], signer, store, parallel=settings.parallel, url=here, parts=parts)
+        selling = open_selling(config, local, Sale({}, settings.parallel), settings.key)
 
         def started() -> None:
             announce("node", here, as_json=as_json, address=signer.address, model=found.name)
@@ -95,6 +98,7 @@ def up(
             audits=Audits(models=[found]),
             court=courtroom_of(config, stack),
             doubts=Doubts(),
+            selling=selling,
         )
         run(app, sock, drain=ending(local.drain, traces), grace=1.0, started=started)
 

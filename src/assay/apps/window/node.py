@@ -18,14 +18,16 @@ from assay.apps.calculator import Question, calculate
 from assay.apps.config import load_config
 from assay.apps.doctor import all_checks
 from assay.apps.funding import shown as shown_channel
+from assay.apps.selling import Selling
 from assay.apps.wallet import Wallet
 from assay.apps.window.checkup import Checkup
 from assay.apps.window.shelf import Shelf, shown
 from assay.apps.window.shell import Entry, Shell, answer
 from assay.apps.window.sources import Sources, Upkeep
-from assay.core.errors import AssayError, InvalidRequest
+from assay.core.errors import AssayError, InvalidRequest, NotFound
 from assay.core.hashing import Digest
 from assay.core.offer import Offer
+from assay.market.sale import Sale
 
 ENTRY: Final = Entry("node", "/node")
 MOST_CHANNELS: Final = 100
@@ -46,16 +48,7 @@ class _Model(_Said):
     name: str = Field(min_length=1, max_length=64)
 
 
-class _Places(_Said):
-    places: int
-
-
-_NOTHING, _MODEL, _PLACES, _QUESTION = (
-    TypeAdapter(_Nothing),
-    TypeAdapter(_Model),
-    TypeAdapter(_Places),
-    TypeAdapter(Question),
-)
+_NOTHING, _MODEL, _QUESTION = TypeAdapter(_Nothing), TypeAdapter(_Model), TypeAdapter(Question)
 """What is said to a control."""
 
 
@@ -84,7 +77,6 @@ class _Desk:
 
     def routes(self) -> list[Route]:
         """What changes something is posted or deleted, as JSON."""
-        places = [Route("/window/owner/places", self.open_places, methods=["POST"])] if self._sources.local else []
         return [
             Route("/window/owner/node", self.overview, methods=["GET"]),
             Route("/window/owner/models", self.models, methods=["GET"]),
@@ -95,13 +87,15 @@ class _Desk:
             Route("/window/owner/doctor", self.findings, methods=["GET"]),
             Route("/window/owner/doctor", self.look, methods=["POST"]),
             Route("/window/owner/economics", self.economics, methods=["POST"]),
-            *places,
+            Route("/window/owner/sale", self.sell, methods=["POST"]),
+            Route("/window/owner/sale", self.sell_as_configured, methods=["DELETE"]),
         ]
 
     async def overview(self, request: Request) -> Response:
         """What runs, how busy it is, and its money."""
         self._sources.owner.admit(request)
         load, pace, wallet = self._sources.load, self._sources.pace, self._sources.wallet
+        earnings, selling = self._sources.earnings, self._sources.selling
         offers, problem = await self._offers()
         return answer(
             {
@@ -126,6 +120,8 @@ class _Desk:
                 "places": self._sources.local.parallel if self._sources.local else None,
                 "pace": pace() if pace else None,
                 "money": await asyncio.to_thread(_money, wallet) if wallet else None,
+                "earnings": await asyncio.to_thread(earnings) if earnings else None,
+                "sale": _shown(selling) if selling else None,
                 "settings": self._upkeep.settings,
             }
         )
@@ -176,12 +172,26 @@ class _Desk:
         question = _checked(_QUESTION, await self._sources.owner.heard(request))
         return answer(await asyncio.to_thread(calculate, question))
 
-    async def open_places(self, request: Request) -> Response:
-        """Take more or fewer answers at a time, until the program ends."""
-        said = _checked(_PLACES, await self._sources.owner.heard(request))
-        assert self._sources.local is not None
-        self._sources.local.open_places(said.places)
-        return answer(asdict(self._sources.local.load))
+    async def sell(self, request: Request) -> Response:
+        """Change what is sold: prices, places or hours, or several of them."""
+        said, selling = await self._sources.owner.heard(request), self._selling()
+        sale = Sale.from_json({**selling.now.to_json(), **said})
+        if self._sources.kind != "provider" and sale.prices != selling.now.prices:
+            raise InvalidRequest("a node sells nothing", field="prices", remedy="start `assay serve`")
+        await selling.change(sale)
+        return answer(_shown(selling))
+
+    async def sell_as_configured(self, request: Request) -> Response:
+        """Forget what was changed here."""
+        _checked(_NOTHING, await self._sources.owner.heard(request))
+        selling = self._selling()
+        await selling.reset()
+        return answer(_shown(selling))
+
+    def _selling(self) -> Selling:
+        if self._sources.selling is None:
+            raise NotFound("this program answers with no model of its own", "look at a node or a provider")
+        return self._sources.selling
 
     async def _offers(self) -> tuple[Sequence[Offer], str]:
         """What can be asked for, and why nothing can: a gateway's owner looks here just when nobody answers it."""
@@ -209,6 +219,10 @@ def _money(wallet: Wallet) -> Mapping[str, object]:
         "channels": [shown_channel(each) for each in channels[-MOST_CHANNELS:]],
         "channels_in_all": len(channels),
     }
+
+
+def _shown(selling: Selling) -> Mapping[str, object]:
+    return {**selling.now.to_json(), "kept": selling.kept}
 
 
 def _checked(kind: TypeAdapter[_T], said: Mapping[str, object]) -> _T:

@@ -11,7 +11,7 @@ import ipaddress
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from assay.apps.failures import error_response
 from assay.apps.origin import check_origin
+from assay.core.encoding import Json
 from assay.core.errors import BodyTooLarge, ConfigError, Forbidden, InvalidRequest
 
 MOST_SAID: Final = 16_384
@@ -69,7 +70,7 @@ class Owner:
             )
         check_origin(request)
 
-    async def heard(self, request: Request) -> Mapping[str, object]:
+    async def heard(self, request: Request) -> dict[str, Json]:
         """Let the owner change something, and give what the request says: a JSON object, which no form can send.
 
         Raises:
@@ -83,12 +84,12 @@ class Owner:
         if len(body) > MOST_SAID:
             raise BodyTooLarge(MOST_SAID)
         try:
-            value: object = json.loads(body)
+            value: Json = json.loads(body)
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise InvalidRequest("the body is no JSON object", remedy="send one, such as {}")
-        return {str(key): item for key, item in value.items()}
+        return value
 
 
 class Hosts:

@@ -15,8 +15,8 @@ from assay.apps.window.assets import Assets
 from assay.apps.window.texts import LANGUAGES, NAMES, RIGHT_TO_LEFT, preferred, said
 from assay.network.openai.shape import encode
 
-Kind: TypeAlias = Literal["node", "gateway"]
-"""What serves the pages: `assay up`, or `assay gateway`."""
+Kind: TypeAlias = Literal["node", "gateway", "provider"]
+"""What serves the pages: `assay up`, `assay gateway`, or `assay serve`."""
 LANGUAGE_COOKIE: Final = "assay-language"
 SECURITY: Final = {
     # No inline script or style, nothing from elsewhere, no frames; markup reaches a page through DOMPurify only.

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.apps.doubting import Doubts
+from assay.apps.earnings import Earnings
 from assay.apps.logs import Recent
+from assay.apps.selling import Selling
 from assay.apps.serving import LocalAnswers
 from assay.apps.wallet import Wallet
 from assay.apps.window.auditing import Audits
@@ -58,6 +60,10 @@ class Sources:
     """A node's own."""
     wallet: Wallet | None = None
     """A gateway's that pays."""
+    earnings: Earnings | None = None
+    """A provider's that is paid."""
+    selling: Selling | None = None
+    """Prices, places and hours, where the owner changes them."""
     spell: Spell | None = None
     """What tokens say, where the vocabulary is here."""
     audits: Audits | None = None

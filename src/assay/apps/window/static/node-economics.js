@@ -37,7 +37,7 @@ function yes(value) {
 /** Begin to show what a price earns: of `found`, what the program does now. */
 export function estimate(found) {
   if (typeof found.pace === "number" && found.pace > 0) one("e-pace").value = found.pace.toFixed(1);
-  const price = found.program === "node" ? found.offers[0]?.output_wei : null;
+  const price = found.program === "gateway" ? null : found.offers[0]?.output_wei;
   if (typeof price === "string" && /^[1-9][0-9]{0,29}$/.test(price)) one("e-price").value = price;
   one("estimate").addEventListener("submit", (event) => event.preventDefault());
   one("estimate").addEventListener("input", earned);

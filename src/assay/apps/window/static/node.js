@@ -5,11 +5,14 @@ import { economics, estimate } from "./node-economics.js";
 import { log } from "./node-log.js";
 import { models } from "./node-models.js";
 import { count, duration, every, facts, one, tell, wei } from "./node-parts.js";
+import { sale, show as selling } from "./node-sale.js";
 import { asOwner, ownerToken } from "./owner.js";
 import { moment, number, t } from "./texts.js";
 
 const OFFER = ["model", "level", "context", "prompt", "output"];
 const SUMS = ["deposited", "withdrawn", "earned", "signed", "accepted"];
+const EARNED = ["owed", "paid", "claimed", "held", "ripe", "purse", "bond", "leaving"];
+const PROGRAMS = new Set(["gateway", "node", "provider"]);
 const CHANNEL = ["provider", "state", "deposited", "earned", "signed", "left"];
 let opened = false;
 const shown = new Map();
@@ -50,10 +53,12 @@ async function look() {
   one("owner").hidden = false;
   runs(found);
   if (fresh("offers", [found.offers, found.offers_in_all, found.offers_problem])) offers(found);
-  if (fresh("money", found.money)) money(found);
+  if (fresh("money", [found.money, found.earnings])) money(found);
   if (fresh("settings", found.settings)) settings(found.settings);
+  if (found.program === "provider") selling(found.sale, [...new Set(found.offers.map((each) => each.level))]);
   if (opened) return;
   opened = true;
+  if (found.program === "provider") sale(asOwner);
   estimate(found);
   economics(asOwner);
   models(asOwner);
@@ -77,7 +82,7 @@ function runs(found) {
   fill(
     one("facts"),
     ...facts([
-      [t("node.program"), t(found.program === "gateway" ? "node.is_gateway" : "node.is_node")],
+      [t("node.program"), t(`node.is_${PROGRAMS.has(found.program) ? found.program : "node"}`)],
       [t("node.version"), foreign(found.version)],
       [t("node.url"), el("span", { class: "digest" }, location.origin)],
       [t("node.key"), el("span", { class: "digest" }, foreign(found.address))],
@@ -113,7 +118,7 @@ one("places").addEventListener("submit", (event) => event.preventDefault());
 one("open-places").addEventListener("input", shownPlaces);
 one("open-places").addEventListener("change", async (event) => {
   try {
-    await asOwner("/window/owner/places", { method: "POST", body: { places: Number(event.target.value) } });
+    await asOwner("/window/owner/sale", { method: "POST", body: { places: Number(event.target.value) } });
     tell(one("places-problem"), null);
   } catch (error) {
     tell(one("places-problem"), error.message);
@@ -150,7 +155,8 @@ const table = (heads, rows) =>
 
 function money(found) {
   const there = found.money;
-  const program = found.program === "gateway" ? "gateway" : "node";
+  if (found.earnings !== null) return earnings(found.earnings);
+  const program = PROGRAMS.has(found.program) ? found.program : "node";
   if (there === null) return fill(one("money"), el("p", {}, t(`node.no_money_${program}`)));
   const sums = SUMS.map((kind) => [t(`node.sum_${kind}`), wei(there[`${kind}_wei`])]);
   const rows = there.channels.map((each) => [
@@ -168,6 +174,15 @@ function money(found) {
     ])),
     el("h3", {}, t("node.channels_of", { count: number(count(there.channels_in_all)) })),
     rows.length ? el("div", label, table(CHANNEL.map((name) => t(`node.channel_${name}`)), rows)) : null,
+  );
+}
+
+function earnings(found) {
+  const known = EARNED.filter((kind) => Object.hasOwn(found, `${kind}_wei`));
+  return fill(
+    one("money"),
+    el("dl", { class: "facts" }, ...facts(known.map((kind) => [t(`node.earned_${kind}`), wei(found[`${kind}_wei`])]))),
+    found.problem === "" ? null : el("p", { class: "problem" }, t("node.chain_away"), " ", foreign(found.problem, 500)),
   );
 }
 
