@@ -1,7 +1,7 @@
 """From nothing to a first answer that is verified in the browser, as the README tells it: two commands, three clicks.
 
-A fresh clone of this repository's last commit, with an empty home: no virtual environment, no model, no packages kept by
-pip. What it takes depends on the network, as that fetches some 200 MB.
+A fresh clone of this repository's last commit, with an empty home: no virtual environment, no model, no packages kept
+by pip. What it takes depends on the network, as that fetches some 200 MB.
 """
 
 from __future__ import annotations
