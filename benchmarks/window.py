@@ -1,7 +1,9 @@
-"""How soon the window's long tables answer: a gateway that knows 10,000 providers and keeps 100,000 receipts.
+"""How soon the window's pages are there, and its long tables answer: a gateway that knows 10,000 providers and keeps
+100,000 receipts.
 
-The server alone, over HTTP on loopback; and in a headless Chromium, if there is one, from a click to painted rows. Each
-figure is the 95th percentile of ROUNDS, beside the median.
+Tables: the server alone, over HTTP on loopback; and in a headless Chromium, if there is one, from a click to painted
+rows. Pages: in that browser, with nothing kept, from the address to what a reader can use. Each figure is the 95th
+percentile of ROUNDS (of pages: LOADS), beside the median.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Final
 import httpx
 import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
-from tests.apps.window.browser import TOKEN, find_browser
+from tests.apps.window.browser import MOST_BYTES, TOKEN, find_browser, loaded
 from tests.apps.window.crowd import MODELS, crowd, made_up
 
 from assay.apps.figures import Figure, Say
@@ -23,7 +25,18 @@ from assay.apps.figures import Figure, Say
 PROVIDERS: Final = 10_000
 RECEIPTS: Final = 100_000
 ROUNDS: Final = 40
+LOADS: Final = 20
 BAR_MS: Final = 200.0
+BAR_LOAD_MS: Final = 1000.0
+_PAGES: Final = {
+    "chat": ("/", "html[data-ready]"),
+    "receipt": ("/receipt", "#drop"),
+    "network": (f"/network#owner={TOKEN}", "#receipts tbody tr"),
+    "court": ("/court", ".missing"),
+    "doubt": (f"/doubt#owner={TOKEN}", "#cheats input"),
+    "node": (f"/node#owner={TOKEN}", "#facts dd"),
+}
+"""Where they are, and what is there once they can be used."""
 _SERVED: Final = {
     "providers.page": ("/window/providers", "page"),
     "providers.filter": ("/window/providers", "model"),
@@ -61,9 +74,9 @@ async ({ root, target, values, round }) => {
 
 
 def measure(
-    say: Say, *, providers: int = PROVIDERS, receipts: int = RECEIPTS, rounds: int = ROUNDS
+    say: Say, *, providers: int = PROVIDERS, receipts: int = RECEIPTS, rounds: int = ROUNDS, loads: int = LOADS
 ) -> Iterator[Figure]:
-    """Pages, filters, searches and sorting of both tables."""
+    """Pages, filters, searches and sorting of both tables; first loads of all pages."""
     say(f"signing {providers} records, keeping {receipts} receipts")
     records = list(made_up(providers))
     with (
@@ -80,6 +93,7 @@ def measure(
                 return
             browser = playwright.chromium.launch(executable_path=program, chromium_sandbox=False)
             yield from _in_browser(say, browser, found.url, rounds)
+            yield from _first_loads(say, browser, found.url, loads)
             browser.close()
 
 
@@ -125,6 +139,25 @@ def _in_browser(say: Say, browser: Browser, url: str, rounds: int) -> Iterator[F
         page.wait_for_selector("#providers tbody tr")
         page.wait_for_selector("#receipts tbody tr")
         yield from _figures(say, f"{name}.painted", _painted(page, root, target, values), rounds)
+
+
+def _first_loads(say: Say, browser: Browser, url: str, loads: int) -> Iterator[Figure]:
+    for name, (path, ready) in _PAGES.items():
+        sizes, times = [], []
+        for _ in range(loads):
+            context = browser.new_context(base_url=url, viewport={"width": 1280, "height": 900})
+            page = context.new_page()
+            began = time.perf_counter()
+            page.goto(path)
+            page.wait_for_selector(ready, state="attached")
+            times.append(1000 * (time.perf_counter() - began))
+            sizes.append(loaded(page))
+            context.close()
+        late = float(np.percentile(times, 95))
+        say(f"{name}: {max(sizes)} bytes, {np.median(times):.0f} ms, 95th percentile {late:.0f} ms")
+        yield Figure(f"{name}.loaded", max(sizes), "bytes", MOST_BYTES, max(sizes) < MOST_BYTES, loads)
+        yield Figure(f"{name}.usable_p50", float(np.median(times)), "ms", None, None, loads)
+        yield Figure(f"{name}.usable_p95", late, "ms", BAR_LOAD_MS, late < BAR_LOAD_MS, loads)
 
 
 def _painted(page: Page, root: str, target: str, values: list[str]) -> Callable[[int], float]:

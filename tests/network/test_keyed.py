@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.network.discovery.kit import record
+from tests.network.discovery.kit import LEVELS, record
 from tests.network.test_http import QUICK, REQUEST
 from tests.running import provider, running
 from tests.tiny import TinyEngine, tiny_key
@@ -21,6 +21,7 @@ from assay.apps.certificate import Certificate, certificate_of
 from assay.apps.provider import provider_app
 from assay.apps.serving import LocalAnswers
 from assay.core.errors import ConfigError, ProviderFailed
+from assay.core.offer import Price
 from assay.core.reach import Reach
 from assay.core.record import ProviderRecord, url_by_key
 from assay.network import keyed
@@ -60,7 +61,7 @@ async def reaching(here: RecordBook, *urls: str) -> AsyncIterator[HttpTransport]
 async def https(root: Path, certificate: Certificate, engine: TinyEngine) -> AsyncIterator[str]:
     """A provider that serves HTTPS with a certificate; gives its address."""
     store = ReceiptStore(f"sqlite:///{root / 'tls.db'}")
-    answers = LocalAnswers([engine], KEY, store)
+    answers = LocalAnswers([engine], KEY, store, prices=dict.fromkeys(LEVELS, Price(1, 2)))
     app = provider_app(answers, store, KEY.address)
     async with running(app, drain=answers.drain, certificate=certificate.path) as url:
         yield url
@@ -87,7 +88,7 @@ async def test_a_provider_that_was_found_answers(tmp_path: Path) -> None:
     here = book()
     async with reaching(here) as transport:
         for sequence, folder in enumerate(("a", "b")):
-            async with provider(tmp_path / folder, TinyEngine(), KEY, price=0) as there:
+            async with provider(tmp_path / folder, TinyEngine(), KEY) as there:
                 here.put(known(there.url, sequence=sequence), time.time(), "x")
                 await asked(transport)
 

@@ -38,6 +38,8 @@ THEMES: Final = ("light", "dark")
 LOST: Final = "^Failed to load resource"
 """What browsers log of a request that fails."""
 PICTURES: Final = "ASSAY_PICTURES"
+MOST_BYTES: Final = 200_000
+"""Of a page's first load."""
 """Names the folder into which tests put what pages look like."""
 
 
@@ -116,6 +118,15 @@ def check_width(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
+def loaded(page: Page) -> int:
+    """Bytes of the page and of all that it has loaded, as they came over the wire (compressed), without heads."""
+    found: int = page.evaluate(
+        """["navigation", "resource"].flatMap((kind) => performance.getEntriesByType(kind))
+        .reduce((sum, each) => sum + each.encodedBodySize, 0)"""
+    )
+    return found
+
+
 def picture(page: Page, name: str) -> None:
     """Keep what a page looks like, where a folder for that is named."""
     if folder := os.environ.get(PICTURES):
@@ -124,13 +135,14 @@ def picture(page: Page, name: str) -> None:
 
 
 def looked_at(browser: Browser, url: str, path: str, name: str, ready: str) -> None:
-    """A page in both themes and all languages, on a telephone and on a large screen: readable by all, nothing sticks
-    out. `ready`: selector of what is there once the page is."""
+    """A page in both themes and all languages, on a telephone and on a large screen: small, readable by all, nothing
+    sticks out. `ready`: selector of what is there once the page is."""
     for lang in LANGUAGES:
         for theme, width in (("light", 360), ("dark", 1600)):
             with opened(browser, url, width=width, theme=theme, lang=lang) as page:
                 page.goto(path)
                 page.wait_for_selector(ready)
+                assert 20_000 < loaded(page) < MOST_BYTES
                 check_access(page)
                 check_width(page)
                 picture(page, f"{name}-{lang}-{theme}-{width}")

@@ -19,10 +19,13 @@ from tests.tiny import PROFILE, tiny_bundle, tiny_key, tiny_request
 from typing_extensions import override
 
 from assay.apps.discovering import Discoveries
+from assay.apps.doubting import Doubts
 from assay.apps.gateway import gateway_app
+from assay.apps.logs import Recent
 from assay.apps.metrics import DiscoveryMetrics, Metrics
 from assay.apps.standing import Standing, Tell
 from assay.apps.window.owner import Owner
+from assay.apps.window.sources import Upkeep
 from assay.apps.window.window import Window
 from assay.core.hashing import Digest
 from assay.core.keys import Address, Key
@@ -200,9 +203,11 @@ def crowd(
         transport = HttpTransport((), patience=Patience(connect=0.5), book=discoveries.book, ways=ways)
         market = MarketAnswers(transport, store, known=known, defaults=defaults)
         seen(market, [offer for each, _ in records[::3] for offer in each.offers], time.monotonic())
-        window = Window(Owner(TOKEN), loopback=True)
+        upkeep = Upkeep(root / "home", tiny_key(50).address, {}, Recent())
+        window = Window(Owner(TOKEN), loopback=True, upkeep=upkeep)
         app = gateway_app(
             market, store, close=transport.aclose, metrics=metrics, discoveries=discoveries, window=window, ways=ways,
+            doubts=Doubts(),
             standing=None if stakes is None else Told(stakes),
         )  # fmt: skip
         async with running(app, drain=market.drain) as url:

@@ -92,7 +92,7 @@ def test_no_other_site_passes_with_the_token(node: Node, headers: dict[str, str]
 def test_the_windows_own_pages_pass(node: Node) -> None:
     """As a browser sends it from there."""
     own = {"origin": node.url, "sec-fetch-site": "same-origin"}
-    said = node.ask("POST", "/window/owner/places", json={"places": PLACES}, headers=own)
+    said = node.ask("POST", "/window/owner/sale", json={"places": PLACES}, headers=own)
     assert (said.status_code, said.headers["cache-control"]) == (200, "no-store")
 
 
@@ -159,7 +159,7 @@ def attacker(page: str) -> Iterator[str]:
 
 def test_forms_of_another_site(node: Node, browser: Browser) -> None:
     """A page of another site posts a form whose body reads as JSON: it is refused, and the answer says so."""
-    for name, value in (("models", '"name":"smollm2-135m'), ("places", '"places":0'), ("doctor", '"a":0')):
+    for name, value in (("models", '"name":"smollm2-135m'), ("sale", '"places":0'), ("doctor", '"a":0')):
         form = f"""<form method=post enctype=text/plain action="{node.url}/window/owner/{name}">
             <input name='{{{value},"' value='":""}}'></form><script>document.forms[0].submit()</script>"""
         with attacker(form) as site:
@@ -201,7 +201,7 @@ def test_scripts_of_another_site(node: Node, browser: Browser) -> None:
     with attacker("<title>evil</title>") as site:
         page = browser.new_page()
         page.goto(site)
-        for path in ("places", "models", "fetching", "models/tiny", "doctor", "node", "log"):
+        for path in ("sale", "models", "fetching", "models/tiny", "doctor", "node", "log"):
             read = page.evaluate(_TRIES, f"{node.url}/window/owner/{path}")
             assert read == ["opaque", "opaque", "TypeError", "TypeError", "TypeError", "TypeError"]
         page.close()
@@ -241,7 +241,7 @@ def test_a_name_that_is_led_here(node: Node, browser: Browser) -> None:
         answer = page.goto(f"http://{NAME}:{port}/node")
         assert answer is not None
         assert (answer.status, "this machine's" in answer.text()) == (403, True)
-        read = page.evaluate(_TRIES, f"http://{NAME}:{port}/window/owner/places")
+        read = page.evaluate(_TRIES, f"http://{NAME}:{port}/window/owner/sale")
         assert read[:2] == ["opaque", "opaque"] or all(each.startswith("403") for each in read[:2])
         assert all(each.startswith("403: ") and "this machine's" in each for each in read[2:])
     untouched(node)

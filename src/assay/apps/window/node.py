@@ -24,7 +24,7 @@ from assay.apps.window.checkup import Checkup
 from assay.apps.window.shelf import Shelf, shown
 from assay.apps.window.shell import Entry, Shell, answer
 from assay.apps.window.sources import Sources, Upkeep
-from assay.core.errors import AssayError, InvalidRequest, NotFound
+from assay.core.errors import AssayError, EncodingError, InvalidRequest, NotFound
 from assay.core.hashing import Digest
 from assay.core.offer import Offer
 from assay.market.sale import Sale
@@ -175,7 +175,10 @@ class _Desk:
     async def sell(self, request: Request) -> Response:
         """Change what is sold: prices, places or hours, or several of them."""
         said, selling = await self._sources.owner.heard(request), self._selling()
-        sale = Sale.from_json({**selling.now.to_json(), **said})
+        try:
+            sale = Sale.from_json({**selling.now.to_json(), **said})
+        except EncodingError as error:
+            raise InvalidRequest(error.message, remedy="correct it") from error
         if self._sources.kind != "provider" and sale.prices != selling.now.prices:
             raise InvalidRequest("a node sells nothing", field="prices", remedy="start `assay serve`")
         await selling.change(sale)
