@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from assay.apps.limits import Limits
+from assay.apps.limits import MAX_LOOKS, Limits
 from assay.core.errors import NotFound
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +30,7 @@ def app(**limits: float) -> Starlette:
     async def fails(_request: Request) -> Response:
         raise NotFound("not here")
 
-    routes = [Route("/echo", echo, methods=["GET", "POST"]), Route("/fails", fails)]
+    routes = [Route("/echo", echo, methods=["GET", "POST"]), Route("/window/echo", echo), Route("/fails", fails)]
     return Starlette(routes=routes, middleware=[Middleware(Limits, **limits)])
 
 
@@ -80,6 +80,16 @@ async def test_posts_at_once() -> None:
     assert {reply.status_code for reply in replies[5:]} == {200}
     assert {reply.headers["retry-after"] for reply in replies if reply.status_code == 429} == {"1"}
     assert again.status_code == 200
+
+
+async def test_questions_of_pages_at_once() -> None:
+    """No more than so many are answered at a time; afterwards others are."""
+    async with client(app()) as http:
+        replies = await asyncio.gather(*(http.get("/window/echo") for _ in range(MAX_LOOKS + 4)))
+        assert sorted(reply.status_code for reply in replies) == [200] * MAX_LOOKS + [429] * 4
+        assert (await http.get("/window/echo")).status_code == 200
+        others = await asyncio.gather(*(http.get("/echo") for _ in range(MAX_LOOKS + 4)))
+        assert {reply.status_code for reply in others} == {200}
 
 
 async def test_errors_that_escape() -> None:

@@ -15,6 +15,8 @@ MAX_BODY: Final = 4 * 2**20
 """Bytes of a body: several times the longest context in the wordiest script, with every letter escaped."""
 MAX_POSTS: Final = 64
 """Posts under way at once, of a program that answers few at a time; providers add their places."""
+MAX_LOOKS: Final = 16
+"""Questions of the window's pages that are answered at once: some sort all that is known."""
 _SPILL: Final = 64 * 2**20
 """Bytes of a body over the limit that are read and thrown away, so that its sender gets to read the refusal."""
 _SPILL_S: Final = 5.0
@@ -27,7 +29,8 @@ class BodyTooSlow(InvalidRequest):
 
 
 class Limits:
-    """Refuses bodies that are too large (413) or too slow (408), and posts and puts beyond `max_posts` (429).
+    """Refuses bodies that are too large (413) or too slow (408), and posts and puts beyond `max_posts` and questions of
+    pages beyond MAX_LOOKS (429).
 
     Errors of Assay that escape from the application are answered in OpenAI's shape.
     """
@@ -41,6 +44,7 @@ class Limits:
         self._body_seconds = body_seconds
         self._max_posts = max_posts
         self._posts = 0
+        self._looks = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -55,8 +59,12 @@ class Limits:
             await send(message)
 
         post = scope["method"] in ("POST", "PUT")
+        look = scope["method"] == "GET" and scope["path"].startswith("/window/")
         self._posts += post
+        self._looks += look
         try:
+            if look and self._looks > MAX_LOOKS:
+                raise Busy(f"{MAX_LOOKS} questions of pages are under way")
             if post and self._posts > self._max_posts:
                 raise Busy(f"{self._max_posts} requests are under way")
             await self._app(scope, self._bounded(receive), watched)
@@ -68,6 +76,7 @@ class Limits:
             await error_response(error)(scope, receive, send)
         finally:
             self._posts -= post
+            self._looks -= look
 
     def _bounded(self, receive: Receive) -> Receive:
         size = 0
