@@ -7,6 +7,8 @@ by pip. What it takes depends on the network, as that fetches some 200 MB.
 from __future__ import annotations
 
 import os
+import pty
+import re
 import subprocess
 import tempfile
 import time
@@ -16,7 +18,6 @@ from typing import Final
 
 from playwright.sync_api import Page, expect, sync_playwright
 from tests.apps.window.browser import find_browser
-from tests.e2e.kit import Program, until
 
 from assay.apps.figures import Figure, Say, folder
 from assay.apps.lifeline import start, stop
@@ -46,16 +47,18 @@ def measure(say: Say) -> Iterator[Figure]:
         _run(list(setup), tree, environment)
         ready = time.monotonic()
         say(" ".join(up))
-        with (root / "up.log").open("wb") as log:
-            # The port is not the user's to give: another program may have the usual one here.
+        terminal, other = pty.openpty()
+        # The port is not the user's to give: another program may have the usual one here.
+        with os.fdopen(other, "wb") as log:
             process = start([str(tree / up[0]), *up[1:]], env={**environment, "ASSAY_NODE_PORT": "0"}, log=log)
         try:
-            window = _window(Program("up", process, root))
+            window = _printed(terminal)
             listening = time.monotonic()
             say(f"in the browser: {QUESTION}")
             answered, verified, clicks = _in_browser(window)
         finally:
             stop([process], patience=20.0)
+            os.close(terminal)
     steps = {"setup": ready - began, "start": listening - ready, "answer": answered, "verify": verified}
     for name, seconds in steps.items():
         yield Figure(f"first.{name}", round(seconds, 1), "s", None, None, 1)
@@ -72,15 +75,15 @@ def _run(command: list[str], where: Path, environment: Mapping[str, str]) -> Non
         )
 
 
-def _window(up: Program) -> str:
-    """The address that is printed for the browser."""
-
-    def printed() -> str:
-        assert up.process.poll() is None, up.log
-        return next((word for word in up.log.split() if "/#owner=" in word), "")
-
-    found: str = until(printed, _PATIENCE)
-    return found
+def _printed(terminal: int) -> str:
+    """The address for the browser, as soon as it stands there."""
+    said = b""
+    while (found := re.search(rb"http://\S+/#owner=[\w-]{43}", said)) is None:
+        try:
+            said += os.read(terminal, 65_536)
+        except OSError as error:  # the program has ended
+            raise ConfigError(f"`{' '.join(COMMANDS[1])}` ended: {said.decode(errors='replace')}") from error
+    return found[0].decode()
 
 
 def _in_browser(window: str) -> tuple[float, float, int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tests.apps.cli_kit import Cli, in_process
 from tests.apps.window.browser import TOKEN, staged
 from tests.running import free_port
 
+from assay.apps.cli import console
 from assay.apps.window.window import token_path
 
 
@@ -38,3 +41,12 @@ def test_nothing_runs(cli: Cli, tmp_home: Path) -> None:
     token_path(tmp_home).write_text(TOKEN + "\n")
     said = cli("window", "--url", f"http://127.0.0.1:{free_port()}")
     assert (said.code, "assay up" in said.err, TOKEN in said.out + said.err) == (4, True, False)
+
+
+def test_the_token_stands_in_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal is the owner's; a file or a journal may be read by others."""
+    address, url = "http://127.0.0.1:8100/#owner=secret", "http://127.0.0.1:8100"
+    monkeypatch.setattr(console, "err", Console(file=io.StringIO(), force_terminal=True))
+    assert console.window_at(address, url) == address
+    monkeypatch.setattr(console, "err", Console(file=io.StringIO()))
+    assert console.window_at(address, url) == "`assay window --url http://127.0.0.1:8100` says where"

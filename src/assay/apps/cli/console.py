@@ -47,6 +47,12 @@ def note(text: str) -> None:
     err.print(Text(plain(text), style="dim"), soft_wrap=True)
 
 
+def window_at(address: str, url: str) -> str:
+    """Where the window is: the owner's address for who reads along; for a file of a log, which others may read, how to
+    see it."""
+    return address if err.is_terminal else f"`assay window --url {url}` says where"
+
+
 def survive_any_encoding() -> None:
     """Let a terminal that lacks a character show `?` in its place instead of ending the program, and what is no text
     come in as Python lets it into arguments: half surrogate pairs, which `spoken` refuses."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from assay.apps.cli.console import JsonFlag, note
+from assay.apps.cli.console import JsonFlag, note, window_at
 from assay.apps.cli.serve import ChainOption, HostOption, PortOption
 from assay.core.errors import ConfigError
 
@@ -153,6 +153,6 @@ def gateway(
         def started() -> None:
             announce("gateway", here, as_json=as_json)
             if not as_json:
-                note(f"The window, in a browser: {window.address(here)}")
+                note(f"The window, in a browser: {window_at(window.address(here), here)}")
 
         run(app, sock, drain=market.drain, started=started)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.apps.cli.console import JsonFlag, note
+from assay.apps.cli.console import JsonFlag, note, window_at
 from assay.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ def serve(
     with ExitStack() as stack:
         sock = stack.enter_context(bind(settings.host, settings.port))
         here = url_of(sock, tls=settings.tls)
-        upkeep = Upkeep(home(), signer.address, settings.model_dump(mode="json"), recent)
+        shown = settings.model_dump(mode="json", exclude={"upstream_api_key"})
+        upkeep = Upkeep(home(), signer.address, shown, recent)
         window = open_window(home(), sock, upkeep, "provider")
         store = open_store(config, "provider", forgetful=bool(cheat))
         capacity = Capacity(threads=settings.threads, parallel=settings.parallel, context=settings.context)
@@ -186,7 +187,7 @@ def serve(
         )
         selling = open_selling(config, local, Sale(prices, places, opened), settings.key)
         if selling.kept:
-            note(f"Prices, places and hours are those that were set at {window.address(here)}.")
+            note("Prices, places and hours are those that were set in the window.")
         publisher, certificate = stack.enter_context(
             open_publisher(config, signer, local.models, sock.getsockname()[:2], parallel=places, stake=stake)
         )
@@ -194,7 +195,7 @@ def serve(
         def started() -> None:
             announce("provider", here, as_json=as_json, address=signer.address, model=found.name)
             if not as_json:
-                note(f"Its window, in a browser: {window.address(here)}")
+                note(f"Its window, in a browser: {window_at(window.address(here), here)}")
 
         run(
             provider_app(

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from rich.text import Text
 
-from assay.apps.cli.console import JsonFlag, err, note
+from assay.apps.cli.console import JsonFlag, err, note, window_at
 from assay.apps.cli.serve import (
     ContextOption,
     EngineOption,
@@ -83,7 +83,7 @@ def up(
         def started() -> None:
             announce("node", here, as_json=as_json, address=signer.address, model=found.name)
             if not as_json:
-                _tell(here, found.name, window.address(here), default=port is None)
+                _tell(here, found.name, window_at(window.address(here), here), default=port is None)
 
         tools = tool_reader(found)
         traces = Traces(tracer_of(running))

@@ -10,7 +10,7 @@ from assay.core.errors import NotFound
 
 
 def window(url: UrlOption = "", as_json: JsonFlag = False) -> None:
-    """Print the address at which the owner of a running node or gateway opens its pages in a browser."""
+    """Print the address at which the owner of a running node, provider or gateway opens its pages in a browser."""
     from assay.apps.client import Client
     from assay.apps.config import home
     from assay.apps.window.owner import Owner
@@ -19,7 +19,7 @@ def window(url: UrlOption = "", as_json: JsonFlag = False) -> None:
     with Client(url or default_url()) as client:
         owner = Owner.of(token_path(home()), _none)
         if not client.has_window():  # the token is not sent to find out: something else could listen there
-            raise NotFound(f"{client.url} has no pages", "name a node (`assay up`) or a gateway with --url")
+            raise NotFound(f"{client.url} has no pages", "name a node (`assay up`), a provider or a gateway with --url")
         address = owner.address(client.url)
     if as_json:
         print_json({"url": client.url, "window": address})
@@ -28,4 +28,4 @@ def window(url: UrlOption = "", as_json: JsonFlag = False) -> None:
 
 
 def _none(path: Path, _text: str) -> None:
-    raise NotFound(f"there is no owner's token at {path}", "start `assay up` or `assay gateway` here: they make it")
+    raise NotFound(f"there is no owner's token at {path}", "start `assay up`, `assay serve` or `assay gateway` here: they make it")
