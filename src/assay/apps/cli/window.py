@@ -28,4 +28,4 @@ def window(url: UrlOption = "", as_json: JsonFlag = False) -> None:
 
 
 def _none(path: Path, _text: str) -> None:
-    raise NotFound(f"there is no owner's token at {path}", "start `assay up`, `assay serve` or `assay gateway` here: they make it")
+    raise NotFound(f"there is no owner's token at {path}", "start `assay up`, `serve` or `gateway` here: they make it")
