@@ -14,7 +14,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 from tests.apps.cli_kit import COMMAND, ROOT, Said, environment
-from tests.apps.window.browser import launched, opened, picture
+from tests.apps.window.browser import check_access, launched, opened, picture
 
 pytestmark = [pytest.mark.e2e, pytest.mark.model]
 OFFLINE = """
@@ -140,11 +140,12 @@ def test_no_process_is_left(model_path: Path, tmp_path: Path, number: signal.Sig
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_it_goes_on_with_its_window(model_path: Path, tmp_path: Path) -> None:
-    """`--serve`: the network of a finished demonstration answers a browser: its chat answers and is paid, its court has
-    the slashed provider's dispute down to the number, which the owner has computed. Ctrl-C leaves nothing behind."""
+    """`--serve`: the network of a finished demonstration answers a browser: its chat answers and is paid, its network
+    lists all five and says why one was chosen, its court has the slashed provider's dispute down to the number, which
+    the owner has computed. Ctrl-C leaves nothing behind."""
     known = json.loads((ROOT / "src" / "assay" / "apps" / "demo" / "questions.json").read_text(encoding="utf-8"))
     questions = [next(each for each in known if each["level"] == level) for level in ("exact", "pinned")]
     short, log = tmp_path / "questions.json", tmp_path / "log"
@@ -174,9 +175,18 @@ def test_it_goes_on_with_its_window(model_path: Path, tmp_path: Path) -> None:
                 page.locator("#compute").click()
                 expect(page.locator(".pair")).to_contain_text("the receipt is wrong here", timeout=120_000)
                 picture(page, "demo-dispute")
-            asked = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
-            answer = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()
-            assert answer["assay"]["receipts"], answer
+                asked = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+                answer = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()
+                assert answer["assay"]["receipts"], answer
+                page.goto("/network")
+                expect(page.locator("#providers tbody tr")).to_have_count(5)
+                expect(page.locator("#receipts tbody tr").first).to_be_visible()
+                expect(page.locator("#links svg[role=img]")).to_be_visible()
+                check_access(page)
+                picture(page, "demo-network")
+                page.goto(f"/network/why/{answer['id']}")
+                expect(page.locator(".steps")).to_be_visible()
+                picture(page, "demo-why")
         finally:
             running.send_signal(signal.SIGINT)
             code = running.wait(30)
