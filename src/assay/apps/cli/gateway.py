@@ -122,7 +122,9 @@ def gateway(
             known=known_models(),
             spell=stack.enter_context(open_speller()),
             defaults=Defaults(
-                max_price=Price(*(NO_CEILING if part is None else part for part in ceilings)),
+                max_price=None
+                if ceilings == (None, None)
+                else Price(*(NO_CEILING if part is None else part for part in ceilings)),
                 region=settings.region,
                 min_stake=settings.min_stake_wei,
                 ignore=settings.ignore,
