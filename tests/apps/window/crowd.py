@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -153,7 +154,7 @@ def _row(
         "id": number,
         "kept": newest - (count - number) * _SPREAD // count,
         "name": f"{number:064x}",
-        "digest": f"{number + (1 << 200):064x}",
+        "digest": hashlib.sha256(b"%d" % number).hexdigest(),
         "provider": providers[int(dice.integers(len(providers)))],
         "model": bytes([int(dice.integers(len(MODELS)))] * 32).hex(),
         "level": LEVELS[int(dice.choice(4, p=[0.5, 0.3, 0.15, 0.05]))],
