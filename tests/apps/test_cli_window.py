@@ -44,9 +44,15 @@ def test_nothing_runs(cli: Cli, tmp_home: Path) -> None:
 
 
 def test_the_token_stands_in_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal is the owner's; a file or a journal may be read by others."""
+    """A terminal is the owner's; a file or a journal may be read by others, in whatever colours it is written."""
     address, url = "http://127.0.0.1:8100/#owner=secret", "http://127.0.0.1:8100"
-    monkeypatch.setattr(console, "err", Console(file=io.StringIO(), force_terminal=True))
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(console, "err", Console(file=Terminal()))
     assert console.window_at(address, url) == address
+    monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(console, "err", Console(file=io.StringIO()))
     assert console.window_at(address, url) == "`assay window --url http://127.0.0.1:8100` says where"

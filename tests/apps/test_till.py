@@ -338,19 +338,17 @@ async def test_parallel_answers_share_one_credit(tmp_path: Path, bank: Bank) -> 
             assert len(set(amounts)) == len(amounts)
 
 
-@pytest.mark.parametrize("grows", [False, True])
-async def test_the_credit_grows_with_prices(tmp_path: Path, bank: Bank, grows: bool) -> None:
-    """Where nobody has set it: also for channels in use, and it is never taken back."""
+@pytest.mark.parametrize("follows", [False, True])
+async def test_the_credit_follows_prices(tmp_path: Path, bank: Bank, follows: bool) -> None:
+    """Where nobody has set it: also for channels in use, and down again."""
     async with paid_provider(tmp_path, bank) as there, payer(bank, there) as somebody:
-        there.till._grows = grows  # type: ignore[misc]
+        there.till._follows = follows  # type: ignore[misc]
         assert receipt_of(await somebody.ask(SHORT)).amount
         async with httpx.AsyncClient(base_url=there.url) as http:
             offers = decode_offers((await http.get("/assay/v1/offers")).content, there.url)
-        dear = [replace(offer, price=Price(CREDIT, 1)) for offer in offers]
-        credit = CREDIT * offers[0].context + 256 if grows else CREDIT
-        for asked in (dear, offers):
-            found = there.till.terms_of(asked)
-            assert [each.price for each in found] == [each.price for each in asked]
+        for price in (Price(CREDIT, 1), Price(1, 2)):
+            found = there.till.terms_of([replace(offer, price=price) for offer in offers])
+            credit = price.prompt * offers[0].context + price.output * 256 if follows else CREDIT
             assert {each.payment.credit for each in found if each.payment} == {credit}
-        (account,) = there.till._accounts.values()
-        assert account.tab.credit == credit
+            (account,) = there.till._accounts.values()
+            assert account.tab.credit == credit

@@ -185,4 +185,5 @@ def test_a_price_is_changed_while_answers_are_sold(place: Place, model_path: Pat
         assert looked["earnings"]["owed_wei"] == looked["earnings"]["claimed_wei"] == str(second.amount)
         (offer, *_) = httpx.get(f"{here.url}/v1/models").json()["data"][0]["assay"]["offers"]
         assert offer["provider"] == there.facts["address"]
-        assert "dishonest" not in here.log
+        assert "provider_failed" not in here.log
+        assert "caught" not in here.log

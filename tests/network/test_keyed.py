@@ -9,24 +9,29 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from tests.network.discovery.kit import LEVELS, record
+from tests.network.discovery.kit import LEVELS, endpoint, record
 from tests.network.test_http import QUICK, REQUEST
-from tests.running import provider, running
+from tests.running import free_port, provider, running
 from tests.tiny import TinyEngine, tiny_key
 
 from assay.apps.certificate import Certificate, certificate_of
 from assay.apps.provider import provider_app
+from assay.apps.publishing import Publisher, Station
+from assay.apps.server import Server, bind, url_of
 from assay.apps.serving import LocalAnswers
-from assay.core.errors import ConfigError, ProviderFailed
+from assay.core.errors import ConfigError, PriceChanged, ProviderFailed
 from assay.core.offer import Price
 from assay.core.reach import Reach
 from assay.core.record import ProviderRecord, url_by_key
+from assay.market.sale import Sale
 from assay.network import keyed
 from assay.network.discovery.book import RecordBook
 from assay.network.http import HttpTransport
+from assay.network.keyed import SHUT_SECONDS
 from assay.store.receipts import ReceiptStore
 from assay.verify.binding import check_offline
 
@@ -74,11 +79,8 @@ def certificate(root: Path, name: str) -> Certificate:
 
 async def asked(transport: HttpTransport) -> None:
     """An answer of the first provider that was found, with a receipt that holds."""
-    [offer] = [each for each in await transport.offers() if each.level == "pinned"]
-    assert offer.url == url_by_key(KEY.address)
-    answer = await transport.send(offer, REQUEST)
-    assert len([step async for step in answer.steps()]) > 0
-    check_offline(await answer.bundle())
+    assert {offer.url for offer in await transport.offers()} == {url_by_key(KEY.address)}
+    await asked_of(transport)
 
 
 async def test_a_provider_that_was_found_answers(tmp_path: Path) -> None:
@@ -251,3 +253,72 @@ async def test_other_schemes_are_no_way_in() -> None:
             await client.get(f"assay://{KEY.address}/x")
         with pytest.raises(httpx.UnsupportedProtocol):
             await client.get("ftp://127.0.0.1/x")
+
+
+async def test_the_next_place_is_asked(tmp_path: Path) -> None:
+    """Within the request, and first by the next one; what fails everywhere says why."""
+    async with provider(tmp_path, TinyEngine(), KEY) as there:
+        dead = f"http://127.0.0.1:{free_port()}"
+        here = book(record(KEY, issued=int(time.time()), endpoints=(dead, there.url)))
+        async with reaching(here) as transport:
+            await asked(transport)
+            keyed: Any = transport._client._transport
+            assert [endpoint.url for _, endpoint in keyed._shut] == [dead]
+            places = transport._listing.places(KEY.address)
+            began = time.monotonic()
+            assert [keyed._shut_lately(KEY.address, each, began) for each in places] == [True, False]
+            assert not keyed._shut_lately(KEY.address, places[0], began + SHUT_SECONDS)
+            await asked(transport)
+    async with reaching(here) as transport:
+        [offer, *_] = await transport.offers()
+        with pytest.raises(ProviderFailed, match="no connection"):
+            await transport.send(offer, REQUEST)
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_price_that_changes(tmp_path: Path, named: bool) -> None:
+    """Who reckons with the old one is refused, and knows the new one at once: from who was named by its offers, from
+    who was found by its record."""
+    store = ReceiptStore(f"sqlite:///{tmp_path / 'here.db'}")
+    local = LocalAnswers([TinyEngine()], KEY, store, prices=dict.fromkeys(LEVELS, Price(1, 2)))
+    urls: list[str] = []
+    station = lambda: Station((endpoint(urls[0]),), 4)  # noqa: E731
+    publisher = Publisher(KEY, local.models, station)
+    app = provider_app(local, store, KEY.address, publisher=publisher)
+    sock = bind("127.0.0.1", 0)
+    urls.append(url_of(sock))
+    listening = asyncio.Event()
+    server = Server(app, drain=local.drain, started=listening.set)
+    serving = asyncio.create_task(server._serve([sock]))
+    await listening.wait()
+    try:
+        here = book() if named else book(await publisher.record())
+        async with reaching(here, *urls[: int(named)]) as transport:
+            await asked_of(transport)
+            local.sell(Sale(dict.fromkeys(LEVELS, Price(30, 70)), 4))
+            [old, *_] = await transport.offers()
+            with pytest.raises(PriceChanged, match="30 wei a prompt token and 70"):
+                await transport.send(old, REQUEST)
+            assert {offer.price for offer in await transport.offers()} == {Price(30, 70)}
+            await asked_of(transport)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def asked_of(transport: HttpTransport) -> None:
+    """A whole answer of the first provider."""
+    [offer] = [each for each in await transport.offers() if each.level == "pinned"]
+    answer = await transport.send(offer, REQUEST)
+    assert len([step async for step in answer.steps()]) > 0
+    check_offline(await answer.bundle())
+
+
+async def test_who_hides_is_not_led_to_the_provider(tmp_path: Path) -> None:
+    """With a relay as the favourite, a provider's own address is not taken when the relay fails."""
+    spots = ("http://127.0.0.1:9", "ws://127.0.0.1:8")
+    here = book(record(KEY, issued=int(time.time()), tls=b"c" * 32, endpoints=spots))
+    for ways, kinds in ((("relay", "direct"), ["relay"]), (("direct", "relay"), ["http", "relay"])):
+        transport = HttpTransport((), patience=QUICK, book=here, ways=ways)
+        assert [place.endpoint.kind for place in transport._listing.places(KEY.address)] == kinds
+        await transport.aclose()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from assay.core.completion import Prompt
 from assay.core.encoding import MICRO
-from assay.core.errors import AssayError, ContextOverflow, InvalidRequest
+from assay.core.errors import AssayError, Busy, ContextOverflow, InvalidRequest, PriceChanged
 from assay.core.keys import Address
 from assay.core.offer import Offer, Price
 from assay.core.payment import Requirements
@@ -17,6 +18,7 @@ from assay.core.request import Level, Message, Request, SamplerSettings
 from assay.engines.carried import carried_json
 from assay.engines.text import check_stops
 from assay.market.pricing import FREE
+from assay.market.sale import Sale
 
 _A_TOOL: Final = '[{"function":{"description":"d","name":"f","parameters":{}},"type":"function"}]'
 _SHORT: Final = Request(
@@ -104,6 +106,38 @@ def check_settings(request: Request) -> None:
     for name, text in (("tools", request.tools), ("response_format", request.response_format)):
         if text and text != "json_object":
             carried_json(text, name)
+
+
+def check_price(price: Price | None, offer: Offer) -> None:
+    """Refuse a consumer that reckons with another price than the one that holds.
+
+    Raises:
+        PriceChanged: it does.
+    """
+    if price not in (None, offer.price):
+        now = f"{offer.price.prompt} wei a prompt token and {offer.price.output} an output token"
+        raise PriceChanged(f"the price is {now} now", remedy="look at its offers again")
+
+
+def check_places(sale: Sale, there: int) -> None:
+    """Refuse to sell more places than there are.
+
+    Raises:
+        InvalidRequest: so it is.
+    """
+    if not 0 <= sale.places <= there:
+        raise InvalidRequest(f"there are {there} places here", field="places", remedy=f"open 0 to {there} of them")
+
+
+def closed() -> Busy:
+    """Nobody is answered now: for a while, as far as is known."""
+    return Busy("this machine answers nobody now", retry_after=60)
+
+
+def minute_of_day(now: float) -> int:
+    """By this machine's clock, after midnight. `now`: Unix seconds."""
+    there = time.localtime(now)
+    return 60 * there.tm_hour + there.tm_min
 
 
 def _takes(engine: Engine, request: Request) -> bool:

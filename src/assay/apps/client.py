@@ -147,12 +147,16 @@ class Streamed:
 class Client:
     """Speaks to one node or gateway. Use it as a context manager."""
 
-    def __init__(self, base_url: str) -> None:
-        """`base_url`: as OpenAI clients take it, with or without `/v1` at the end."""
+    def __init__(self, base_url: str, *, verify: bool = True) -> None:
+        """`base_url`: as OpenAI clients take it, with or without `/v1` at the end. `verify`: that an HTTPS server's
+        certificate is one that the world knows, as providers' own are not."""
         self.url: Final = base_url.rstrip("/").removesuffix("/v1")
         try:
             self._http: Final = httpx.Client(
-                base_url=self.url, timeout=httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS), trust_env=False
+                base_url=self.url,
+                timeout=httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
+                trust_env=False,
+                verify=verify,
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise InvalidRequest(f"{base_url!r} is no address ({error})", remedy="write http://HOST:PORT") from error

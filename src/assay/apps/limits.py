@@ -16,7 +16,10 @@ MAX_BODY: Final = 4 * 2**20
 MAX_POSTS: Final = 64
 """Posts under way at once, of a program that answers few at a time; providers add their places."""
 MAX_LOOKS: Final = 16
-"""Questions of the window's pages that are answered at once: some sort all that is known."""
+"""Questions of the window's pages that are worked on at once: some sort all that is known."""
+_LOOKS: Final = "/window/"
+_NO_LOOKS: Final = ("/window/files/", "/window/owner/")
+"""Cheap, and the owner's."""
 _SPILL: Final = 64 * 2**20
 """Bytes of a body over the limit that are read and thrown away, so that its sender gets to read the refusal."""
 _SPILL_S: Final = 5.0
@@ -53,13 +56,17 @@ class Limits:
             return
         started = False
 
+        path: str = scope["path"]
+        post = scope["method"] in ("POST", "PUT")
+        look = scope["method"] == "GET" and path.startswith(_LOOKS) and not path.startswith(_NO_LOOKS)
+
         async def watched(message: Message) -> None:
-            nonlocal started
+            nonlocal started, look
             started = True
+            self._looks -= look  # the work is done, however slowly it is read
+            look = False
             await send(message)
 
-        post = scope["method"] in ("POST", "PUT")
-        look = scope["method"] == "GET" and scope["path"].startswith("/window/")
         self._posts += post
         self._looks += look
         try:

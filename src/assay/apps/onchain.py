@@ -183,7 +183,7 @@ def open_counter(
             gas = DEPOSIT_GAS * client.gas_price() * habits.factor
             least = max(1, int(gas * Fraction(habits.token_wei_per_gas_wei)))
         yield Counter(
-            Till(required, client, tabs, refused=refused, grows=credit is None), tabs, client, deposits, least
+            Till(required, client, tabs, refused=refused, follows=credit is None), tabs, client, deposits, least
         )
 
 

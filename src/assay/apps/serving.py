@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from assay.apps.admission import check_settings, offers_of, read_prompt
+from assay.apps.admission import check_places, check_price, check_settings, minute_of_day, offers_of, read_prompt
 from assay.apps.failures import cannot_keep
 from assay.apps.local import LocalAnswer
 from assay.apps.logs import logger
@@ -23,7 +23,6 @@ from assay.core.errors import (
     BindingMismatch,
     Busy,
     EngineError,
-    InvalidRequest,
     ModelFileError,
     NotFound,
     ProviderFailed,
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from assay.apps.cheats.forgeries import Attest
 
 
-PRICE_SECONDS: Final = 10
-"""In which consumers have looked at offers again."""
 _MOST_OWED: Final = 256
 """Answers that wait for a receipt while none can be kept. No new ones are begun then, so that there are few."""
 
@@ -142,10 +139,7 @@ class LocalAnswers:
         Raises:
             InvalidRequest: there are not so many places.
         """
-        if not 0 <= sale.places <= self.parallel:
-            raise InvalidRequest(
-                f"there are {self.parallel} places here", field="places", remedy=f"open 0 to {self.parallel} of them"
-            )
+        check_places(sale, self.parallel)
         self._sale = sale
         offers = [replace(offer, price=sale.prices.get(offer.level, FREE)) for offer in self._offers]
         self._offers = offers if self._till is None else self._till.terms_of(offers)
@@ -153,8 +147,7 @@ class LocalAnswers:
     @property
     def _open(self) -> int:
         """Places for answers, at this time of day."""
-        now = time.localtime(self._clock())
-        return self._sale.places_at(60 * now.tm_hour + now.tm_min)
+        return self._sale.places_at(minute_of_day(self._clock()))
 
     def spell(self, model: Digest, tokens: Sequence[int], stops: Sequence[str]) -> tuple[str, str] | None:
         """See `Spell`; known are the models that are served here.
@@ -202,11 +195,13 @@ class LocalAnswers:
         check_settings(request)
         if self._draining:
             raise Busy("this provider is shutting down", retry_after=10)
-        if price not in (None, offer.price):
-            now = f"{offer.price.prompt} wei a prompt token and {offer.price.output} an output token"
-            raise Busy(f"the price is {now} now", retry_after=PRICE_SECONDS, remedy="look at its offers again")
+        check_price(price, offer)
         if self._places >= (places := self._open):
-            raise Busy(f"all {places} places are taken" if places else "this machine answers nobody now")
+            raise (
+                Busy(f"all {places} places are taken")
+                if places
+                else Busy("this machine answers nobody now", retry_after=60)
+            )
         self._places += 1
         try:
             await self._check_store()

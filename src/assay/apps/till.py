@@ -91,12 +91,12 @@ class Till:
         pace: TillPace | None = None,
         clock: Callable[[], float] = time.monotonic,
         refused: Callable[[str], None] = lambda _reason: None,
-        grows: bool = False,
+        follows: bool = False,
     ) -> None:
-        """`store` shares the receipts' database. `clock`: seconds that only rise. `refused` is told why. `grows`: the
-        credit does, with prices."""
+        """`store` shares the receipts' database. `clock`: seconds that only rise. `refused` is told why. `follows`: the
+        credit does, the prices."""
         self.requirements = requirements
-        self._grows: Final = grows
+        self._follows: Final = follows
         self._chain: Final = chain
         self._store: Final = store
         self.pace: Final = pace or TillPace()
@@ -112,12 +112,12 @@ class Till:
         return sum(account.claimed for account in list(self._accounts.values()))
 
     def terms_of(self, offers: Sequence[Offer]) -> list[Offer]:
-        """The offers, with how they are paid: on a credit that does for the dearest, which is never taken back."""
-        least = max((credit_for(offer.price, offer.context) for offer in offers), default=0)
-        if self._grows and least > self.requirements.credit:
-            self.requirements = replace(self.requirements, credit=least)
+        """The offers, with how they are paid: on a credit that does for the dearest, unless it is set."""
+        if self._follows:
+            credit = max((credit_for(offer.price, offer.context) for offer in offers), default=0)
+            self.requirements = replace(self.requirements, credit=credit)
             for account in self._accounts.values():
-                account.tab.credit = least
+                account.tab.credit = credit
         return [replace(offer, payment=self.requirements) for offer in offers]
 
     async def admit(self, payment: Payment | Account | None, request: Digest) -> Account:
@@ -326,6 +326,7 @@ class Till:
         if tab.funds <= account.claimed:
             raise PaymentRequired("there is no money in this channel", "deposit first", reason="funds")
         account.fresh = kept is None
+        tab.credit = self.requirements.credit  # it may have changed meanwhile
         self._accounts[channel] = account
         while len(self._accounts) > MOST_ACCOUNTS:
             idle = next((name for name, each in self._accounts.items() if not each.tab.running), None)

@@ -257,8 +257,8 @@ def open_parts(config: Config, program: Program) -> Iterator[PartStore]:
         parts.close()
 
 
-def open_selling(config: Config, local: LocalAnswers, configured: Sale, key: str) -> Selling:
-    """What `local` sells: as configured, or as the owner of the key of that name has said since.
+def open_selling(config: Config, local: LocalAnswers, configured: Sale, key: str, *, priced: bool = True) -> Selling:
+    """What `local` sells: as configured, and as the owner of the key of that name has set since.
 
     Raises:
         ConfigError: what the owner said cannot be read.
@@ -266,7 +266,7 @@ def open_selling(config: Config, local: LocalAnswers, configured: Sale, key: str
     """
     from assay.apps.selling import Selling
 
-    return Selling(local, configured, _data(config) / f"{key}-sale.json")
+    return Selling(local, configured, _data(config) / f"{key}-sale.json", priced=priced)
 
 
 def store_url(config: Config, program: Program) -> str:

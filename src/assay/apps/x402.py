@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -36,7 +36,7 @@ from assay.core.errors import (
     TransactionFailed,
 )
 from assay.core.hashing import Digest
-from assay.core.offer import Ask, Offer
+from assay.core.offer import Ask, Offer, Price
 from assay.core.ports import Answer, Answers
 from assay.core.request import Request
 from assay.core.voucher import Terms
@@ -98,7 +98,8 @@ class X402:
             InvalidRequest: it wants a stream.
             ModelNotFound, NoProvider, ProviderFailed: see `Answers.answer`.
         """
-        price = sum([await self._quote(each, accepted.ask) for each in accepted.requests])
+        quotes = [await self._quote(each, accepted.ask) for each in accepted.requests]
+        price = sum(most for most, _ in quotes)
         if not price:
             return make(self._answers)
         header = request.headers.get(SIGNATURE)
@@ -132,15 +133,16 @@ class X402:
                 wanted, str(request.url), reason=error.reason, standing=standing
             )
             return response
-        paid = make(PaidAnswers(self._local, self._answers, account))
+        prices = {each.digest: quoted for each, (_, quoted) in zip(accepted.requests, quotes, strict=True)}
+        paid = make(PaidAnswers(self._local, self._answers, account, prices))
         return _Paid(paid, account, offered, wanted, deposit, lambda: self._busy.discard(account.channel))
 
-    async def _quote(self, request: Request, ask: Ask) -> int:
-        """The most that an answer can cost, wei; 0 where it is free."""
+    async def _quote(self, request: Request, ask: Ask) -> tuple[int, Price]:
+        """The most that an answer can cost, wei, 0 where it is free; and at which price."""
         wish = replace(ask, model=request.model, level=request.level, allow_fallbacks=False)
         (offer,) = choose(wish, await self._local.models()).offers
         if not offer.paid:
-            return 0
+            return 0, offer.price
         engine = self._local.engines[offer.model]
         check_settings(request)
         try:
@@ -148,7 +150,8 @@ class X402:
         except (EngineError, ModelFileError) as error:
             raise ProviderFailed(error.message, error.remedy) from error
         room = offer.context - prompt
-        return amount_due(offer.price, prompt, min(request.max_tokens, room) if request.max_tokens else room)
+        most = min(request.max_tokens, room) if request.max_tokens else room
+        return amount_due(offer.price, prompt, most), offer.price
 
     def _read(self, header: str, wanted: Wanted) -> Offered:
         try:
@@ -196,7 +199,11 @@ class X402:
 class PaidAnswers:
     """Implements `Answers` on a channel that was paid in advance."""
 
-    def __init__(self, local: LocalAnswers, answers: Measured, account: Account) -> None:
+    def __init__(
+        self, local: LocalAnswers, answers: Measured, account: Account, prices: Mapping[Digest, Price]
+    ) -> None:
+        """`prices`: that the payer was told, by the digest of the request."""
+        self._prices: Final = prices
         self._local: Final = local
         self._answers: Final = answers
         self._account: Final = account
@@ -207,7 +214,8 @@ class PaidAnswers:
 
     async def answer(self, request: Request, ask: Ask, *, top_logprobs: int | None = None) -> Answer:
         """See `Answers`."""
-        starting = self._local.answer(request, ask, top_logprobs=top_logprobs, payment=self._account)
+        price = self._prices.get(request.digest)
+        starting = self._local.answer(request, ask, top_logprobs=top_logprobs, price=price, payment=self._account)
         return await self._answers.measure(request, starting)
 
 

@@ -115,6 +115,10 @@ class Busy(AssayError):
         self.retry_after = retry_after
 
 
+class PriceChanged(Busy):
+    """The consumer reckons with another price than the one that holds by now."""
+
+
 class PaymentRequired(AssayError):
     """The answer has to be paid, and the payment is missing, wrong, or not enough; `reason` is one word for metrics."""
 

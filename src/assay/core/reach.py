@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -50,16 +50,20 @@ def reach_of(host: str) -> Reach:
 
 
 def usable(record: ProviderRecord, reach: Reach, ways: Sequence[Way] = WAYS) -> Endpoint | None:
-    """The endpoint by which the provider is asked if the record came from so near; None if there is none.
+    """The endpoint by which the provider is asked first, see `all_usable`; None if there is none."""
+    return next(all_usable(record, reach, ways), None)
 
-    `ways`: those that may be taken, the favourite first. Through others' hands only with a certificate to compare.
+
+def all_usable(record: ProviderRecord, reach: Reach, ways: Sequence[Way] = WAYS) -> Iterator[Endpoint]:
+    """The endpoints by which the provider can be asked if the record came from so near, the favourite first.
+
+    `ways`: those that may be taken, in that order. Through others' hands only with a certificate to compare.
     """
     for way in ways:
         for endpoint in record.endpoints:
             sure = way == "direct" or record.tls != ZERO
             if endpoint.kind in _KINDS[way] and sure and reach_of(endpoint.host) <= reach:
-                return endpoint
-    return None
+                yield endpoint
 
 
 def network_of(host: str) -> str:

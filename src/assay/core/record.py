@@ -63,7 +63,7 @@ class Endpoint:
             raise EncodingError("an endpoint's kind is unknown")
         if not 0 < len(self.address) <= _MAX_ADDRESS:
             raise EncodingError(f"an endpoint's address has 1 to {_MAX_ADDRESS} characters")
-        if self.kind in ("http", "https"):
+        if self.direct:
             _check_place(self.address)
             return
         match = (_RELAY if self.kind == "relay" else _NODE).fullmatch(self.address)
@@ -71,6 +71,11 @@ class Endpoint:
             raise EncodingError(f"an endpoint's address is none of kind {self.kind}")
         if match["place"] is not None:
             _check_place(match["place"])
+
+    @property
+    def direct(self) -> bool:
+        """To the provider's own socket, which sees who comes."""
+        return self.kind in ("http", "https")
 
     @property
     def place(self) -> str:

@@ -19,7 +19,7 @@ from assay.core.bundle import MAX_BUNDLE_BYTES, Bundle
 from assay.core.completion import Step
 from assay.core.consumer import HEADER, sign_body
 from assay.core.encoding import MAX_IDS, b64
-from assay.core.errors import AssayError, BindingMismatch, EncodingError, NotFound, ProviderFailed
+from assay.core.errors import AssayError, BindingMismatch, EncodingError, NotFound, PriceChanged, ProviderFailed
 from assay.core.hashing import Digest
 from assay.core.keys import Key
 from assay.core.offer import Load, Offer
@@ -104,7 +104,7 @@ class HttpTransport:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS)
         self._client: Final = httpx.AsyncClient(
             timeout=wait,
-            transport=KeyedTransport(lambda provider: self._listing.place(provider), limits=limits, iroh=iroh),
+            transport=KeyedTransport(lambda provider: self._listing.places(provider), limits=limits, iroh=iroh),
             headers={"accept-encoding": "identity"},
             trust_env=False,
         )
@@ -153,7 +153,10 @@ class HttpTransport:
         try:
             if response.status_code != 200:
                 said = await within(self._patience.reply, read(response, _MAX_REPLY), f"{offer.url} does not reply")
-                raise decode_error(response.status_code, said, response.headers.get("retry-after", ""))
+                refusal = decode_error(response.status_code, said, response.headers.get("retry-after", ""))
+                if isinstance(refusal, PriceChanged):
+                    await self._listing.look_again(offer)
+                raise refusal
             check_plain(response)
         except BaseException:
             await response.aclose()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import socket
 import ssl
+import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
@@ -33,6 +34,10 @@ from assay.network.sockets import SocketTransport
 
 MOST_PINNED: Final = 256
 """Pinned providers whose connections are kept; idle ones are let go first."""
+MOST_SHUT: Final = 4096
+"""Places that are remembered as shut."""
+SHUT_SECONDS: Final = 60.0
+"""For so long a place where nobody took a connection is tried after the others."""
 DEAD_SECONDS: Final = 5
 """Until a connection is given up whose other machine acknowledges nothing, or has no room for more of a request: its
 cable is cut, or it moved away. The system of a machine that is there acknowledges, however slow its programs are."""
@@ -56,8 +61,8 @@ class Place:
     """How near the source of the record was."""
 
 
-Find: TypeAlias = Callable[[Address], Place | None]
-"""Where a provider answers now; None: no record of it is alive."""
+Find: TypeAlias = Callable[[Address], Sequence[Place]]
+"""Where a provider answers now, the favourite first; nowhere: no record of it is alive."""
 
 
 class KeyedTransport(httpx.AsyncBaseTransport):
@@ -69,10 +74,12 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         self._limits: Final = limits
         self._plain: Final = SocketTransport(limits=limits, socket_options=_SOCKET)
         self._pinned: Final[OrderedDict[tuple[Digest, str], _Pool]] = OrderedDict()
+        self._shut: Final[OrderedDict[tuple[Address, Endpoint], float]] = OrderedDict()
+        """Where nobody took a connection, and when that was."""
 
     @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send.
+        """Send; a provider that takes no connection at one of its places is asked at the next one.
 
         Raises:
             ProviderFailed: no record of the provider is alive, or its name leads where it must not.
@@ -80,10 +87,29 @@ class KeyedTransport(httpx.AsyncBaseTransport):
         """
         if request.url.scheme != _SCHEME:
             return await self._plain.handle_async_request(request)
-        place = self._find(request.url.host)
-        if place is None:
-            raise ProviderFailed(f"no record of {request.url.host} is known now", "wait until it is found again")
-        provider = request.url.host
+        provider, began = request.url.host, time.monotonic()
+        places = self._find(provider)
+        if not places:
+            raise ProviderFailed(f"no record of {provider} is known now", "wait until it is found again")
+        asked = request.url, request.headers.copy(), request.extensions
+        failure: Exception | None = None
+        for place in sorted(places, key=lambda place: self._shut_lately(provider, place, began)):
+            request.url, request.headers, request.extensions = asked[0], asked[1].copy(), asked[2]
+            try:
+                return await self._send(request, provider, place)
+            except (httpx.ConnectError, httpx.ConnectTimeout, ProviderFailed) as error:
+                failure = failure or error
+                self._shut[provider, place.endpoint] = time.monotonic()
+                if len(self._shut) > MOST_SHUT:
+                    self._shut.popitem(last=False)
+        assert failure is not None
+        raise failure
+
+    def _shut_lately(self, provider: Address, place: Place, now: float) -> bool:
+        return now - self._shut.get((provider, place.endpoint), float("-inf")) < SHUT_SECONDS
+
+    async def _send(self, request: httpx.Request, provider: Address, place: Place) -> httpx.Response:
+        """By one way; what is not connected has not been sent."""
         if place.endpoint.kind in ("relay", "iroh"):
             request.url = request.url.copy_with(scheme="https")
             way = f"{place.endpoint.url} {provider} {place.reach}"

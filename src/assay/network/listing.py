@@ -6,13 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import httpx
 
 from assay.core.errors import AssayError, ProviderFailed
 from assay.core.offer import Offer
-from assay.core.reach import WAYS, Way, usable
+from assay.core.reach import WAYS, Way, all_usable, usable
+from assay.core.record import BY_KEY, MAX_RECORD_BYTES, ProviderRecord
 from assay.network.discovery.book import RecordBook
 from assay.network.keyed import Place
 from assay.network.replies import get, within
@@ -25,6 +27,10 @@ _MAX_REPLY: Final = 2**20
 """Bytes of a list of offers."""
 _FOUND_SECONDS: Final = 1.0
 """Age at which the offers of those that were found are put together again, if any have changed."""
+_OLD_SECONDS: Final = 60.0
+"""Age at which offers do not serve until others have come: nobody has asked for so long."""
+MOST_PLACES: Final = 3
+"""Of one provider that are tried for one request."""
 _FIRST_SECONDS: Final = 3.0
 """How long somebody waits for the first provider to be found, once after the start."""
 
@@ -78,13 +84,33 @@ class Listing:
         known = {offer.provider for offer in given}
         return [*given, *(offer for offer in found if offer.provider not in known)]
 
-    def place(self, provider: str) -> Place | None:
-        """Where a provider that was found answers."""
+    def places(self, provider: str) -> Sequence[Place]:
+        """Where a provider that was found answers, the favourite first; none: nowhere that may be taken.
+
+        Who prefers to go through others' hands does not want to be seen, and is not led to the provider itself when a
+        relay fails.
+        """
         entry = None if self._book is None else self._book.get(provider, self._clock())
-        endpoint = None if entry is None or entry.record is None else usable(entry.record, entry.reach, self._ways)
-        if entry is None or entry.record is None or endpoint is None:
-            return None
-        return Place(endpoint, entry.record.tls, entry.reach)
+        if entry is None or entry.record is None:
+            return ()
+        record, reach = entry.record, entry.reach
+        found = list(islice(all_usable(record, reach, self._ways), MOST_PLACES))
+        hidden = bool(found) and not found[0].direct
+        return [Place(each, record.tls, reach) for each in found if not (hidden and each.direct)]
+
+    async def look_again(self, offer: Offer) -> None:
+        """A provider's price is another one by now: have its offers told anew before anybody is asked next."""
+        if not offer.url.startswith(BY_KEY):
+            self._asked = float("-inf")
+            return
+        entry = None if self._book is None else self._book.get(offer.provider, self._clock())
+        if self._book is None or entry is None:
+            return
+        url = f"{offer.url}/assay/v1/record"
+        with suppress(AssayError):
+            data = await within(self._patience.connect, get(self._client, url, MAX_RECORD_BYTES), url)
+            self._book.put(ProviderRecord.decode(data), self._clock(), entry.source, entry.reach)
+            self._found_at = float("-inf")
 
     async def aclose(self) -> None:
         """Ask no more."""
@@ -113,9 +139,10 @@ class Listing:
     async def _given(self) -> list[Offer]:
         if not self._urls:
             return []
-        if time.monotonic() - self._asked > self._patience.refresh and self._asking is None:
+        age = time.monotonic() - self._asked
+        if age > self._patience.refresh and self._asking is None:
             self._asking = asyncio.create_task(self._refresh())
-        if self._asking is not None and not any(self._offers.values()):
+        if self._asking is not None and (age > _OLD_SECONDS or not any(self._offers.values())):
             # Until all have replied, or one has and the others had a moment: who is half-dead holds nobody up.
             heard = asyncio.create_task(self._heard.wait())
             await asyncio.wait({self._asking, heard}, return_when=asyncio.FIRST_COMPLETED)

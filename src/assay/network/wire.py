@@ -24,6 +24,7 @@ from assay.core.errors import (
     ModelNotFound,
     NotFound,
     PaymentRequired,
+    PriceChanged,
     ProviderFailed,
 )
 from assay.core.keys import Address, parse_address
@@ -226,7 +227,8 @@ def decode_error(status: int, body: bytes, retry_after: str) -> AssayError:
             error = ModelNotFound(said, _ADVICE) if "model" in message else NotFound(said, _ADVICE)
         case 429:
             wait = int(retry_after) if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 5 else 1
-            error = Busy(said, retry_after=min(max(wait, 1), 60))
+            kind = PriceChanged if _code(value) == "price_changed" else Busy
+            error = kind(said, retry_after=min(max(wait, 1), 60))
         case _:
             error = ProviderFailed(f"{said} (status {status})", _ADVICE)
     return error
@@ -272,6 +274,11 @@ def _message(value: Mapping[str, Json]) -> str:
     error = value.get("error")
     message = error.get("message") if isinstance(error, dict) else None
     return _printable(message[:1000]) if isinstance(message, str) else "no reason given"
+
+
+def _code(value: Mapping[str, Json]) -> Json:
+    error = value.get("error")
+    return error.get("code") if isinstance(error, dict) else None
 
 
 def _field(value: Mapping[str, Json]) -> str:

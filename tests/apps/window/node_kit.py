@@ -58,7 +58,7 @@ def owned(root: Path, kind: Kind = "node") -> Iterator[Node]:
             store, recent = ReceiptStore(f"sqlite:///{root / 'node.db'}"), Recent()
             local = LocalAnswers([TinyEngine()], key, store, parallel=PLACES)
             upkeep = Upkeep(home, key.address, {"model": "tiny", "parallel": PLACES}, recent)
-            selling = Selling(local, Sale({}, PLACES), root / "sale.json")
+            selling = Selling(local, Sale({}, PLACES), root / "sale.json", priced=kind == "provider")
             window = Window(Owner(TOKEN), loopback=True, upkeep=upkeep, kind=kind)
             app = provider_app(local, store, key.address, window=window, audits=Audits(), selling=selling)
             async with running(app, drain=local.drain) as url:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,7 +53,7 @@ def test_prices_and_hours(node: Node, page: Page) -> None:
     assert page.url == f"{node.url}/node"
     expect(page.locator("#facts")).to_contain_text("computes for others")
     expect(page.locator("#money")).to_contain_text("nobody pays")
-    expect(page.locator("#sale-words")).to_contain_text("config.toml says")
+    expect(page.locator("#sale-words")).to_contain_text("as config.toml says")
     page.fill("#e-pace", "10")
     field(page, "prompt", "signed").fill("3")
     field(page, "output", "signed").fill("7")
@@ -66,7 +67,9 @@ def test_prices_and_hours(node: Node, page: Page) -> None:
     expect(field(page, "output", "signed")).to_have_value("7")
     assert node.selling.now.prices.get("signed") is None
     page.click("text=Sell like this")
-    expect(page.locator("#sale-words")).to_contain_text("next start")
+    expect(page.locator("#sale-words")).to_contain_text("at the next start too: hours, prices")
+    expect(page.locator("#sale-title")).to_be_focused()
+    expect(page.locator("#sale-clock")).to_contain_text(re.compile(r"which shows \d\d:\d\d"))
     sold = node.selling.now
     assert (sold.prices["signed"], sold.prices["pinned"], sold.hours) == (Price(3, 7), Price(0, 0), Hours(0, 720))
     assert sold.places == PLACES
@@ -76,9 +79,9 @@ def test_prices_and_hours(node: Node, page: Page) -> None:
     expect(field(page, "output", "signed")).to_have_value("7")
     expect(page.locator("#sale-begin")).to_have_value("00:00")
     page.click("#sale-reset")
-    expect(page.locator("#sale-words")).to_contain_text("config.toml says")
+    expect(page.locator("#sale-words")).to_contain_text("as config.toml says")
     expect(page.locator("#sale-always")).to_be_checked()
-    assert (node.selling.now, node.selling.kept) == (Sale({}, PLACES), False)
+    assert (node.selling.now, node.selling.kept) == (Sale({}, PLACES), [])
 
 
 def test_what_is_wrong_is_told(node: Node, page: Page) -> None:
@@ -104,6 +107,7 @@ def test_what_is_wrong_is_told(node: Node, page: Page) -> None:
     "body",
     [
         {"prices": 1},
+        {"prices": {"signed": {"prompt": "007", "output": "1"}}},
         {"hours": ""},
         {"hours": "7"},
         {"more": 1},
@@ -133,6 +137,19 @@ def test_pages_of_a_provider(node: Node) -> None:
         assert httpx.get(node.url + path, trust_env=False).status_code == 404, path
     front = httpx.get(node.url, trust_env=False)
     assert (front.status_code, front.headers["location"]) == (307, "/node")
+
+
+def test_other_names_of_a_provider(node: Node) -> None:
+    """Consumers reach it under other names, through relays and proxies; its pages, and its owner, are of this machine
+    only."""
+    for name in ("0x4a62316623ad457f02cdc5d997ded67a383ec569", "sells.example"):
+        headers = {"host": name}
+        for path in ("/assay/v1/offers", "/assay/v1/load", "/v1/models", "/health"):
+            assert httpx.get(node.url + path, headers=headers, trust_env=False).status_code == 200, path
+        for path in ("/node", "/receipt", "/court", "/window/files/x/static/node.js"):
+            assert httpx.get(node.url + path, headers=headers, trust_env=False).status_code == 403, path
+        assert node.ask("POST", "/window/owner/sale", headers=headers, json={"places": 0}).status_code == 403
+    assert node.selling.now.places == PLACES
 
 
 def test_looks(node: Node, browser: Browser) -> None:

@@ -50,7 +50,7 @@ def note(text: str) -> None:
 def window_at(address: str, url: str) -> str:
     """Where the window is: the owner's address for who reads along; for a file of a log, which others may read, how to
     see it."""
-    return address if err.is_terminal else f"`assay window --url {url}` says where"
+    return address if err.file.isatty() else f"`assay window --url {url}` says where"
 
 
 def survive_any_encoding() -> None:

@@ -187,7 +187,7 @@ def serve(
         )
         selling = open_selling(config, local, Sale(prices, places, opened), settings.key)
         if selling.kept:
-            note("Prices, places and hours are those that were set in the window.")
+            note(f"Set in the window, whatever is configured: {', '.join(selling.kept)}.")
         publisher, certificate = stack.enter_context(
             open_publisher(config, signer, local.models, sock.getsockname()[:2], parallel=places, stake=stake)
         )

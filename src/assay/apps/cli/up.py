@@ -78,7 +78,7 @@ def up(
             running = stack.enter_context(open_engine(found, capacity, settings.engine))
         parts = stack.enter_context(open_parts(config, "node"))
         local = LocalAnswers([running], signer, store, parallel=settings.parallel, url=here, parts=parts)
-        selling = open_selling(config, local, Sale({}, settings.parallel), settings.key)
+        selling = open_selling(config, local, Sale({}, settings.parallel), settings.key, priced=False)
 
         def started() -> None:
             announce("node", here, as_json=as_json, address=signer.address, model=found.name)

@@ -16,7 +16,7 @@ def window(url: UrlOption = "", as_json: JsonFlag = False) -> None:
     from assay.apps.window.owner import Owner
     from assay.apps.window.window import token_path
 
-    with Client(url or default_url()) as client:
+    with Client(url or default_url(), verify=False) as client:  # nothing is sent that is to be kept
         owner = Owner.of(token_path(home()), _none)
         if not client.has_window():  # the token is not sent to find out: something else could listen there
             raise NotFound(f"{client.url} has no pages", "name a node (`assay up`), a provider or a gateway with --url")

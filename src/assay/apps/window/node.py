@@ -27,7 +27,6 @@ from assay.apps.window.sources import Sources, Upkeep
 from assay.core.errors import AssayError, EncodingError, InvalidRequest, NotFound
 from assay.core.hashing import Digest
 from assay.core.offer import Offer
-from assay.market.sale import Sale
 
 ENTRY: Final = Entry("node", "/node")
 MOST_CHANNELS: Final = 100
@@ -176,12 +175,9 @@ class _Desk:
         """Change what is sold: prices, places or hours, or several of them."""
         said, selling = await self._sources.owner.heard(request), self._selling()
         try:
-            sale = Sale.from_json({**selling.now.to_json(), **said})
+            await selling.change(said)
         except EncodingError as error:
             raise InvalidRequest(error.message, remedy="correct it") from error
-        if self._sources.kind != "provider" and sale.prices != selling.now.prices:
-            raise InvalidRequest("a node sells nothing", field="prices", remedy="start `assay serve`")
-        await selling.change(sale)
         return answer(_shown(selling))
 
     async def sell_as_configured(self, request: Request) -> Response:
@@ -225,7 +221,7 @@ def _money(wallet: Wallet) -> Mapping[str, object]:
 
 
 def _shown(selling: Selling) -> Mapping[str, object]:
-    return {**selling.now.to_json(), "kept": selling.kept}
+    return {**selling.now.to_json(), "kept": selling.kept, "clock": time.strftime("%H:%M %Z")}
 
 
 def _checked(kind: TypeAdapter[_T], said: Mapping[str, object]) -> _T:

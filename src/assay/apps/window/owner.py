@@ -11,7 +11,7 @@ import ipaddress
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -93,18 +93,22 @@ class Owner:
 
 
 class Hosts:
-    """ASGI middleware of a program that listens on loopback: refuses requests for names that are not this machine's.
+    """ASGI middleware of a program that listens on loopback: refuses requests for names that are not this machine's, of
+    some paths or all.
 
     A site can make its own name lead to 127.0.0.1 once its page is loaded (DNS rebinding); for a browser, the program
     would then be a part of that site.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, paths: Sequence[str] = ("/",)) -> None:
+        """`paths`: how those begin for which that holds. Consumers of a provider reach it under other names, through
+        relays."""
         self._app: Final = app
+        self._paths: Final = tuple(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse one request."""
-        if scope["type"] == "http" and not _of_this_machine(scope):
+        if scope["type"] == "http" and scope["path"].startswith(self._paths) and not _of_this_machine(scope):
             error = Forbidden("this name is not this machine's", "ask by http://127.0.0.1 or http://localhost")
             await error_response(error)(scope, receive, send)
             return

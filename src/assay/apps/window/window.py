@@ -44,7 +44,11 @@ class Window:
 
     def middleware(self) -> list[Middleware]:
         """What stands before the whole application."""
-        return [Middleware(Hosts)] if self._loopback else []
+        if not self._loopback:
+            return []
+        if self.kind != "provider":
+            return [Middleware(Hosts)]
+        return [Middleware(Hosts, paths=["/window/", *(page.ENTRY.path for page in PROVIDER_PAGES)])]
 
     def address(self, url: str) -> str:
         """Where the owner opens it."""

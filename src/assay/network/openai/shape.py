@@ -25,6 +25,7 @@ from assay.core.errors import (
     NoProvider,
     NotFound,
     PaymentRequired,
+    PriceChanged,
     ProviderFailed,
 )
 from assay.core.request import Request
@@ -39,6 +40,7 @@ _CODES: Final[tuple[tuple[type[AssayError], str], ...]] = (
     (ModelNotFound, "model_not_found"),
     (NotFound, "not_found"),
     (Forbidden, "forbidden"),
+    (PriceChanged, "price_changed"),
     (Busy, "rate_limit_exceeded"),
     (PaymentRequired, "payment_required"),
     (NoProvider, "no_provider"),

@@ -1,11 +1,12 @@
 // What is sold: prices by level, and hours. They are the owner's to change while the program runs.
 import { el, fill, foreign } from "./dom.js";
 import { one, tell, wei } from "./node-parts.js";
-import { t } from "./texts.js";
+import { moment, t } from "./texts.js";
 
 const PATH = "/window/owner/sale";
 const DAY = 86_400;
-const PRICE = /^[0-9]{1,28}$/;
+const PRICE = /^(0|[1-9][0-9]{0,27})$/;
+const KEPT = new Set(["prices", "places", "hours"]);
 let shown = "";
 let typed = false;
 
@@ -16,8 +17,10 @@ export function sale(asOwner) {
     try {
       const found = await asOwner(PATH, options);
       typed = false;
+      shown = ""; // said anew, with the time: also where nothing is another
       tell(one("sale-problem"), null);
       show(found);
+      one("sale-title").focus();
     } catch (error) {
       tell(one("sale-problem"), error.message);
     }
@@ -38,14 +41,17 @@ export function sale(asOwner) {
 
 /** Show what is sold, as the program says: `levels` are those that it offers. What is being typed stays. */
 export function show(found, levels = rows().map((row) => row.dataset.level)) {
-  const now = JSON.stringify([found, levels]);
+  one("sale-clock").textContent = t("node.sale_clock", { clock: String(found.clock).slice(0, 20) });
+  const now = JSON.stringify([found.prices, found.hours, found.kept, levels]);
   if (typed || now === shown) return;
   shown = now;
   fill(one("sale-prices"), table(levels, found.prices));
   one("sale-always").checked = found.hours === null;
   if (found.hours !== null) [one("sale-begin").value, one("sale-end").value] = found.hours.split("-");
-  one("sale-words").textContent = t(found.kept ? "node.sale_kept" : "node.sale_configured");
-  one("sale-reset").disabled = !found.kept;
+  const what = found.kept.filter((each) => KEPT.has(each)).map((each) => t(`node.kept_${each}`)).join(", ");
+  const when = moment(Date.now() / 1000);
+  one("sale-words").textContent = what ? t("node.sale_kept", { what, when }) : t("node.sale_configured", { when });
+  one("sale-reset").disabled = what === "";
   estimates();
 }
 
@@ -65,6 +71,7 @@ function row(level, price) {
   const input = (kind) => {
     const label = `${t(`node.sale_${kind}`)}: ${level}`;
     const attributes = { name: kind, inputmode: "numeric", dir: "ltr", maxlength: "28", autocomplete: "off" };
+    attributes["aria-describedby"] = "sale-problem";
     return el("input", { ...attributes, value: price[kind], "aria-label": label });
   };
   return el(
@@ -86,7 +93,9 @@ function said() {
     return [row.dataset.level, { prompt, output }];
   });
   const hours = one("sale-always").checked ? null : `${one("sale-begin").value}-${one("sale-end").value}`;
-  const wrong = inputs.some((input) => !PRICE.test(input.value.trim())) || (hours !== null && share(hours) === 0);
+  const never = hours !== null && share(hours) === 0;
+  for (const name of ["sale-begin", "sale-end"]) one(name).setAttribute("aria-invalid", never);
+  const wrong = never || inputs.some((input) => !PRICE.test(input.value.trim()));
   return wrong ? null : { prices: Object.fromEntries(prices), hours };
 }
 
