@@ -142,7 +142,7 @@ def looked_at(browser: Browser, url: str, path: str, name: str, ready: str) -> N
             with opened(browser, url, width=width, theme=theme, lang=lang) as page:
                 page.goto(path)
                 page.wait_for_selector(ready)
-                assert 20_000 < loaded(page) < MOST_BYTES
+                assert 5_000 < loaded(page) < MOST_BYTES
                 check_access(page)
                 check_width(page)
                 picture(page, f"{name}-{lang}-{theme}-{width}")
