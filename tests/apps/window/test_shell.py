@@ -11,7 +11,10 @@ import pytest
 from playwright.sync_api import Browser
 from tests.apps.window.browser import Stage, looked_at, opened, staged
 
+from assay.apps.keyfile import write_private
+from assay.apps.window.owner import Owner
 from assay.apps.window.texts import LANGUAGES, texts_of
+from assay.core.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +100,6 @@ def test_by_keyboard(stage: Stage, browser: Browser) -> None:
 
 def test_owner_token(tmp_path: Path) -> None:
     """Made once, private, and kept."""
-    from assay.apps.keyfile import write_private
-    from assay.apps.window.owner import Owner
 
     def write(path: Path, text: str) -> None:
         write_private(path, text, force=False)
@@ -106,3 +107,20 @@ def test_owner_token(tmp_path: Path) -> None:
     one, other = Owner.of(tmp_path / "token", write), Owner.of(tmp_path / "token", write)
     assert one.token == other.token
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_two_programs_of_one_home_begin_at_once(tmp_path: Path) -> None:
+    """The one that comes too late takes the token of the other one; where none can be written, that is told."""
+    path = tmp_path / "token"
+
+    def late(where: Path, text: str) -> None:
+        write_private(where, "x" * 43 + "\n", force=False)
+        write_private(where, text, force=False)
+
+    assert Owner.of(path, late).token == "x" * 43
+
+    def full(_path: Path, _text: str) -> None:
+        raise ConfigError("the disk is full")
+
+    with pytest.raises(ConfigError, match="full"):
+        Owner.of(tmp_path / "other", full)

@@ -12,6 +12,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -43,10 +44,7 @@ class Owner:
             ConfigError: the file cannot be read or written, or holds something else.
         """
         try:
-            text = path.read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            text = secrets.token_urlsafe(32)
-            write(path, text + "\n")
+            text = _read_or_write(path, write)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the token {path} cannot be read ({error})", "delete it: another is made") from error
         if not _TOKEN.fullmatch(text):
@@ -90,6 +88,19 @@ class Owner:
         if not isinstance(value, dict):
             raise InvalidRequest("the body is no JSON object", remedy="send one, such as {}")
         return value
+
+
+def _read_or_write(path: Path, write: Callable[[Path, str], None]) -> str:
+    with suppress(FileNotFoundError):
+        return path.read_text(encoding="ascii").strip()
+    text = secrets.token_urlsafe(32)
+    try:
+        write(path, text + "\n")
+    except ConfigError:
+        if not path.exists():
+            raise
+        return path.read_text(encoding="ascii").strip()  # another program of this home was quicker
+    return text
 
 
 class Hosts:
