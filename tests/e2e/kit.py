@@ -149,6 +149,11 @@ class Place:
 
 def ready(program: Program) -> None:
     """Wait until a program has said where it answers."""
+    program.facts = json.loads(first_line(program))
+
+
+def first_line(program: Program) -> bytes:
+    """What a program says when it answers, as soon as it does."""
     assert program.process.stdout is not None
     os.set_blocking(program.process.stdout.fileno(), False)
     line = b""
@@ -159,8 +164,8 @@ def ready(program: Program) -> None:
         assert program.process.poll() is None, f"{program.name} ended: {program.log}"
         line += program.process.stdout.readline() or b""
         time.sleep(0.02)
-    program.facts = json.loads(line)
     program.start_seconds = time.monotonic() - begun
+    return line
 
 
 @contextmanager

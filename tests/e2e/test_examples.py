@@ -3,27 +3,22 @@ the ports that the pages name, and each `python` block against a node."""
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from tests.e2e.kit import READY_SECONDS, Place, Program, until
-
-from assay.apps.lifeline import start, stop
+from tests.e2e.kit import Place, first_line
+from tests.test_docs import PAGES, ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.model, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 STAYING = {"devnet", "directory", "gateway", "relay", "serve", "up", "validate"}
 """Commands that answer until they are stopped: a reader gives each a terminal of its own."""
-ASSAY = (sys.executable, "-P", "-m", "assay.apps.cli")
 
 
 def blocks(language: str) -> list[object]:
@@ -45,27 +40,12 @@ def place(tmp_path: Path, model_path: Path) -> Place:
 
 
 @contextmanager
-def staying(place: Place, name: str, words: list[str], environment: dict[str, str]) -> Iterator[Program]:
+def staying(place: Place, name: str, words: Sequence[str], **environment: str) -> Iterator[None]:
     """A command in a terminal of its own, from when it says where it answers."""
-    with (place.root / f"{name}.log").open("wb") as log:
-        process = start([*ASSAY, *words], env=environment, log=log)
-    program = Program(name, process, place.root)
-    assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), False)
-    told = b""
-
-    def answers() -> bool:
-        nonlocal told
-        assert process.poll() is None, program.log
-        told += process.stdout.read() or b""
-        return b"answers at http" in told
-
-    try:
-        until(answers, READY_SECONDS)
-        yield program
+    with place.running(name, *words, wait=False, data=place.root / "home" / "data", **environment) as program:
+        assert b"answers at http" in first_line(program)
+        yield
         assert "Traceback" not in program.log, program.log
-    finally:
-        stop([process], patience=20.0)
 
 
 def run(place: Place, lines: list[str]) -> None:
@@ -76,13 +56,10 @@ def run(place: Place, lines: list[str]) -> None:
             given = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
             command, *words = words[len(given) :]
             assert Path(command).name == "assay", line
-            environment = place.environment(**given)
             if words[0] in STAYING:
-                stack.enter_context(staying(place, f"{number}-{words[0]}", words, environment))
+                stack.enter_context(staying(place, f"{number}-{words[0]}", words, **given))
             else:
-                done = subprocess.run(
-                    [*ASSAY, *words], env=environment, capture_output=True, text=True, timeout=240, check=False
-                )
+                done = place.assay(*words, timeout=240, **given)
                 assert done.returncode == 0, (line, done.stdout, done.stderr)
                 assert done.stdout.strip(), line
 
@@ -96,7 +73,7 @@ def test_commands(place: Place, block: str) -> None:
 @pytest.mark.parametrize("block", blocks("python"))
 def test_programs(place: Place, block: str) -> None:
     """Every program ends well against a node, and prints what its last lines say."""
-    with staying(place, "up", ["up"], place.environment()):
+    with staying(place, "up", ["up"]):
         done = subprocess.run(
             [sys.executable, "-c", block], capture_output=True, text=True, timeout=120, check=False, cwd=place.root
         )

@@ -129,9 +129,16 @@ def check_places(sale: Sale, there: int) -> None:
         raise InvalidRequest(f"there are {there} places here", field="places", remedy=f"open 0 to {there} of them")
 
 
-def closed() -> Busy:
-    """Nobody is answered now: for a while, as far as is known."""
-    return Busy("this machine answers nobody now", retry_after=60)
+def check_room(taken: int, places: int) -> None:
+    """Refuse an answer for which there is no place.
+
+    Raises:
+        Busy: there is none, or nobody is answered now: then for a while, as far as is known.
+    """
+    if not places:
+        raise Busy("this machine answers nobody now", retry_after=60)
+    if taken >= places:
+        raise Busy(f"all {places} places are taken")
 
 
 def minute_of_day(now: float) -> int:

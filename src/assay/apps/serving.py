@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from assay.apps.admission import check_places, check_price, check_settings, minute_of_day, offers_of, read_prompt
+from assay.apps.admission import (
+    check_places,
+    check_price,
+    check_room,
+    check_settings,
+    minute_of_day,
+    offers_of,
+    read_prompt,
+)
 from assay.apps.failures import cannot_keep
 from assay.apps.local import LocalAnswer
 from assay.apps.logs import logger
@@ -196,12 +204,7 @@ class LocalAnswers:
         if self._draining:
             raise Busy("this provider is shutting down", retry_after=10)
         check_price(price, offer)
-        if self._places >= (places := self._open):
-            raise (
-                Busy(f"all {places} places are taken")
-                if places
-                else Busy("this machine answers nobody now", retry_after=60)
-            )
+        check_room(self._places, self._open)
         self._places += 1
         try:
             await self._check_store()
